@@ -1,0 +1,1 @@
+"""The ground floor: problems, prompts, trees, searches, the forest and the policies it asks."""

@@ -1,0 +1,163 @@
+"""Grows many trees at once: the only place that awaits.
+
+Every tree is a task that drives its own search. Their requests meet in the policy, which serves
+them together; a search gets its replies in the order it asked, so nothing here can change a tree.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from treeward.search.errors import BadInput, CallFailed
+from treeward.search.policy import Ask, Policy, PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.reader import Reader
+from treeward.search.replies import Failure, Reply
+from treeward.search.requests import Recorder, Request, Search, request_key, seed_of
+from treeward.search.tree import ROOT, Tree
+from treeward.search.verdicts import Verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forest:
+    """Everything that growing a tree needs, the same for all trees of a run."""
+
+    search: Search
+    policy: Policy
+    reader: Reader
+    verifier: Verifier
+    recorder: Recorder
+    sampling: PolicySettings
+    seed: int
+    """The run's seed."""
+
+    tree_id: Callable[[Problem], str]
+    """Names a problem's tree."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts what happens, for whoever shows it; nothing that is written depends on it."""
+
+    trees: int = 0
+    in_flight: int = 0
+    asked: int = 0
+    """Requests that went to the policy."""
+    replayed: int = 0
+    """Requests that a recorder answered."""
+    tokens: int = 0
+    """Tokens that the policy generated."""
+    failures: int = 0
+    """Calls that failed."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is left to grow, and whether to go on."""
+
+    problems: Iterator[Problem]
+    concurrency: int
+    progress: Progress = field(default_factory=Progress)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to end early: calls in flight are finished and recorded, no others are made."""
+
+
+async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], None]) -> None:
+    """Grows a tree for each problem and hands each over as soon as it is done.
+
+    Args:
+        forest: What trees are grown with.
+        plan: The problems, and how many trees grow at once.
+        finished: Receives each finished tree, in no particular order.
+
+    Raises:
+        TreewardError: From the policy or from `finished`; trees half grown stay in the recorder.
+    """
+
+    async def work() -> None:
+        for problem in plan.problems:
+            if plan.stopping.is_set():
+                return
+            plan.progress.in_flight += 1
+            tree = await grow_tree(forest, plan, problem)
+            plan.progress.in_flight -= 1
+            if tree is not None:
+                finished(tree)
+                plan.progress.trees += 1
+
+    workers = [asyncio.create_task(work()) for _ in range(plan.concurrency)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None:
+    """Grows one tree; None if the plan is stopped before it is done."""
+    tree = Tree(problem)
+    try:
+        prompt_ids = forest.reader.prompt_ids(problem)
+    except BadInput as e:
+        tree.nodes.failure[ROOT] = Failure("prompt", str(e))
+        return tree
+    growth = forest.search(tree)
+    requests = next(growth, None)
+    while requests is not None:
+        if plan.stopping.is_set():
+            return None
+        replies = await asyncio.gather(
+            *(_answer(forest, plan, tree, prompt_ids, request) for request in requests)
+        )
+        try:
+            requests = growth.send(replies)
+        except StopIteration:
+            requests = None
+    return tree
+
+
+async def _answer(
+    forest: Forest, plan: Plan, tree: Tree, prompt_ids: tuple[int, ...], request: Request
+) -> Reply:
+    """Returns the reply to one request, from the recorder or from the policy."""
+    key, tree_id = request_key(request), forest.tree_id(tree.problem)
+    reply = forest.recorder.known(tree_id, key)
+    if reply is None:
+        plan.progress.asked += 1
+        reply = await _draw(forest, tree.problem, prompt_ids, request)
+        if reply.failure is None:
+            forest.recorder.record(tree_id, key, reply)
+        else:
+            plan.progress.failures += 1
+    else:
+        plan.progress.replayed += 1
+    generated = sum(len(completion.token_ids) for completion in reply.completions)
+    plan.progress.tokens += generated
+    tree.policy_tokens += generated
+    tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
+    return reply
+
+
+async def _draw(
+    forest: Forest, problem: Problem, prompt_ids: tuple[int, ...], request: Request
+) -> Reply:
+    """Asks the policy and has what it finished checked; a failed call becomes data."""
+    seeds = tuple(seed_of(forest.seed, problem.id, request, index) for index in range(request.n))
+    call = Ask(
+        prompt_ids=prompt_ids,
+        prefix_ids=request.prefix_ids,
+        kind=request.kind,
+        seeds=seeds,
+        settings=forest.sampling,
+        rule=forest.reader.template.rule,
+        stick_to=problem.id,
+    )
+    try:
+        draws = await forest.policy.draw(call)
+    except CallFailed as e:
+        return Reply(failure=Failure(e.kind, e.message))
+    completions = await asyncio.to_thread(
+        forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds
+    )
+    return Reply(completions=completions)

@@ -1,0 +1,101 @@
+"""What every search does with replies: turns them into nodes and rollouts of its tree."""
+
+from collections.abc import Sequence
+
+from treeward.search.replies import Completion, Reply
+from treeward.search.requests import Kind, Request, ask
+from treeward.search.steps import Finish
+from treeward.search.tree import Creation, Tree
+from treeward.search.verdicts import Verdict
+
+FIXED = "fixed"
+"""The stop rule of a node whose number of rollouts was settled before any was seen."""
+
+
+def ask_rollouts(tree: Tree, nodes: Sequence[int], n: int) -> list[Request]:
+    """Returns requests for a fixed number of rollouts from each node."""
+    for node in nodes:
+        tree.nodes.stop_rule[node] = FIXED
+    return [ask(tree, node, Kind.ROLLOUT, n) for node in nodes]
+
+
+def absorb_rollouts(tree: Tree, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+    """Adds the rollouts of some replies to the tree; a failed call adds n of unknown verdict."""
+    nodes_before = len(tree)
+    for request, reply in zip(requests, replies, strict=True):
+        for completion in reply.completions:
+            tree.add_rollout(
+                request.node,
+                nodes_before=nodes_before,
+                sampler_id=request.sampler_id,
+                completion=completion,
+            )
+        for _ in range(request.n if reply.failure else 0):
+            tree.add_rollout(
+                request.node,
+                nodes_before=nodes_before,
+                sampler_id=request.sampler_id,
+                failure=reply.failure,
+            )
+
+
+def absorb_samples(
+    tree: Tree, requests: Sequence[Request], replies: Sequence[Reply]
+) -> list[list[int]]:
+    """Adds sampled steps as children; returns for each request the children it made, in order.
+
+    A failed call is kept on the node that was to be expanded.
+    """
+    made: list[list[int]] = []
+    for request, reply in zip(requests, replies, strict=True):
+        tree.nodes.failure[request.node] = reply.failure
+        before = len(tree)
+        for completion in reply.completions:
+            tree.add_step(
+                request.node,
+                completion.token_ids,
+                creation=Creation.SAMPLED,
+                finish=completion.finish,
+                logprob=completion.logprob,
+                judgement=completion.judgement,
+            )
+        made.append(list(range(before, len(tree))))
+    return made
+
+
+def add_path(
+    tree: Tree,
+    start: int,
+    steps: Sequence[tuple[int, ...]],
+    completion: Completion,
+    *,
+    creation: Creation,
+) -> list[int]:
+    """Adds the steps of a finished solution below a node; returns their nodes.
+
+    Args:
+        tree: Modified in place.
+        start: Where the solution starts.
+        steps: The completion's ids, cut into steps.
+        completion: How it ended.
+        creation: Whether its outcome had a say in adding it.
+    """
+    path = []
+    for place, step_ids in enumerate(steps, start=1):
+        last = place == len(steps)
+        start = tree.add_step(
+            start,
+            step_ids,
+            creation=creation,
+            finish=completion.finish if last else Finish.STEP,
+            judgement=completion.judgement if last else None,
+        )
+        path.append(start)
+    return path
+
+
+def mean_outcome(completions: Sequence[Completion]) -> float | None:
+    """Returns the share of right ones among those with a known verdict, or None without any."""
+    verdicts = [completion.judgement.verdict for completion in completions if completion.judgement]
+    known = [verdict for verdict in verdicts if verdict is not Verdict.UNKNOWN]
+    return sum(verdict is Verdict.RIGHT for verdict in known) / len(known) if known else None

@@ -1,0 +1,142 @@
+"""Keys and values: of prefixes by their tokens, and of the rows that are being decoded.
+
+L  layers      2  keys, values      J  key heads      T  positions      D  width of a head
+R  slots       P  prefixes of one prefill
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from transformers.cache_utils import Cache
+
+_Layers = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Holds what a model knows after reading a run of tokens that follows a given prefix."""
+
+    kv_L2JTD: torch.Tensor
+    """Keys and values of the run's positions alone."""
+
+    logits_V: torch.Tensor
+    """Logits of the token after the run, float32."""
+
+
+class PrefixCache:
+    """Keeps chunks by all tokens up to their end; drops the longest unused above a size.
+
+    A chunk is computed in one way only, so a hit has the same bits as computing it again.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Starts empty; `max_bytes` bounds the tensors kept."""
+        self._chunks: OrderedDict[tuple[int, ...], Chunk] = OrderedDict()
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, ids: tuple[int, ...]) -> Chunk | None:
+        """Returns the chunk that ends these tokens, or None."""
+        chunk = self._chunks.get(ids)
+        if chunk is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._chunks.move_to_end(ids)
+        return chunk
+
+    def put(self, ids: tuple[int, ...], chunk: Chunk) -> None:
+        """Keeps a chunk and drops others while there are too many bytes."""
+        self._chunks[ids] = chunk
+        self._bytes += _size(chunk)
+        while self._bytes > self._max_bytes and len(self._chunks) > 1:
+            _, dropped = self._chunks.popitem(last=False)
+            self._bytes -= _size(dropped)
+
+
+def _size(chunk: Chunk) -> int:
+    return chunk.kv_L2JTD.nbytes + chunk.logits_V.nbytes
+
+
+class PrefillCache(Cache):
+    """Gives a forward pass its context and takes what the pass adds; the context stays as it is."""
+
+    def __init__(self, context_PL2JTD: torch.Tensor) -> None:
+        """Takes the context of every row; all have the same length, which may be 0."""
+        super().__init__(layers=[])
+        self._context = context_PL2JTD
+        self.added: _Layers = []
+
+    def update(
+        self, keys_PJTD: torch.Tensor, values_PJTD: torch.Tensor, layer: int, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns context and new positions put together."""
+        assert layer == len(self.added), "layers are visited in order"
+        self.added.append((keys_PJTD, values_PJTD))
+        context = self._context[:, layer]
+        return torch.cat([context[:, 0], keys_PJTD], 2), torch.cat([context[:, 1], values_PJTD], 2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Returns the length of the context."""
+        return int(self._context.shape[4])
+
+
+class SlotCache(Cache):
+    """Holds one row a slot; a decoding pass adds one position to each of the first slots.
+
+    The slots read by a pass, and how many of their positions, are the pass's shape.
+    """
+
+    def __init__(self, shape_LRJTD: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+        """Makes empty slots."""
+        super().__init__(layers=[])
+        layers, *shape = shape_LRJTD
+        self._layers: _Layers = [
+            (
+                torch.zeros(shape, dtype=dtype, device=device),
+                torch.zeros(shape, dtype=dtype, device=device),
+            )
+            for _ in range(layers)
+        ]
+        self._positions_R = torch.zeros(0, dtype=torch.long)
+        self._slots_R = torch.zeros(0, dtype=torch.long)
+        self._length = 0
+
+    def fill(self, slot: int, chunks: list[Chunk]) -> None:
+        """Puts a prefix into a slot."""
+        start = 0
+        for chunk in chunks:
+            end = start + chunk.kv_L2JTD.shape[3]
+            for layer, (keys, values) in enumerate(self._layers):
+                keys[slot, :, start:end] = chunk.kv_L2JTD[layer, 0]
+                values[slot, :, start:end] = chunk.kv_L2JTD[layer, 1]
+            start = end
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies the first positions of one slot to another."""
+        for keys, values in self._layers:
+            keys[target, :, :length] = keys[source, :, :length]
+            values[target, :, :length] = values[source, :, :length]
+
+    def set_pass(self, positions_R: torch.Tensor, length: int) -> None:
+        """Says where the next pass writes in each of the first slots, and how far it reads."""
+        self._positions_R = positions_R
+        self._slots_R = torch.arange(len(positions_R), device=positions_R.device)
+        self._length = length
+
+    def update(
+        self, keys_RJ1D: torch.Tensor, values_RJ1D: torch.Tensor, layer: int, *_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes one position a slot and returns the part of the slots that the pass reads."""
+        keys, values = self._layers[layer]
+        keys[self._slots_R, :, self._positions_R] = keys_RJ1D[:, :, 0]
+        values[self._slots_R, :, self._positions_R] = values_RJ1D[:, :, 0]
+        rows = len(self._slots_R)
+        return keys[:rows, :, : self._length], values[:rows, :, : self._length]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Returns how far the next pass reads."""
+        return self._length

@@ -1,0 +1,113 @@
+"""What samples text: the Protocol that every backend satisfies, and what it is asked."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from treeward.search.errors import BadInput
+from treeward.search.requests import Kind
+from treeward.search.steps import Finish, StepRule
+from treeward.search.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """How the policy samples; what a node's value is the value of."""
+
+    temperature: float = 1.0
+    """Divides the logits before sampling; greater than 0."""
+
+    top_p: float = 1.0
+    """Keeps the smallest set of tokens with at least this probability; in (0, 1]."""
+
+    max_step_tokens: int = 128
+    """Tokens a step may have, in samples and rollouts alike."""
+
+    max_rollout_tokens: int = 512
+    """Tokens a whole solution may have, the steps above a node included."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        if not self.temperature > 0:
+            raise BadInput(f"policy.temperature must be greater than 0, got {self.temperature!r}")
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"policy.top_p must be in (0, 1], got {self.top_p!r}")
+        for name in ("max_step_tokens", "max_rollout_tokens"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"policy.{name} must be at least 1, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Asks a backend for continuations of one token sequence."""
+
+    prompt_ids: tuple[int, ...]
+    """The rendered problem."""
+
+    prefix_ids: tuple[int, ...]
+    """The steps below it; whole steps only."""
+
+    kind: Kind
+    """To the end of a step, or of the solution."""
+
+    seeds: tuple[int, ...]
+    """One for each continuation; equal asks with equal seeds get equal replies."""
+
+    settings: PolicySettings
+    rule: StepRule
+
+    stick_to: str
+    """Asks with the same word share prefixes: a backend with replicas keeps them together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Holds one continuation as a backend drew it."""
+
+    token_ids: tuple[int, ...]
+    """Sampled ids, end token included."""
+
+    logprob: float
+    """Sum of the log-probabilities of the ids at temperature 1, in nats."""
+
+    finish: Finish
+    """Why it stopped."""
+
+
+class Mode(StrEnum):
+    """Whether companions in a batch may change a reply's last bits."""
+
+    NORMAL = "normal"
+    """Fastest: a sampled token can differ with the batch it was drawn in."""
+    DETERMINISTIC = "deterministic"
+    """A reply depends on its ask alone, on the same machine, threads and versions."""
+
+
+class Policy(Protocol):
+    """Samples text."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Returns what its token ids stand for."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns what its replies depend on: weights' fingerprint, mode, threads, versions."""
+        ...
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Returns one continuation for each seed, in their order.
+
+        Raises:
+            CallFailed: The policy could not be asked; the search goes on without the reply.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Releases what it holds; no `draw` is under way or follows."""
+        ...

@@ -1,0 +1,225 @@
+"""Prompt templates as data: how a problem is put, how a solution is written, where it ends.
+
+A template is used in three places that must agree: rendering a prompt, writing down an expert's
+solution for training, and reading the answer out of a sampled one.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from treeward.search.errors import BadInput
+from treeward.search.problem import Message, Problem
+from treeward.search.steps import StepRule
+from treeward.search.tokens import Tokens
+
+BOXED = "\\boxed{"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """Holds one worked example of a few-shot prompt."""
+
+    question: str
+    steps: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """Says how problems are put to a policy and how its solutions are read."""
+
+    name: str
+
+    chat: bool = False
+    """Whether the model's own chat template wraps the prompt."""
+
+    system: str = ""
+    """Goes before everything else; the system message of a chat."""
+
+    examples: tuple[Example, ...] = ()
+    """Worked examples: earlier turns of a chat, or text before the question."""
+
+    question: str = "{prompt}\n"
+    """How a question is put; `{prompt}` stands for it."""
+
+    step: str = "{step}"
+    """How an expert's step is written; `{k}` counts from 1, `{step}` stands for its text."""
+
+    answer: str = "Answer: {answer}"
+    """How an expert's answer is written, as a step of its own."""
+
+    gap: str = "\n"
+    """Goes after each worked example."""
+
+    rule: StepRule = field(default_factory=StepRule)
+    """Where steps and solutions end."""
+
+    max_step_tokens: int = 128
+    """What `policy.max_step_tokens` is unless set."""
+
+    max_rollout_tokens: int = 512
+    """What `policy.max_rollout_tokens` is unless set."""
+
+    def solution_steps(self, steps: Sequence[str], answer: str) -> list[str]:
+        """Returns an expert's solution as the policy would write it, delimiters included.
+
+        Delimiters within a step become spaces, so that one step stays one step.
+        """
+        end = self.rule.delimiter
+        lines = [
+            self.step.replace("{k}", str(k)).replace("{step}", " ".join(step.split(end)))
+            for k, step in enumerate(steps, start=1)
+        ]
+        return [line + end for line in [*lines, self.answer.replace("{answer}", answer)]]
+
+    def render(self, problem: Problem, tokens: Tokens) -> tuple[int, ...]:
+        """Returns the token ids of a problem's prompt.
+
+        Raises:
+            BadInput: The policy cannot read the prompt, or has no chat template where one is
+                needed.
+        """
+        text = self.text(problem, tokens)
+        ids = tuple(tokens.encode_prompt(text))
+        if tokens.unknown_id is not None and tokens.unknown_id in ids:
+            readable = {piece.decode("utf-8", "ignore") for piece in tokens.pieces}
+            strange = sorted({char for char in text if char not in readable})
+            raise BadInput(
+                f"problem {problem.id}: this policy cannot read {''.join(strange)[:20]!r} in "
+                f"{problem.prompt[:60]!r}; choose another --policy"
+            )
+        if not ids:
+            raise BadInput(f"problem {problem.id}: its prompt has no tokens")
+        return ids
+
+    def text(self, problem: Problem, tokens: Tokens) -> str:
+        """Returns a problem's prompt as the text that is tokenised."""
+        if self.chat:
+            if tokens.render_chat is None:
+                raise BadInput(
+                    f"template {self.name!r} is for chat models and this policy has no chat "
+                    "template; set prompt.template=steps"
+                )
+            return tokens.render_chat(self.chat_messages(problem))
+        shots = [
+            self._asked(example.question)
+            + "".join(self.solution_steps(example.steps, example.answer))
+            + self.gap
+            for example in self.examples
+        ]
+        return self.system + "".join(shots) + self._asked(problem.prompt)
+
+    def chat_messages(self, problem: Problem) -> list[Message]:
+        """Returns a problem as chat messages: system text, worked examples, the question."""
+        messages = [Message("system", self.system)] if self.system else []
+        for example in self.examples:
+            solution = "".join(self.solution_steps(example.steps, example.answer))
+            messages.append(Message("user", self._asked(example.question)))
+            messages.append(Message("assistant", solution))
+        given = problem.messages or (Message("user", problem.prompt),)
+        *before, last = given
+        return [*messages, *before, Message(last.role, self._asked(last.content))]
+
+    def _asked(self, prompt: str) -> str:
+        return self.question.replace("{prompt}", prompt)
+
+    def answer_in(self, text: str) -> str | None:
+        """Returns what a solution gives as its answer, or None where it gives none.
+
+        The last mark counts. A mark that opens a brace ends where that brace closes; any other
+        ends with its line.
+        """
+        start = text.rfind(self.rule.answer_mark)
+        if start < 0:
+            return None
+        rest = text[start + len(self.rule.answer_mark) :]
+        if self.rule.answer_mark.endswith("{"):
+            return _until_closing_brace(rest)
+        return rest.split("\n", 1)[0].strip() or None
+
+
+def _until_closing_brace(text: str) -> str | None:
+    """Returns the text before the brace that closes the one just opened, or None."""
+    depth = 1
+    for place, char in enumerate(text):
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return text[:place].strip() or None
+    return None
+
+
+_SUMS = (
+    Example(question="2 + 5 = ?", steps=("2 + 5 = 7",), answer="7"),
+    Example(question="8 - 3 + 4 = ?", steps=("8 - 3 = 5", "5 + 4 = 9"), answer="9"),
+    Example(
+        question="6 + 1 - 9 + 3 = ?", steps=("6 + 1 = 7", "7 - 9 = -2", "-2 + 3 = 1"), answer="1"
+    ),
+    Example(question="4 + 3 - 5 = ?", steps=("4 + 3 = 7", "7 - 5 = 2"), answer="2"),
+)
+
+TEMPLATES = {
+    template.name: template
+    for template in (
+        Template(
+            name="nano",
+            answer="A{answer}",
+            rule=StepRule(answer_mark="A"),
+            max_step_tokens=24,
+            max_rollout_tokens=96,
+        ),
+        Template(name="steps", question="Question: {prompt}\n", step="Step {k}: {step}"),
+        Template(
+            name="sums",
+            max_step_tokens=48,
+            max_rollout_tokens=160,
+            examples=_SUMS,
+            question="Question: {prompt}\n",
+            step="Step {k}: {step}",
+        ),
+        Template(
+            name="chat",
+            chat=True,
+            system="Solve the problem step by step, one step a paragraph. "
+            "Put the final answer in \\boxed{}.",
+            question="{prompt}",
+            answer="The answer is \\boxed{{answer}}.",
+            rule=StepRule(delimiter="\n\n", answer_mark=BOXED, answer_ends=False),
+            max_step_tokens=512,
+            max_rollout_tokens=2048,
+        ),
+    )
+}
+
+
+def load_template(name: str) -> Template:
+    """Returns a template by its name, or reads one from a TOML file.
+
+    Raises:
+        BadInput: There is no such template, or the file breaks a rule.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise BadInput(
+            f"prompt.template: no template {name!r}; one of {', '.join(TEMPLATES)}, "
+            "or a .toml file with the fields of one"
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _from_data(path.stem, data)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as e:
+        raise BadInput(f"prompt.template: {path}: {e}") from e
+
+
+def _from_data(name: str, data: dict[str, Any]) -> Template:
+    """Builds a template from parsed TOML; unknown fields raise TypeError."""
+    examples = tuple(
+        Example(question=entry["question"], steps=tuple(entry["steps"]), answer=entry["answer"])
+        for entry in data.pop("examples", [])
+    )
+    rule = StepRule(**data.pop("rule", {}))
+    return Template(**{"name": name, **data}, examples=examples, rule=rule)

@@ -1,0 +1,45 @@
+"""What comes back from the policy: completions with their verdicts, or a failure with its cause."""
+
+from dataclasses import dataclass
+
+from treeward.search.steps import Finish
+from treeward.search.verdicts import Judgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """Holds one continuation as drawn."""
+
+    token_ids: tuple[int, ...]
+    """The sampled ids, end token included."""
+
+    logprob: float
+    """Sum of the log-probabilities of the ids at temperature 1, in nats."""
+
+    finish: Finish
+    """Why it stopped."""
+
+    seed: int
+    """What it was drawn with."""
+
+    judgement: Judgement | None = None
+    """What is known about the solution; None where it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Says why a call gave no reply."""
+
+    kind: str
+    """A short word that runs are counted by, such as `timeout`."""
+
+    message: str
+    """One line for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answers one request: as many completions as asked for, or a failure and none."""
+
+    completions: tuple[Completion, ...] = ()
+    failure: Failure | None = None

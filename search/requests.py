@@ -1,0 +1,107 @@
+"""What a search may ask for, what comes back, and the seeds that make replies repeatable."""
+
+import hashlib
+import struct
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from treeward.search.replies import Reply
+from treeward.search.tree import Tree
+
+
+class Kind(StrEnum):
+    """What a request asks the policy for."""
+
+    SAMPLE = "sample"
+    """Continuations to the end of a step."""
+    ROLLOUT = "rollout"
+    """Completions to the end of the solution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Asks for `n` continuations of a node's prefix."""
+
+    kind: Kind
+    """To the end of a step, or of the solution."""
+
+    node: int
+    """The node in its tree."""
+
+    prefix_ids: tuple[int, ...]
+    """Token ids of the steps from the root to the node; without the prompt."""
+
+    n: int
+    """How many continuations."""
+
+    first: int
+    """Index of the first among all of its kind at this node, so that 8 equal 4 and 4 more."""
+
+    sampler_id: int = 0
+    """Which sampler of the run draws them; 0 is the policy whose value is measured."""
+
+
+def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Request:
+    """Returns the request for `n` more continuations of a node; counts them as drawn."""
+    drawn = tree.nodes.drawn[node]
+    key = f"{kind}:{sampler_id}"
+    first = drawn.get(key, 0)
+    drawn[key] = first + n
+    return Request(
+        kind=kind,
+        node=node,
+        prefix_ids=tree.prefix_ids(node),
+        n=n,
+        first=first,
+        sampler_id=sampler_id,
+    )
+
+
+Growth = Generator[list[Request], list[Reply], None]
+"""A search at work: yields batches of requests, receives their replies in the order asked."""
+
+
+class Search(Protocol):
+    """Grows one tree. It sees only its own replies, so nothing else can change the tree."""
+
+    def __call__(self, tree: Tree) -> Growth:
+        """Returns the growth of a tree that holds its root only; modifies the tree."""
+        ...
+
+
+class Recorder(Protocol):
+    """Remembers replies, so that a tree half grown can be grown again without asking."""
+
+    def known(self, tree_id: str, key: str) -> Reply | None:
+        """Returns the recorded reply to a request, or None if it was never recorded."""
+        ...
+
+    def record(self, tree_id: str, key: str, reply: Reply) -> None:
+        """Keeps a reply; once this returns, the death of the process cannot lose it."""
+        ...
+
+
+def seed_of(run_seed: int, problem_id: str, request: Request, index: int) -> int:
+    """Returns the seed of one continuation: 63 bits that depend on what it is, never on when.
+
+    Args:
+        run_seed: The run's seed.
+        problem_id: The problem's id.
+        request: Where and how it is drawn.
+        index: Which one of the request, from 0.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(struct.pack("<q", run_seed))
+    digest.update(problem_id.encode("utf-8", "surrogatepass"))
+    digest.update(f"\x00{request.kind}\x00{request.sampler_id}\x00{request.first + index}".encode())
+    digest.update(b"\x00" + struct.pack(f"<{len(request.prefix_ids)}I", *request.prefix_ids))
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def request_key(request: Request) -> str:
+    """Returns what identifies a request within its tree: kind, sampler, first, n and prefix."""
+    prefix = struct.pack(f"<{len(request.prefix_ids)}I", *request.prefix_ids)
+    place = hashlib.blake2b(prefix, digest_size=16).hexdigest()
+    return f"{request.kind}:{request.sampler_id}:{request.first}:{request.n}:{place}"

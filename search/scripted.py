@@ -1,0 +1,71 @@
+"""A policy that follows a script, for tests and for worlds whose values are known."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from treeward.search.policy import Ask, Draw
+from treeward.search.requests import Kind
+from treeward.search.sampling import uniforms
+from treeward.search.steps import Budget, Finish, Stepper
+from treeward.search.tokens import Tokens, byte_tokens
+
+Script = Callable[[str, str], Sequence[tuple[str, float]]]
+"""Given a prompt and the text of the steps so far, the next steps and their probabilities.
+
+A step ends with the delimiter. The probabilities sum to 1.
+"""
+
+
+class ScriptedPolicy:
+    """Draws whole steps from a script; tokens are bytes. Satisfies `Policy`."""
+
+    def __init__(self, script: Script, name: str = "scripted") -> None:
+        """Takes a script and a name that stands for it in a run's identity."""
+        self._script = script
+        self._name = name
+        self._tokens = byte_tokens()
+
+    @property
+    def tokens(self) -> Tokens:
+        """Returns byte tokens."""
+        return self._tokens
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns the script's name."""
+        return {"backend": "scripted", "fingerprint": self._name, "mode": "deterministic"}
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Returns one continuation for each seed."""
+        return [self._draw_one(ask, seed) for seed in ask.seeds]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+    def _draw_one(self, ask: Ask, seed: int) -> Draw:
+        prompt = self._tokens.text_of(ask.prompt_ids)
+        text = self._tokens.text_of(ask.prefix_ids)
+        room = ask.settings.max_rollout_tokens - len(ask.prefix_ids)
+        budget = Budget(step=ask.settings.max_step_tokens, total=room)
+        stepper = Stepper(self._tokens, ask.rule, budget)
+        ids: list[int] = []
+        logprob = 0.0
+        for place in range(room):
+            step, probability = self._choose(prompt, text, seed, place)
+            text += step
+            logprob += float(np.log(probability))
+            for token in self._tokens.encode(step):
+                ids.append(token)
+                finish = stepper.feed(token)
+                if finish is not None and not (finish is Finish.STEP and ask.kind is Kind.ROLLOUT):
+                    return Draw(tuple(ids), logprob, finish)
+        raise AssertionError("a script's steps are not empty")
+
+    def _choose(self, prompt: str, text: str, seed: int, place: int) -> tuple[str, float]:
+        """Returns a step and its probability; the noise depends on the seed and the place."""
+        choices = self._script(prompt, text)
+        noise = uniforms(np.array([seed], dtype=np.uint64), np.array([place], dtype=np.uint64))
+        cumulative = np.cumsum([probability for _, probability in choices])
+        chosen = int(np.searchsorted(cumulative, noise[0] * cumulative[-1], side="right"))
+        return choices[min(chosen, len(choices) - 1)]

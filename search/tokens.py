@@ -1,0 +1,152 @@
+"""Token ids and the bytes they stand for, so that text is cut where the model's tokens end."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from treeward.search.errors import BadInput
+from treeward.search.problem import Message
+
+ChatRenderer = Callable[[Sequence[Message]], str]
+"""Renders messages, generation prompt included, the way a model was trained to read them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Translates between text and token ids for one model."""
+
+    pieces: tuple[bytes, ...]
+    """The bytes that each id stands for; empty for special tokens."""
+
+    eos_ids: frozenset[int]
+    """Ids that end a generation; they carry no text."""
+
+    encode: Callable[[str], list[int]]
+    """Returns the ids of a text, without special tokens."""
+
+    encode_prompt: Callable[[str], list[int]]
+    """Returns the ids of a whole prompt, with the special tokens the model expects before it."""
+
+    unknown_id: int | None = None
+    """The id that unreadable characters map to; None where every text can be read."""
+
+    render_chat: ChatRenderer | None = None
+    """None where the model has no chat template."""
+
+    def bytes_of(self, ids: Iterable[int]) -> bytes:
+        """Returns the bytes of some ids, one after the other."""
+        return b"".join(self.pieces[token] for token in ids)
+
+    def text_of(self, ids: Iterable[int]) -> str:
+        """Returns the text of some ids; bytes that are no UTF-8 become replacement characters."""
+        return self.bytes_of(ids).decode("utf-8", "replace")
+
+
+def byte_tokens() -> Tokens:
+    """Returns the tokens of a model that reads bytes: id = byte, and 256 ends a generation."""
+
+    def encode(text: str) -> list[int]:
+        return list(text.encode("utf-8"))
+
+    pieces = (*(bytes([value]) for value in range(256)), b"")
+    return Tokens(pieces=pieces, eos_ids=frozenset({256}), encode=encode, encode_prompt=encode)
+
+
+def load_tokens(folder: Path) -> Tokens:
+    """Reads the tokenizer of a model folder.
+
+    Args:
+        folder: A Hugging Face model folder with `tokenizer.json`.
+
+    Returns:
+        Its tokens; the ids that end a generation come from `generation_config.json` and
+        `config.json`.
+
+    Raises:
+        BadInput: The folder holds no tokenizer that can be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise BadInput(f"{folder}: no tokenizer.json; a policy folder needs a fast tokenizer")
+    tokenizer = Tokenizer.from_file(str(path))
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    special = {entry["id"] for entry in spec.get("added_tokens", []) if entry.get("special")}
+    # A model may have more logits than its tokenizer has tokens; those ids stand for nothing.
+    size = max(tokenizer.get_vocab_size(with_added_tokens=True), _model_vocabulary(folder))
+    byte_level = '"ByteLevel"' in json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
+    to_bytes = _byte_level_piece if byte_level else _plain_piece
+    pieces = tuple(
+        b"" if index in special else to_bytes(tokenizer.id_to_token(index) or "")
+        for index in range(size)
+    )
+    unknown = (spec.get("model") or {}).get("unk_token")
+    return Tokens(
+        pieces=pieces,
+        eos_ids=_eos_ids(folder),
+        encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
+        encode_prompt=lambda text: list(tokenizer.encode(text, add_special_tokens=True).ids),
+        unknown_id=None if byte_level or unknown is None else tokenizer.token_to_id(unknown),
+        render_chat=_chat_renderer(folder),
+    )
+
+
+def _model_vocabulary(folder: Path) -> int:
+    """Returns how many logits the model has, or 0 where its configuration does not say."""
+    path = folder / "config.json"
+    return int(json.loads(path.read_text()).get("vocab_size", 0)) if path.is_file() else 0
+
+
+def _eos_ids(folder: Path) -> frozenset[int]:
+    """Returns the union of the end ids that the two configuration files name."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        value = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        found.update([value] if isinstance(value, int) else value or [])
+    return frozenset(found)
+
+
+def _chat_renderer(folder: Path) -> ChatRenderer | None:
+    """Returns the model's chat template as a function; transformers renders it in its sandbox."""
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if "chat_template" not in settings and not (folder / "chat_template.jinja").is_file():
+        return None
+
+    def render(messages: Sequence[Message]) -> str:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        chat = [message._asdict() for message in messages]
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    return render
+
+
+def _byte_level_table() -> dict[str, int]:
+    """Returns GPT-2's map from printable characters to bytes (byte-level BPE)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [value for value in range(256) if value not in set(printable)]
+    table = {chr(value): value for value in printable}
+    table.update({chr(256 + offset): value for offset, value in enumerate(others)})
+    return table
+
+
+_BYTE_OF = _byte_level_table()
+
+
+def _byte_level_piece(token: str) -> bytes:
+    """Returns the bytes of a byte-level token."""
+    return b"".join(
+        bytes([_BYTE_OF[char]]) if char in _BYTE_OF else char.encode() for char in token
+    )
+
+
+def _plain_piece(token: str) -> bytes:
+    """Returns the bytes of a character-level or sentencepiece token, byte fallback included."""
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode("utf-8")

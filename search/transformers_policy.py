@@ -1,0 +1,205 @@
+"""A policy that runs a Hugging Face model in this process, on a thread of its own."""
+
+import asyncio
+import queue
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import transformers
+
+from treeward.search import attention
+from treeward.search.engine import Engine, EngineSettings, Job
+from treeward.search.errors import BadInput, CallFailed
+from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.tokens import Tokens, load_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersSettings:
+    """How the model runs."""
+
+    mode: Mode = Mode.NORMAL
+
+    threads: int | None = None
+    """Threads of a pass; None takes one in deterministic mode and torch's default otherwise."""
+
+    dtype: str | None = None
+    """`float32` or `bfloat16`; None takes float32 in deterministic mode, else the weights' own."""
+
+    device: str = "cpu"
+    """A torch device."""
+
+    slots: int = 64
+    """Rows decoded at once."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        if self.threads is not None and self.threads < 1:
+            raise BadInput(f"backend.threads must be at least 1, got {self.threads!r}")
+        if self.slots < 1:
+            raise BadInput(f"backend.slots must be at least 1, got {self.slots!r}")
+        if self.dtype not in {None, "float32", "bfloat16"}:
+            raise BadInput(f"backend.dtype must be float32 or bfloat16, got {self.dtype!r}")
+
+    @property
+    def threads_used(self) -> int:
+        """Returns the threads of a pass."""
+        deterministic = self.mode is Mode.DETERMINISTIC
+        return self.threads or (1 if deterministic else torch.get_num_threads())
+
+    @property
+    def dtype_used(self) -> str:
+        """Returns what passes compute in; `auto` is the weights' own."""
+        return self.dtype or ("float32" if self.mode is Mode.DETERMINISTIC else "auto")
+
+
+def identity_of(fingerprint: str, settings: TransformersSettings) -> dict[str, str | int]:
+    """Returns what the replies of a model with these settings depend on, without loading it."""
+    identity: dict[str, str | int] = {
+        "backend": "transformers",
+        "fingerprint": fingerprint,
+        "mode": settings.mode.value,
+        "dtype": settings.dtype_used,
+        "device": settings.device,
+    }
+    if settings.mode is Mode.DETERMINISTIC:
+        identity |= {
+            "slots": settings.slots,
+            "threads": settings.threads_used,
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        }
+    return identity
+
+
+class TransformersPolicy:
+    """Samples from a model folder; satisfies `Policy`."""
+
+    def __init__(self, folder: Path, fingerprint: str, settings: TransformersSettings) -> None:
+        """Loads the model and starts its thread.
+
+        Args:
+            folder: A Hugging Face model folder with safetensors.
+            fingerprint: What the folder's content hashes to; part of the identity.
+            settings: How it runs.
+
+        Raises:
+            BadInput: The folder holds no model that this backend can run.
+        """
+        self._threads = settings.threads_used
+        self._tokens = load_tokens(folder)
+        model = load_model(folder, settings)
+        self._settings = settings
+        self._fingerprint = fingerprint
+        shapes = EngineSettings(mode=settings.mode, slots=settings.slots)
+        self.engine = Engine(model, self._tokens, shapes)
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._under_way: set[Job] = set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self._serving = self._thread.submit(self._serve)
+        self._serving.add_done_callback(self._end)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Returns what its token ids stand for."""
+        return self._tokens
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns what its replies depend on."""
+        return identity_of(self._fingerprint, self._settings)
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Returns one continuation for each seed.
+
+        Raises:
+            CallFailed: The ask does not fit the model's context, or the engine broke.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Draw]] = loop.create_future()
+
+        def settle(result: list[Draw] | BaseException) -> None:
+            if future.done():
+                return
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        def done(result: list[Draw] | BaseException) -> None:
+            self._under_way.discard(job)
+            loop.call_soon_threadsafe(settle, result)
+
+        job = Job(ask=ask, done=done)
+        self._under_way.add(job)
+        self._inbox.put(job)
+        if self._serving.done():
+            self._end(self._serving)
+        return await future
+
+    def _end(self, serving: Future[None]) -> None:
+        """Tells everyone who waits why nobody serves them any more."""
+        for job in list(self._under_way):
+            job.done(serving.exception() or CallFailed("engine", "the policy is closed"))
+
+    async def close(self) -> None:
+        """Ends the thread once it has nothing to do."""
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _serve(self) -> None:
+        """Feeds the engine until `close`; waits only where there is nothing to decode."""
+        torch.set_num_threads(self._threads)
+        while True:
+            while not self._inbox.empty() or not self.engine.busy:
+                job = self._inbox.get()
+                if job is None:
+                    return
+                self.engine.add(job)
+            try:
+                self.engine.tick()
+            except (torch.OutOfMemoryError, MemoryError) as e:
+                # Everything under way shares the pass that failed; what comes later may fit.
+                self.engine.clear()
+                for lost in list(self._under_way):
+                    lost.done(CallFailed("out_of_memory", str(e).partition("\n")[0]))
+
+
+def load_model(folder: Path, settings: TransformersSettings) -> transformers.PreTrainedModel:
+    """Loads a model for inference with this package's attention.
+
+    Raises:
+        BadInput: It is no causal language model with full attention in every layer.
+    """
+    dtype = settings.dtype_used
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=attention.register(),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            device_map=None if settings.device == "cpu" else settings.device,
+        )
+    except (OSError, ValueError, KeyError) as e:
+        raise BadInput(f"{folder}: no model that transformers can load: {_first_line(e)}") from e
+    layer_types = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if layer_types != {"full_attention"} or not hasattr(model.config, "num_key_value_heads"):
+        raise BadInput(
+            f"{folder}: the transformers backend runs decoders with full attention in every layer; "
+            f"this {model.config.model_type!r} has {', '.join(sorted(layer_types))}"
+        )
+    model.train(False)
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

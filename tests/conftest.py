@@ -1,0 +1,129 @@
+"""Fixtures that several test files share."""
+
+import random
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from treeward.export.schema import SCHEMAS, TABLES
+from treeward.search.verdicts import VERDICT_OF, Reason
+
+Tables = dict[str, pa.Table]
+Row = dict[str, Any]
+
+
+def _default(field: pa.Field) -> Any:
+    """A value for a column that a test does not care about."""
+    if field.nullable:
+        return None
+    if pa.types.is_list(field.type):
+        return []
+    return "" if pa.types.is_string(field.type) else pa.scalar(0).cast(field.type).as_py()
+
+
+def _table(name: str, rows: list[Row]) -> pa.Table:
+    defaults = {field.name: _default(field) for field in SCHEMAS[name]}
+    assert all(row.keys() <= defaults.keys() for row in rows)
+    return pa.Table.from_pylist([defaults | row for row in rows], schema=SCHEMAS[name])
+
+
+def _nodes(tree: str, rng: random.Random) -> list[Row]:
+    """A random tree; most inner nodes have a few children, some leaves end a solution."""
+    parents: list[int | None] = [None]
+    parents += [rng.randrange(max(0, n - 4), n) for n in range(1, rng.randrange(1, 25))]
+    children = [[c for c, p in enumerate(parents) if p == n] for n in range(len(parents))]
+    samples = [rng.randrange(1, 5) for _ in parents]
+    paths: list[list[int]] = []
+    rows: list[Row] = []
+    for node, parent in enumerate(parents):
+        paths.append([node] if parent is None else [*paths[parent], node])
+        family = [] if parent is None else children[parent]
+        ends = bool(node) and not children[node] and rng.random() < 0.7
+        reason = rng.choice(list(Reason)) if ends else None
+        rows.append(
+            {"tree_id": tree, "problem_id": f"p-{tree}", "node_id": node, "parent_id": parent}
+            | {"depth": len(paths[node]) - 1, "path": paths[node], "step_text": f"{tree}/{node}"}
+            | {"child_rank": family.index(node) if family else 0, "n_samples": samples[node]}
+            | {"prior": samples[node] / sum(samples[c] for c in family) if family else None}
+            | {"n_children": len(children[node]), "n_tokens": 2, "token_ids": [node, 7]}
+            | {"is_terminal": ends, "verdict_reason": reason, "status": "ok"}
+            | {"verdict": VERDICT_OF[reason] if reason else None}
+        )
+    stack, pre = [0], 0
+    while stack:
+        node = stack.pop()
+        size = sum(node in path for path in paths)
+        rows[node] |= {"pre": pre, "post_end": pre + size - 1}
+        pre += 1
+        stack += reversed(children[node])
+    return rows
+
+
+def _rollouts(tree: str, nodes: list[Row], rng: random.Random) -> list[Row]:
+    """Random rollouts, counted on the nodes where they started."""
+    rows: list[Row] = []
+    for node in nodes:
+        hard, n = rng.random() < 0.5, rng.choice([0, 4, 8, 12])
+        for _ in range(0 if node["is_terminal"] else n):
+            reason = rng.choice([Reason.MISMATCH, Reason.LENGTH] if hard else list(Reason))
+            start = node["node_id"]
+            rows.append(
+                {"tree_id": tree, "node_id": start, "rollout_id": len(rows), "sampler_id": 0}
+                | {"evidence_from": start, "n_tokens": 1, "token_ids": [3], "text": "x"}
+                | {"verdict": VERDICT_OF[reason], "verdict_reason": reason}
+            )
+        own = [r for r in rows if r["node_id"] == node["node_id"]]
+        right = sum(r["verdict"] == "right" for r in own)
+        known = right + sum(r["verdict"] == "wrong" for r in own)
+        node |= {"n_right": right, "n_rollouts": known, "n_unknown": len(own) - known}
+        if known:
+            value = (right + 0.5) / (known + 1)
+            node |= {"value": value, "value_low": value / 2, "value_high": (1 + value) / 2}
+    return rows
+
+
+@pytest.fixture(scope="session")
+def random_part() -> Callable[..., Tables]:
+    """Makes the tables of a part: `random_part(seed, trees=("a", "b"))`; rows are shuffled."""
+
+    def make(seed: int, trees: tuple[str, ...] = ("a", "b", "c")) -> Tables:
+        rng = random.Random(seed)
+        rows: dict[str, list[Row]] = {name: [] for name in TABLES}
+        for tree in trees:
+            nodes = _nodes(tree, rng)
+            rollouts = _rollouts(tree, nodes, rng)
+            rows["nodes"] += nodes
+            rows["rollouts"] += rollouts
+            rows["trees"].append(
+                {"tree_id": tree, "problem_id": f"p-{tree}", "n_nodes": len(nodes), "status": "ok"}
+                | {"n_rollouts": len(rollouts), "best_node_id": rng.randrange(len(nodes))}
+                | {"policy_tokens": 2 * len(nodes) + len(rollouts)}
+            )
+        for name in TABLES:
+            rng.shuffle(rows[name])
+        return {name: _table(name, rows[name]) for name in TABLES}
+
+    return make
+
+
+@pytest.fixture
+def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
+    """Makes the operating system refuse to let a file grow beyond a size, as a full disk does."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limit
