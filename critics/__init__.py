@@ -1,0 +1,1 @@
+"""Judges nodes and answers: what the evidence says about value, progress and outcome."""

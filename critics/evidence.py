@@ -1,0 +1,115 @@
+"""Strict evidence: which rollouts may count for which node.
+
+A rollout is strict evidence for a node if it was drawn by the run's own policy, starts at the node
+or starts above and passes through it, and neither the node's making nor the decision to ask for
+the rollout depended on how it ended. So it counts for
+
+- the node where it started;
+- every node on its path that existed when it was asked for;
+- every later node on its path that was cut from a rollout without regard to any outcome.
+
+It does not count for a node made because of outcomes seen so far, its own among them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treeward.search.rollouts import Cut
+from treeward.search.tree import Creation, Tree
+from treeward.search.verdicts import Judgement, Reason, Verdict
+
+POLICY_SAMPLER = 0
+"""The sampler whose value is measured; what others draw steers and is no evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Holds what counts for each node of a tree; every column has one entry a node."""
+
+    n_right: NDArray[np.int64]
+    n_wrong: NDArray[np.int64]
+    n_unknown: NDArray[np.int64]
+    """Rollouts that ended nobody knows how; in no other column."""
+    n_no_answer: NDArray[np.int64]
+    """Among the wrong."""
+    n_length: NDArray[np.int64]
+    """Among the wrong."""
+    started_right: NDArray[np.int64]
+    """Among the right, those that started at the node itself."""
+    started_wrong: NDArray[np.int64]
+    """Among the wrong, those that started at the node itself."""
+
+    @property
+    def n_rollouts(self) -> NDArray[np.int64]:
+        """Returns right and wrong ones together."""
+        return self.n_right + self.n_wrong
+
+
+def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
+    """Counts the strict evidence of every node.
+
+    Args:
+        tree: A grown tree; not modified.
+        cut: Splits the ids of a rollout into steps, as the search did.
+    """
+    counts = np.zeros((7, len(tree)), dtype=np.int64)
+    right, wrong, unknown, no_answer, length, started_right, started_wrong = counts
+    for index, sampler in enumerate(tree.rollouts.sampler_id):
+        if sampler != POLICY_SAMPLER:
+            continue
+        start = tree.rollouts.node[index]
+        judgement = outcome(tree, index)
+        nodes = [start, *_passed(tree, index, cut)]
+        if judgement.verdict is Verdict.UNKNOWN:
+            unknown[nodes] += 1
+        elif judgement.verdict is Verdict.RIGHT:
+            right[nodes] += 1
+            started_right[start] += 1
+        else:
+            wrong[nodes] += 1
+            started_wrong[start] += 1
+            no_answer[nodes] += judgement.reason is Reason.NO_ANSWER
+            length[nodes] += judgement.reason is Reason.LENGTH
+    return Evidence(
+        n_right=right,
+        n_wrong=wrong,
+        n_unknown=unknown,
+        n_no_answer=no_answer,
+        n_length=length,
+        started_right=started_right,
+        started_wrong=started_wrong,
+    )
+
+
+def outcome(tree: Tree, index: int) -> Judgement:
+    """Returns what is known about a rollout; a failed call is an unknown with its reason."""
+    completion = tree.rollouts.completion[index]
+    if completion is None:
+        return Judgement(Reason.CALL_FAILED)
+    assert completion.judgement is not None, "a rollout goes to the end of its solution"
+    return completion.judgement
+
+
+def _passed(tree: Tree, index: int, cut: Cut) -> list[int]:
+    """Returns the nodes below a rollout's start for which it counts, terminal ones left out."""
+    completion = tree.rollouts.completion[index]
+    node = tree.rollouts.node[index]
+    before = tree.rollouts.nodes_before[index]
+    if completion is None or not any(
+        _counts(tree, child, before) for child in tree.nodes.children[node]
+    ):
+        return []
+    passed = []
+    for step_ids in cut(completion.token_ids):
+        child = tree.child_with(node, step_ids)
+        if child is None or tree.is_terminal(child) or not _counts(tree, child, before):
+            break
+        passed.append(child)
+        node = child
+    return passed
+
+
+def _counts(tree: Tree, node: int, nodes_before: int) -> bool:
+    return node < nodes_before or tree.nodes.creation[node] is Creation.BLIND
