@@ -1,0 +1,208 @@
+"""Grows the trees of a run and commits them; the same call again goes on where it was."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from treeward.export.columns import Origin, tree_tables
+from treeward.export.journal import Journal
+from treeward.export.parts import committed_trees, write_part
+from treeward.export.plan import Plan
+from treeward.export.run_folder import RunFolder, writing
+from treeward.export.schema import TABLES
+from treeward.search import forest
+from treeward.search.forest import Forest, Progress, grow_forest
+from treeward.search.problem import Problem
+from treeward.search.reader import Reader
+from treeward.search.transformers_policy import TransformersPolicy
+from treeward.search.tree import Tree
+
+Watch = Callable[[Progress, int], None]
+"""Called about twice a second with what has happened and how many trees there are to grow."""
+
+_PART_NODES = 16_384
+_PART_SECONDS = 60.0
+_WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Says how a `generate` call ended."""
+
+    grown: int
+    """Trees committed by this call."""
+
+    before: int
+    """Trees that were there already."""
+
+    failed: int
+    """Trees of this call in which calls failed."""
+
+    left: int
+    """Problems without a tree; more than 0 only where the call was interrupted."""
+
+    interrupted: signal.Signals | None = None
+
+
+@dataclass(slots=True)
+class PartWriter:
+    """Collects finished trees and commits them a part at a time."""
+
+    run: RunFolder
+    journal: Journal
+    tree_id: Callable[[Problem], str]
+    origin: Origin
+    worker: str = "main"
+    grown: int = 0
+    failed: int = 0
+    tables: dict[str, list[pa.Table]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    waiting: list[str] = field(default_factory=list)
+    """Ids of trees that are finished and not committed; their replies are still in the journal."""
+    nodes: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, tree: Tree) -> None:
+        """Takes a finished tree; commits when there are many nodes or it has been long."""
+        tree_id = self.tree_id(tree.problem)
+        tables = tree_tables(tree, tree_id, self.origin)
+        for name, table in tables.items():
+            self.tables[name].append(table)
+        self.waiting.append(tree_id)
+        self.failed += tables["trees"]["status"][0].as_py() != "ok"
+        self.nodes += len(tree)
+        if self.nodes >= _PART_NODES or time.monotonic() - self.since > _PART_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Writes what was collected as one part and drops its journals."""
+        if self.waiting:
+            tables = {name: pa.concat_tables(parts) for name, parts in self.tables.items()}
+            write_part(self.run.path, self.worker, tables, self.run.identity.versions)
+        for tree_id in self.waiting:
+            self.journal.drop(tree_id)
+        self.grown += len(self.waiting)
+        self.tables = {name: [] for name in TABLES}
+        self.waiting, self.nodes, self.since = [], 0, time.monotonic()
+
+
+def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = None) -> Outcome:
+    """Grows a tree for each problem that has none yet.
+
+    Args:
+        plan: What the run is.
+        out: The run folder; made where missing.
+        concurrency: Trees that grow at once; no row depends on it.
+        watch: Is told how far it is.
+
+    Raises:
+        SettingsConflict: The folder holds a run with other settings.
+        TreewardError: The run cannot be written, or the policy cannot be loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        verifier = stack.enter_context(plan.make_verifier())
+        run = stack.enter_context(writing(out, plan.identity, plan.problems))
+        done = committed_trees(run.path)
+        left = [problem for problem in plan.problems if plan.tree_id(problem) not in done]
+        if not left:
+            return Outcome(grown=0, before=len(done), failed=0, left=0)
+        policy = TransformersPolicy(plan.model.path, plan.model.fingerprint, plan.backend)
+        reader = plan.reader(policy.tokens)
+        journal = Journal(run.journal)
+        for tree_id in journal.trees() & done.keys():
+            journal.drop(tree_id)
+        growing = Forest(
+            search=plan.make_search(reader),
+            policy=policy,
+            reader=reader,
+            verifier=verifier,
+            recorder=journal,
+            sampling=plan.sampling,
+            seed=plan.seed,
+            tree_id=plan.tree_id,
+        )
+        writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader))
+        interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch))
+        return Outcome(
+            grown=writer.grown,
+            before=len(done),
+            failed=writer.failed,
+            left=len(left) - writer.grown,
+            interrupted=interrupted,
+        )
+
+
+def _origin(plan: Plan, reader: Reader) -> Origin:
+    return Origin(
+        reader=reader,
+        search=plan.search.algorithm.value,
+        policy=plan.model.name,
+        seed=plan.seed,
+        prover_k=plan.label.prover_k,
+    )
+
+
+async def _grow(
+    growing: Forest,
+    writer: PartWriter,
+    problems: Sequence[Problem],
+    concurrency: int,
+    watch: Watch | None,
+) -> signal.Signals | None:
+    """Grows the trees and commits them; returns the signal that ended it early, if any did."""
+    work = forest.Plan(iter(problems), min(concurrency, len(problems)))
+    caught: list[signal.Signals] = []
+    watching = asyncio.create_task(_watch(watch, work.progress, len(problems)))
+    try:
+        with _signals(work, caught):
+            await grow_forest(growing, work, writer.add)
+    finally:
+        # Finished trees are worth keeping, whatever stopped the others.
+        writer.commit()
+        watching.cancel()
+        await growing.policy.close()
+    if watch is not None:
+        watch(work.progress, len(problems))
+    return caught[0] if caught else None
+
+
+async def _watch(watch: Watch | None, progress: Progress, total: int) -> None:
+    while watch is not None:
+        watch(progress, total)
+        await asyncio.sleep(_WATCH_SECONDS)
+
+
+@contextlib.contextmanager
+def _signals(work: forest.Plan, caught: list[signal.Signals]) -> Iterator[None]:
+    """Lets the first signal end the run in good order; the second ends the process as usual."""
+    loop = asyncio.get_running_loop()
+    both = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: signal.Signals) -> None:
+        caught.append(number)
+        work.stopping.set()
+        restore()
+
+    def restore() -> None:
+        for each in both:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    try:
+        for each in both:
+            loop.add_signal_handler(each, stop, each)
+    except (ValueError, RuntimeError):
+        # Not the main thread: whoever runs this thread has the signals.
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        restore()
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)

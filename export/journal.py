@@ -1,0 +1,186 @@
+"""The journal: replies to unfinished trees, so that a tree half grown can be grown again.
+
+One append-only file a tree, one line a reply: `{"key": ..., "reply": ..., "crc": ...}`. A line is
+written by one call to the operating system; a last line without its line feed was cut off by the
+death of the process and never existed. Any other unreadable line is damage.
+"""
+
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+from treeward.export.durable import disk_errors
+from treeward.search.errors import DamagedData
+from treeward.search.replies import Completion, Failure, Reply
+from treeward.search.steps import Finish
+from treeward.search.verdicts import Judgement, Reason
+
+_TREE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class Journal:
+    """Keeps replies on disk; a `Recorder`. At most one writer at a time."""
+
+    def __init__(self, folder: Path, *, sync: bool = False) -> None:
+        """Opens the journal of a run; reads nothing yet.
+
+        Args:
+            folder: Where its files are.
+            sync: Whether a recorded reply also survives a power cut, at the cost of a disk flush
+                each; the death of the process alone loses nothing either way.
+        """
+        self._folder = folder
+        self._sync = sync
+        self._replies: dict[str, dict[str, Reply]] = {}
+        self.n_used = 0
+        """How many known replies were handed out instead of asking again."""
+
+    def known(self, tree_id: str, key: str) -> Reply | None:
+        """Returns the recorded reply to a request, or None if it was never recorded.
+
+        Raises:
+            DamagedData: The tree's file is not what was written.
+        """
+        reply = self._started(tree_id).get(key)
+        self.n_used += reply is not None
+        return reply
+
+    def record(self, tree_id: str, key: str, reply: Reply) -> None:
+        """Keeps a reply; once this returns, the death of the process cannot lose it.
+
+        Raises:
+            TreewardError: The disk is full or failed; the journal is as it was.
+        """
+        replies = self._started(tree_id)
+        with disk_errors(self._folder, "cannot record a reply"):
+            self._append(self._path(tree_id), encode_entry(key, reply))
+        replies[key] = reply
+
+    def drop(self, tree_id: str) -> None:
+        """Forgets a tree; for after its part is committed."""
+        self._replies.pop(tree_id, None)
+        self._path(tree_id).unlink(missing_ok=True)
+
+    def trees(self) -> set[str]:
+        """Returns the ids of the trees that have recorded replies."""
+        return {path.stem for path in self._folder.glob("*.jsonl")}
+
+    def _path(self, tree_id: str) -> Path:
+        assert _TREE_ID.fullmatch(tree_id), f"not a file name: {tree_id!r}"
+        return self._folder / f"{tree_id}.jsonl"
+
+    def _started(self, tree_id: str) -> dict[str, Reply]:
+        """Returns a tree's replies; the first time, reads its file and cuts off a torn line."""
+        if tree_id not in self._replies:
+            path = self._path(tree_id)
+            replies, whole = read_entries(path)
+            with disk_errors(self._folder, "cannot open the journal"):
+                if path.exists() and path.stat().st_size > whole:
+                    os.truncate(path, whole)
+            self._replies[tree_id] = replies
+        return self._replies[tree_id]
+
+    def _append(self, path: Path, line: bytes) -> None:
+        """Appends a line whole, or leaves the file as it was and raises OSError."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                while line:  # once, unless the disk takes a part of it and refuses the rest
+                    line = line[os.write(descriptor, line) :]
+                if self._sync:
+                    os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def read_entries(path: Path) -> tuple[dict[str, Reply], int]:
+    """Reads the replies in a tree's file and the length of its whole lines.
+
+    Raises:
+        DamagedData: A whole line is not what was written.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    whole = data.rfind(b"\n") + 1
+    replies = {}
+    for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
+        try:
+            key, reply = decode_entry(line)
+        except (ValueError, KeyError, TypeError) as e:
+            raise DamagedData(
+                f"{path}:{number}: damaged reply; remove the file to search its tree anew"
+            ) from e
+        replies[key] = reply
+    return replies, whole
+
+
+def encode_entry(key: str, reply: Reply) -> bytes:
+    """Returns one line: JSON whose last member is the CRC-32 of what stands before it."""
+    data = {"key": key, "reply": _reply_data(reply)}
+    # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    body = text.encode("utf-8", "surrogatepass")[:-1]
+    return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def decode_entry(line: bytes) -> tuple[str, Reply]:
+    """Reads a line without its line feed.
+
+    Raises:
+        ValueError: It is not what was written.
+        KeyError: As above.
+        TypeError: As above.
+    """
+    body, _, check = line.rpartition(b',"crc":"')
+    if check != b'%08x"}' % zlib.crc32(body):
+        raise ValueError("the checksum does not match")
+    data = json.loads((body + b"}").decode("utf-8", "surrogatepass"))
+    return str(data["key"]), _reply_of(data["reply"])
+
+
+def _reply_data(reply: Reply) -> dict[str, Any]:
+    failure = reply.failure
+    return {
+        "completions": [
+            {
+                "token_ids": drawn.token_ids,
+                "logprob": drawn.logprob,
+                "finish": drawn.finish,
+                "seed": drawn.seed,
+                "judgement": drawn.judgement and [drawn.judgement.reason, drawn.judgement.answer],
+            }
+            for drawn in reply.completions
+        ],
+        "failure": failure and [failure.kind, failure.message],
+    }
+
+
+def _reply_of(data: dict[str, Any]) -> Reply:
+    completions = tuple(
+        Completion(
+            token_ids=tuple(drawn["token_ids"]),
+            logprob=drawn["logprob"],
+            finish=Finish(drawn["finish"]),
+            seed=drawn["seed"],
+            judgement=_judgement_of(drawn["judgement"]),
+        )
+        for drawn in data["completions"]
+    )
+    failure = data["failure"]
+    return Reply(completions, None if failure is None else Failure(*failure))
+
+
+def _judgement_of(data: list[Any] | None) -> Judgement | None:
+    if data is None:
+        return None
+    reason, answer = data
+    return Judgement(Reason(reason), answer)

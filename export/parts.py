@@ -1,0 +1,145 @@
+"""Parts: folders of finished trees, written aside and committed by one rename.
+
+    RUN/.staging/<worker>-<sequence>/   while it is written; never read
+    RUN/parts/<worker>-<sequence>/      trees, nodes and rollouts as Parquet, and manifest.json
+
+The manifest holds checksums and row counts, and which trees the part holds, so that a tree is found
+without opening a table. What is not in `parts/` does not exist.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from treeward.export.durable import disk_errors, file_sha256, seal, sync, unseal, write_file
+from treeward.export.schema import SCHEMA_VERSION, SCHEMAS, SORT_KEYS, TABLES
+from treeward.search.errors import DamagedData
+
+ROW_GROUP = 32_768
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """Says what one file of a part holds."""
+
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Says what a part holds."""
+
+    files: Mapping[str, FileRecord]
+    """By file name."""
+
+    trees: tuple[str, ...]
+    """Ids of its trees, sorted."""
+
+
+def write_part(
+    run: Path, worker: str, tables: Mapping[str, pa.Table], provenance: Mapping[str, str]
+) -> Path:
+    """Commits finished trees and returns their part; it appears whole or not at all.
+
+    Args:
+        run: The run folder.
+        worker: Who writes; no two writers of a run share a name.
+        tables: `trees`, `nodes` and `rollouts` with the columns of `schema`, in any row order.
+        provenance: Where the rows come from; kept in each file's footer.
+
+    Raises:
+        BadInput: The folder cannot be written to.
+        TreewardError: The disk is full or failed; nothing is left in `parts/`.
+    """
+    name = f"{worker}-{_next_sequence(run, worker):06d}"
+    staged, part = run / ".staging" / name, run / "parts" / name
+    with disk_errors(run, f"cannot write part {name}"):
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        part.parent.mkdir(exist_ok=True)
+        try:
+            _write_tables(staged, tables, provenance)
+            staged.rename(part)
+        except OSError:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        sync(part.parent)
+    return part
+
+
+def _next_sequence(run: Path, worker: str) -> int:
+    """Returns one more than the worker's last sequence number."""
+    taken = [
+        int(sequence)
+        for owner, _, sequence in (part.name.rpartition("-") for part in committed_parts(run))
+        if owner == worker and sequence.isdigit()
+    ]
+    return max(taken, default=0) + 1
+
+
+def _write_tables(
+    folder: Path, tables: Mapping[str, pa.Table], provenance: Mapping[str, str]
+) -> None:
+    """Writes the files of a part into a folder and waits until they are on the disk."""
+    files = {}
+    for name in TABLES:
+        path = folder / f"{name}.parquet"
+        write_table(path, name, tables[name], provenance)
+        sync(path)
+        files[path.name] = {"rows": tables[name].num_rows, "sha256": file_sha256(path)}
+    trees = sorted(tables["trees"]["tree_id"].to_pylist())
+    manifest = {"schema_version": SCHEMA_VERSION, "files": files, "trees": trees}
+    write_file(folder / MANIFEST, seal(manifest))
+
+
+def write_table(path: Path, name: str, table: pa.Table, provenance: Mapping[str, str]) -> None:
+    """Writes one table sorted, with the checksums and indexes that readers rely on."""
+    schema = SCHEMAS[name]
+    assert table.schema.equals(schema), f"{name}: {table.schema} is not {schema}"
+    keys = [(key, "ascending") for key in SORT_KEYS[name]]
+    footer = {f"treeward.{key}": value for key, value in provenance.items()}
+    footer["treeward.schema_version"] = str(SCHEMA_VERSION)
+    pq.write_table(
+        table.sort_by(keys).replace_schema_metadata(footer),
+        path,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+        write_page_index=True,
+        write_page_checksum=True,
+        sorting_columns=pq.SortingColumn.from_ordering(schema, keys),
+    )
+
+
+def committed_parts(run: Path) -> list[Path]:
+    """Returns the folders of a run's parts, by name."""
+    folder = run / "parts"
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def read_manifest(part: Path) -> Manifest:
+    """Reads what a part holds.
+
+    Raises:
+        BadInput: The part was written by a newer version.
+        DamagedData: The manifest is missing or not what was written.
+    """
+    path = part / MANIFEST
+    try:
+        body = unseal(path, SCHEMA_VERSION)
+    except OSError as e:
+        reason = os.strerror(e.errno or 0)
+        raise DamagedData(f"{path}: cannot be read: {reason}; restore it") from e
+    files = {name: FileRecord(**record) for name, record in body["files"].items()}
+    return Manifest(files=files, trees=tuple(body["trees"]))
+
+
+def committed_trees(run: Path) -> dict[str, Path]:
+    """Returns the part of every committed tree, by tree id; opens no table."""
+    return {tree: part for part in committed_parts(run) for tree in read_manifest(part).trees}

@@ -1,0 +1,231 @@
+"""What a `generate` command means: its problems, model and settings, checked before any work."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from treeward import __version__
+from treeward.critics.verifier import AnswerVerifier
+from treeward.export.config import Values, build, check_names, flatten, read_values
+from treeward.export.run_folder import Identity, Sampler
+from treeward.search import gym
+from treeward.search.errors import BadInput
+from treeward.search.mcts import mcts
+from treeward.search.models import ModelFolder, cache_root, resolve_model
+from treeward.search.policy import Mode, PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template, load_template
+from treeward.search.reader import Reader
+from treeward.search.readers import read_problems
+from treeward.search.requests import Search
+from treeward.search.rollouts import rollouts
+from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.tokens import Tokens
+from treeward.search.transformers_policy import TransformersSettings, identity_of
+
+TASK = "task:"
+EMBEDDED = "nano"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSettings:
+    """How problems are put; section `prompt.`."""
+
+    template: str | None = None
+    """A template's name or a .toml file; None takes the policy's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSettings:
+    """How the policy runs; section `backend.`."""
+
+    threads: int | None = None
+    """Threads; None takes one in deterministic mode and all otherwise."""
+
+    dtype: str | None = None
+    """`float32` or `bfloat16`; None takes float32 in deterministic mode, else the weights' own."""
+
+    device: str = "cpu"
+    """A torch device."""
+
+    slots: int = 64
+    """Continuations decoded at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSettings:
+    """What is computed from evidence when trees are written; section `label.`."""
+
+    prover_k: int | None = None
+    """K of the prover that progress is measured for; None sets it by each root's value."""
+
+    def __post_init__(self) -> None:
+        """Checks K."""
+        if self.prover_k is not None and self.prover_k < 1:
+            raise BadInput(f"label.prover_k must be at least 1, got {self.prover_k!r}")
+
+
+SECTIONS: dict[str, type] = {
+    "search": SearchSettings,
+    "policy": PolicySettings,
+    "prompt": PromptSettings,
+    "backend": BackendSettings,
+    "label": LabelSettings,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Holds what the caller asks for."""
+
+    problems: str
+    """A file, or a generator such as `task:arithmetic?n=200`."""
+
+    policy: str | None = None
+    """A model; None takes the embedded one where it can read the problems."""
+
+    algorithm: str | None = None
+    """`--search`; wins over `search.algorithm`."""
+
+    limit: int | None = None
+    """Takes the first problems only; None takes all."""
+
+    seed: int = 0
+    skip_bad: bool = False
+    deterministic: bool | None = None
+    """None is on for the embedded model and off for all others."""
+
+    config: Path | None = None
+    assignments: Sequence[str] = field(default_factory=tuple)
+    """`--set section.key=value`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Holds what a run will be; nothing has been loaded or written."""
+
+    problems: tuple[Problem, ...]
+    skipped: tuple[str, ...]
+    """Rows left out, with the reason."""
+
+    model: ModelFolder
+    template: Template
+    seed: int
+    search: SearchSettings
+    sampling: PolicySettings
+    backend: TransformersSettings
+    label: LabelSettings
+
+    @property
+    def identity(self) -> Identity:
+        """Returns all that the run's rows depend on."""
+        settings: Values = {
+            **flatten("search", self.search),
+            **flatten("policy", self.sampling),
+            **flatten("label", self.label),
+            "policy.name": self.model.name,
+            "prompt.template": self.template.name,
+            "prompt.fingerprint": _digest(asdict(self.template)),
+            "seed": self.seed,
+        }
+        backend = identity_of(self.model.fingerprint, self.backend)
+        settings |= {f"backend.{name}": value for name, value in backend.items()}
+        sampler = Sampler(
+            sampler_id=0,
+            policy=self.model.name,
+            **asdict(self.sampling),
+            purpose="evidence",
+        )
+        libraries = ("torch", "transformers", "numpy", "pyarrow", "duckdb")
+        versions = {"treeward": __version__} | {name: version(name) for name in libraries}
+        return Identity(settings=settings, samplers=(sampler,), versions=versions)
+
+    def reader(self, tokens: Tokens) -> Reader:
+        """Returns what reads the policy's solutions."""
+        return Reader(self.template, tokens)
+
+    def make_search(self, reader: Reader) -> Search:
+        """Returns the search with its settings."""
+        if self.search.algorithm is Algorithm.MCTS:
+            return partial(mcts, settings=self.search)
+        return partial(rollouts, settings=self.search, cut=reader.cut)
+
+    def make_verifier(self) -> AnswerVerifier:
+        """Returns what judges answers; raises MissingExtra where an extra is needed."""
+        return make_verifier(self.problems)
+
+    def tree_id(self, problem: Problem) -> str:
+        """Returns the id of a problem's tree in this run."""
+        return _digest([_digest(dict(self.identity.settings)), problem.id])
+
+
+def make_plan(options: Options) -> Plan:
+    """Reads and checks everything that a run needs; problems before anything else.
+
+    Raises:
+        BadInput: Something breaks its rule.
+        MissingExtra: Something asked for needs an extra.
+    """
+    found = read_problems(options.problems, limit=options.limit, skip_bad=options.skip_bad)
+    values = read_values(options.config, options.assignments)
+    check_names(values, SECTIONS)
+    if options.algorithm is not None:
+        values["search.algorithm"] = options.algorithm
+    search = build(SearchSettings, "search", values)
+    prompt = build(PromptSettings, "prompt", values)
+    label = build(LabelSettings, "label", values)
+    model = resolve_model(_policy_name(options), cache_root(os.environ))
+    template = load_template(prompt.template or model.default_template)
+    sampling = build(
+        PolicySettings,
+        "policy",
+        values,
+        max_step_tokens=template.max_step_tokens,
+        max_rollout_tokens=template.max_rollout_tokens,
+    )
+    deterministic = options.deterministic
+    if deterministic is None:
+        deterministic = model.name == EMBEDDED
+    mode = Mode.DETERMINISTIC if deterministic else Mode.NORMAL
+    backend = asdict(build(BackendSettings, "backend", values))
+    return Plan(
+        problems=found.problems,
+        skipped=found.skipped,
+        model=model,
+        template=template,
+        seed=options.seed,
+        search=search,
+        sampling=sampling,
+        backend=TransformersSettings(mode=mode, **backend),
+        label=label,
+    )
+
+
+def _policy_name(options: Options) -> str:
+    if options.policy is not None:
+        return options.policy
+    if options.problems.startswith(TASK):
+        return EMBEDDED
+    raise BadInput(
+        f"{options.problems}: say which model solves these problems with --policy; the embedded "
+        f"{EMBEDDED!r} reads {TASK} problems only (smollm2-135m-instruct runs on a CPU)"
+    )
+
+
+def make_verifier(problems: Iterable[Problem]) -> AnswerVerifier:
+    """Returns a verifier for every kind of problem given."""
+    names = {problem.verifier for problem in problems}
+    scorers = {name: gym.gym_scorer for name in names if name.startswith(gym.PREFIX)}
+    return AnswerVerifier(names, scorers)
+
+
+def _digest(data: Any) -> str:
+    """Returns 16 hex digits that stand for some plain data."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

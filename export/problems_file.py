@@ -1,0 +1,83 @@
+"""RUN/problems.parquet: the problems of a run, as read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from treeward.export.durable import write_file
+from treeward.export.schema import PROBLEMS, SCHEMA_VERSION
+from treeward.search.errors import BadInput, DamagedData
+from treeward.search.problem import Message, Problem
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Writes problems in their order; the file appears whole or not at all.
+
+    Raises:
+        BadInput: A problem holds text that is no Unicode.
+        OSError: The disk refuses.
+    """
+    rows = [_row(problem) for problem in problems]
+    try:
+        table = pa.Table.from_pylist(rows, schema=PROBLEMS)
+    except UnicodeEncodeError as e:
+        raise BadInput(
+            f"problems: {e.object[:60]!r} holds a lone surrogate, which no text file can keep; "
+            "remove it"
+        ) from e
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({"treeward.schema_version": str(SCHEMA_VERSION)}),
+        sink,
+        compression="zstd",
+        write_page_index=True,
+        write_page_checksum=True,
+    )
+    write_file(path, sink.getvalue().to_pybytes())
+
+
+def read_problems(path: Path) -> tuple[Problem, ...]:
+    """Reads back exactly what was written.
+
+    Raises:
+        DamagedData: The file is missing or not what was written.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+    except (OSError, pa.ArrowException) as e:
+        raise DamagedData(f"{path}: cannot be read: {first_line(e)}; restore it") from e
+    if not table.schema.equals(PROBLEMS):
+        raise DamagedData(f"{path}: has other columns than problems have; restore it")
+    return tuple(_problem(row) for row in table.to_pylist())
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return str(error).partition("\n")[0]
+
+
+def _row(problem: Problem) -> dict[str, object]:
+    return {
+        "problem_id": problem.id,
+        "prompt": problem.prompt,
+        "messages": problem.messages and [turn._asdict() for turn in problem.messages],
+        "answer": problem.answer,
+        "verifier": problem.verifier,
+        "source": problem.source,
+        "solution": problem.solution,
+        "metadata": problem.metadata,
+    }
+
+
+def _problem(row: dict[str, object]) -> Problem:
+    fields = {**row, "id": row["problem_id"]}
+    del fields["problem_id"]
+    messages, solution = row["messages"], row["solution"]
+    if isinstance(messages, list):
+        fields["messages"] = tuple(Message(**turn) for turn in messages)
+    if isinstance(solution, list):
+        fields["solution"] = tuple(solution)
+    return Problem(**fields)  # type: ignore[arg-type]  # the file's schema is checked on reading

@@ -1,0 +1,215 @@
+"""The run folder: what identifies a run, who may write to it, and where its files are."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from treeward.export.durable import disk_errors, file_sha256, seal, unseal, write_file
+from treeward.export.problems_file import read_problems, write_problems
+from treeward.export.schema import SCHEMA_VERSION
+from treeward.search.errors import BadInput, SettingsConflict, TreewardError
+from treeward.search.problem import Problem
+
+Setting = str | int | float | bool | None
+
+_OWN = {".lock", ".staging", ".problems.parquet.half", ".run.json.half"}
+_BEFORE_IDENTITY = {*_OWN, "parts", "journal", "problems.parquet"}
+"""What a folder may hold whose making was interrupted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Says how one of a run's samplers draws; a row of the view `samplers`."""
+
+    sampler_id: int
+    """0 is the policy whose value is measured."""
+    policy: str
+    temperature: float
+    top_p: float
+    max_step_tokens: int
+    max_rollout_tokens: int
+    purpose: str
+    """What its rollouts are for: `evidence`, or `steering` where no label reads them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Says what makes a run this run; saved as `run.json`."""
+
+    settings: Mapping[str, Setting]
+    """All that changes results, by dotted name: the seed, threads and the policy's fingerprint too.
+    A run is never continued with others."""
+
+    samplers: tuple[Sampler, ...]
+    """They follow from the settings."""
+
+    versions: Mapping[str, str]
+    """Of treeward and the libraries that the run was begun with; recorded, never compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """Holds where a run is and what identifies it."""
+
+    path: Path
+    identity: Identity
+
+    @property
+    def journal(self) -> Path:
+        """Returns the folder with replies of unfinished trees."""
+        return self.path / "journal"
+
+    @property
+    def problems_path(self) -> Path:
+        """Returns the file with the run's problems."""
+        return self.path / "problems.parquet"
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Reads the run's problems, in their order.
+
+        Raises:
+            DamagedData: The file is missing or not what was written.
+        """
+        return read_problems(self.problems_path)
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """Opens a run folder for reading; changes nothing.
+
+    Raises:
+        BadInput: It is no run folder, or a newer version made it.
+        DamagedData: Its run.json is not what was written.
+    """
+    if not path.is_dir():
+        raise BadInput(f"{path}: no such run folder; `treeward generate` makes one")
+    try:
+        body = unseal(path / "run.json", SCHEMA_VERSION)
+    except OSError as e:
+        reason = os.strerror(e.errno or 0)
+        raise BadInput(f"{path}: not a run folder: run.json: {reason}") from e
+    identity = Identity(
+        settings=body["settings"],
+        samplers=tuple(Sampler(**sampler) for sampler in body["samplers"]),
+        versions=body["versions"],
+    )
+    return RunFolder(path=path, identity=identity)
+
+
+def problems_sha256(path: Path) -> str:
+    """Returns the checksum that a run recorded for its problems.parquet."""
+    return str(unseal(path / "run.json", SCHEMA_VERSION)["problems_sha256"])
+
+
+@contextmanager
+def writing(path: Path, identity: Identity, problems: Sequence[Problem]) -> Iterator[RunFolder]:
+    """Makes a run folder, or takes up the one that is there, and keeps other writers out.
+
+    Args:
+        path: The run folder; made where missing.
+        identity: What the run must be.
+        problems: The run's problems, in order.
+
+    Yields:
+        The run folder, ready for parts and journal.
+
+    Raises:
+        BadInput: The path holds something else, or cannot be written to.
+        SettingsConflict: The run there has other settings or problems; one difference a line.
+        DamagedData: The run there is not what was written.
+        TreewardError: Another process writes to the run, or the disk failed.
+    """
+    _refuse_foreign(path)
+    with disk_errors(path, "cannot write the run folder"):
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _lock(path, lock)
+        if (path / "run.json").exists():
+            _refuse_other(open_run_folder(path), identity, problems)
+        with disk_errors(path, "cannot write the run folder"):
+            _make_ready(path, identity, problems)
+        yield open_run_folder(path)
+    finally:
+        os.close(lock)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuses a folder that holds something, but no run."""
+    if not path.is_dir() or (path / "run.json").exists():
+        return
+    with disk_errors(path, "cannot read the folder"):
+        foreign = sorted(entry.name for entry in path.iterdir())
+        foreign = [name for name in foreign if name not in _BEFORE_IDENTITY]
+        parts = path / "parts"
+        foreign += ["parts/"] if parts.is_dir() and any(parts.iterdir()) else []
+    if foreign:
+        raise BadInput(
+            f"{path}: not a run folder: no run.json, but {foreign[0]!r}; give a new or empty folder"
+        )
+
+
+def _lock(path: Path, lock: int) -> None:
+    """Takes the lock of a run, which ends with this process at the latest."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+        raise TreewardError(
+            f"{path}: process {owner or '?'} is writing to this run; wait for it or stop it"
+        ) from e
+    with disk_errors(path, "cannot write the lock"):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
+def _make_ready(path: Path, identity: Identity, problems: Sequence[Problem]) -> None:
+    """Clears what a dead writer left, and writes what is missing, run.json last."""
+    shutil.rmtree(path / ".staging", ignore_errors=True)
+    for name in (".staging", "parts", "journal"):
+        (path / name).mkdir(exist_ok=True)
+    if (path / "run.json").exists():
+        return
+    write_problems(path / "problems.parquet", problems)
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "settings": dict(identity.settings),
+        "samplers": [asdict(sampler) for sampler in identity.samplers],
+        "versions": dict(identity.versions),
+        "problems_sha256": file_sha256(path / "problems.parquet"),
+    }
+    write_file(path / "run.json", seal(body))
+
+
+def _refuse_other(run: RunFolder, identity: Identity, problems: Sequence[Problem]) -> None:
+    """Refuses to continue a run as another one."""
+    differences = list(_differences(run.identity.settings, identity.settings))
+    stored = run.problems()
+    if len(stored) != len(problems):
+        differences.append(f"problems: run has {len(stored)}, asked for {len(problems)}")
+    else:
+        differences += [
+            f"problems: number {number} in the run is {ours.id!r}, asked for {theirs.id!r}"
+            + (" with other content" if ours.id == theirs.id else "")
+            for number, (ours, theirs) in enumerate(zip(stored, problems, strict=True), start=1)
+            if ours != theirs
+        ][:1]
+    if differences:
+        lines = "\n".join(
+            ["other settings made this run; take them, or another --out", *differences]
+        )
+        raise SettingsConflict(f"{run.path}: {lines}")
+
+
+def _differences(there: Mapping[str, Setting], asked: Mapping[str, Setting]) -> Iterator[str]:
+    """Yields one line for each setting that differs, by name."""
+    for name in sorted({*there, *asked}):
+        if name not in asked:
+            yield f"{name}: run has {there[name]!r}, asked for none"
+        elif name not in there:
+            yield f"{name}: run has none, asked for {asked[name]!r}"
+        elif there[name] != asked[name]:
+            yield f"{name}: run has {there[name]!r}, asked for {asked[name]!r}"

@@ -1,0 +1,95 @@
+"""How far a run is, in numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from treeward.export.journal import read_entries
+from treeward.export.queries import connected
+from treeward.export.run_folder import RunFolder
+
+_TOTALS = """
+SELECT (SELECT count(*) FROM problems),
+    count(*), coalesce(sum(n_nodes), 0), coalesce(sum(n_rollouts), 0),
+    coalesce(sum(policy_tokens), 0), coalesce(sum(prompt_tokens), 0),
+    count(*) FILTER (solved)
+FROM trees
+"""
+_LABELS = "SELECT count(*) FROM nodes WHERE n_rollouts > 0 OR is_terminal"
+_VERDICTS = "SELECT verdict, count(*) FROM rollouts GROUP BY verdict ORDER BY verdict"
+_TREES = "SELECT status, count(*) FROM trees GROUP BY status ORDER BY status"
+_ERRORS = """
+SELECT error_kind, count(*) FROM trees WHERE error_kind IS NOT NULL
+GROUP BY error_kind ORDER BY error_kind
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """Counts what a run holds; only committed trees count, except in the last two fields."""
+
+    n_problems: int
+    n_trees: int
+    n_solved: int
+    """Trees in which a right solution was found."""
+    n_nodes: int
+    n_rollouts: int
+    n_labels: int
+    """Nodes about which something is known: with rollouts, or where a solution ends."""
+    policy_tokens: int
+    """What the policy generated."""
+    prompt_tokens: int
+    tokens_per_label: float | None
+    """Generated tokens for each label; None without labels."""
+    verdicts: Mapping[str, int]
+    """Rollouts by verdict."""
+    tree_status: Mapping[str, int]
+    """Trees by status."""
+    errors: Mapping[str, int]
+    """Trees in which something failed, by the kind of the first error."""
+    n_unfinished: int
+    """Trees with replies in the journal."""
+    n_journal_entries: int
+    """Replies there, which a resumed run does not ask for again."""
+
+    @property
+    def done(self) -> bool:
+        """Returns whether every problem has its tree."""
+        return self.n_trees == self.n_problems
+
+
+def run_status(run: RunFolder) -> RunStatus:
+    """Counts what a run holds; changes nothing, also while the run is being written.
+
+    Raises:
+        DamagedData: A file of the run is not what was written.
+    """
+    with connected(run) as connection:
+        row = connection.execute(_TOTALS).fetchall()[0]
+        problems, trees, nodes, rollouts, tokens, prompt_tokens, solved = map(int, row)
+        labels = int(connection.execute(_LABELS).fetchall()[0][0])
+        verdicts = _counts(connection, _VERDICTS)
+        tree_status = _counts(connection, _TREES)
+        errors = _counts(connection, _ERRORS)
+    entries = [len(read_entries(path)[0]) for path in sorted(run.journal.glob("*.jsonl"))]
+    return RunStatus(
+        n_problems=problems,
+        n_trees=trees,
+        n_solved=solved,
+        n_nodes=nodes,
+        n_rollouts=rollouts,
+        n_labels=labels,
+        policy_tokens=tokens,
+        prompt_tokens=prompt_tokens,
+        tokens_per_label=tokens / labels if labels else None,
+        verdicts=verdicts,
+        tree_status=tree_status,
+        errors=errors,
+        n_unfinished=len(entries),
+        n_journal_entries=sum(entries),
+    )
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, int]:
+    return {str(kind): int(count) for kind, count in connection.execute(sql).fetchall()}

@@ -1,0 +1,167 @@
+"""Checks a run: that every file holds what was written, and that the rows fit together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from treeward.export.durable import file_sha256
+from treeward.export.invariants import broken_laws
+from treeward.export.journal import read_entries
+from treeward.export.parts import MANIFEST, FileRecord, committed_parts, read_manifest
+from treeward.export.problems_file import first_line
+from treeward.export.run_folder import RunFolder, open_run_folder, problems_sha256
+from treeward.export.schema import SCHEMAS, SORT_KEYS, TABLES
+from treeward.search.errors import DamagedData
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    DAMAGE = "damage"
+    """A file does not hold what was written to it, or rows contradict each other."""
+    INFO = "info"
+    """Something is left over that no reader looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Says what is wrong with one file."""
+
+    level: Level
+    file: Path
+    message: str
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        return f"{self.level}: {self.file}: {self.message}"
+
+
+def verify_run(path: Path) -> tuple[Finding, ...]:
+    """Reads every byte of a run and returns what is wrong with it.
+
+    Raises:
+        BadInput: It is no run folder, or a newer version made it.
+    """
+    try:
+        run = open_run_folder(path)
+    except DamagedData as e:
+        return (_damage(path / "run.json", str(e)),)
+    return (*_problems(run), *_parts(run), *_leftovers(run))
+
+
+def require_sound(findings: tuple[Finding, ...]) -> None:
+    """Ends the command where anything is damaged.
+
+    Raises:
+        DamagedData: Names the first damaged file.
+    """
+    damaged = [finding for finding in findings if finding.level is Level.DAMAGE]
+    if damaged:
+        others = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        raise DamagedData(f"{damaged[0].file}: {damaged[0].message}{others}")
+
+
+def _damage(file: Path, message: str) -> Finding:
+    return Finding(level=Level.DAMAGE, file=file, message=message.removeprefix(f"{file}: "))
+
+
+def _info(file: Path, message: str) -> Finding:
+    return Finding(level=Level.INFO, file=file, message=message)
+
+
+def _problems(run: RunFolder) -> Iterator[Finding]:
+    path = run.problems_path
+    if not path.is_file():
+        yield _damage(path, "missing")
+    elif file_sha256(path) != problems_sha256(run.path):
+        yield _damage(path, "does not match its checksum in run.json")
+
+
+def _parts(run: RunFolder) -> Iterator[Finding]:
+    """Checks each part, and that no tree and no problem is in two of them."""
+    samplers = {sampler.sampler_id for sampler in run.identity.samplers}
+    readable = not list(_problems(run))
+    known = {problem.id for problem in run.problems()} if readable else None
+    first_seen: dict[tuple[str, str], Path] = {}
+    for part in committed_parts(run.path):
+        tables: dict[str, pa.Table] = {}
+        yield from _part_files(part, tables)
+        if len(tables) < len(TABLES):
+            continue
+        for name, message in broken_laws(tables):
+            yield _damage(part / f"{name}.parquet", message)
+        for sampler in sorted(set(tables["rollouts"]["sampler_id"].to_pylist()) - samplers):
+            yield _damage(part / "rollouts.parquet", f"sampler {sampler} is not in run.json")
+        trees = part / "trees.parquet"
+        for column in ("tree_id", "problem_id"):
+            for value in tables["trees"][column].to_pylist():
+                other = first_seen.setdefault((column, value), part)
+                if other is not part:
+                    yield _damage(trees, f"{column} {value} is in {other.name} too")
+                if column == "problem_id" and known is not None and value not in known:
+                    yield _damage(trees, f"problem {value} is not in problems.parquet")
+
+
+def _part_files(part: Path, tables: dict[str, pa.Table]) -> Iterator[Finding]:
+    """Checks the files of a part one by one, and adds those that are sound to `tables`."""
+    try:
+        manifest = read_manifest(part)
+    except DamagedData as e:
+        yield _damage(part / MANIFEST, str(e))
+        return
+    for name in TABLES:
+        path = part / f"{name}.parquet"
+        record = manifest.files.get(path.name)
+        table = _read(path, name, record) if record else "not in the manifest"
+        if isinstance(table, str):
+            yield _damage(path, table)
+            continue
+        tables[name] = table
+    expected = {MANIFEST, *manifest.files}
+    for path in sorted(part.iterdir()):
+        if path.name not in expected:
+            yield _info(path, "not in the part's manifest; no reader looks at it")
+    if "trees" in tables and sorted(tables["trees"]["tree_id"].to_pylist()) != [*manifest.trees]:
+        yield _damage(part / MANIFEST, "lists other trees than trees.parquet holds")
+
+
+def _read(path: Path, name: str, record: FileRecord) -> pa.Table | str:
+    """Returns a table whose file is sound, or what is wrong with the file."""
+    if not path.is_file():
+        return "missing"
+    matches = file_sha256(path) == record.sha256
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+    except (OSError, pa.ArrowException) as e:
+        return f"cannot be read: {first_line(e)}"
+    if not matches:
+        return "does not match its checksum in the manifest"
+    if table.num_rows != record.rows:
+        return f"has {table.num_rows} rows and the manifest says {record.rows}"
+    if not table.schema.equals(SCHEMAS[name]):
+        return f"has other columns than {name} have"
+    keys = [(key, "ascending") for key in SORT_KEYS[name]]
+    order = pc.sort_indices(table, sort_keys=keys)
+    if not order.equals(pa.array(range(len(order)), pa.uint64())):
+        return f"its rows are not sorted by {', '.join(SORT_KEYS[name])}"
+    return table
+
+
+def _leftovers(run: RunFolder) -> Iterator[Finding]:
+    """Checks the journal and names what a dead writer left."""
+    for path in sorted((run.path / ".staging").glob("*")):
+        yield _info(path, "left by a writer that died or still writes; the next one clears it")
+    for path in sorted(run.journal.glob("*.jsonl")):
+        try:
+            replies, whole = read_entries(path)
+        except DamagedData as e:
+            yield _damage(path, str(e))
+            continue
+        torn = " and a line cut off, which never counted" if path.stat().st_size > whole else ""
+        yield _info(path, f"{len(replies)} replies of an unfinished tree{torn}")
