@@ -48,6 +48,33 @@ class Outcome:
     """Problems without a tree; more than 0 only where the call was interrupted."""
 
     interrupted: signal.Signals | None = None
+    """The signal that ended it early."""
+
+    def exit_code(self, fail_on_error: float | None) -> int:
+        """Returns the documented exit code.
+
+        Args:
+            fail_on_error: The share of trees in which calls may fail before that is a failure
+                (1) and not work done in part (4); None makes it work done in part.
+        """
+        if self.interrupted is not None:
+            return 128 + self.interrupted
+        if fail_on_error is not None and self.failed > fail_on_error * self.grown:
+            return 1
+        return 4 if self.failed else 0
+
+    def __str__(self) -> str:
+        """Returns one line for a terminal."""
+        parts = [f"{self.grown} trees grown"] + [
+            f"{count} {what}"
+            for count, what in (
+                (self.before, "were there before"),
+                (self.failed, "with failed calls (see the column error of trees)"),
+                (self.left, "still to grow: the same command goes on"),
+            )
+            if count
+        ]
+        return ", ".join(parts)
 
 
 @dataclass(slots=True)

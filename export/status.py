@@ -93,3 +93,29 @@ def run_status(run: RunFolder) -> RunStatus:
 
 def _counts(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, int]:
     return {str(kind): int(count) for kind, count in connection.execute(sql).fetchall()}
+
+
+def describe(status: RunStatus) -> str:
+    """Returns a status as lines for a terminal."""
+    lines = [
+        f"problems   {status.n_problems}, of them {status.n_trees} with a tree, "
+        f"{status.n_solved} solved",
+        f"trees      {_listed(status.tree_status)}",
+        f"nodes      {status.n_nodes:,}, of them {status.n_labels:,} with evidence",
+        f"rollouts   {status.n_rollouts:,}: {_listed(status.verdicts)}",
+        f"tokens     {status.policy_tokens:,} generated, {status.prompt_tokens:,} of prompts",
+    ]
+    if status.tokens_per_label is not None:
+        lines.append(f"a label    {status.tokens_per_label:.1f} generated tokens")
+    if status.errors:
+        lines.append(f"errors     {_listed(status.errors)}")
+    if status.n_unfinished:
+        lines.append(
+            f"unfinished {status.n_unfinished} trees with {status.n_journal_entries:,} replies in "
+            "the journal; the same generate command goes on"
+        )
+    return "\n".join(lines)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"

@@ -1,0 +1,95 @@
+"""What this machine can run, and what to install for the rest."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from treeward.search import smollm
+from treeward.search.errors import TreewardError
+from treeward.search.models import cache_root, resolve_model
+
+_EXTRAS = {
+    "reasoning_gym": ("gym", "problems from gym:NAME"),
+    "math_verify": ("math", "checking of mathematical answers (verifier math)"),
+    "gguf": ("smollm", f"the policy {smollm.NAME}"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Holds one thing that was looked at."""
+
+    name: str
+    ok: bool
+    finding: str
+    remedy: str | None = None
+    """What to do where it is not ok."""
+
+
+def examine(out: Path) -> list[Check]:
+    """Returns what was found; `out` is where runs would be written."""
+    return [*_libraries(), *_devices(), *_models(), *_extras(), _disk(out)]
+
+
+def _libraries() -> Iterator[Check]:
+    for name in ("torch", "transformers", "pyarrow", "duckdb"):
+        yield Check(name=name, ok=True, finding=version(name))
+
+
+def _devices() -> Iterator[Check]:
+    threads = f"{os.cpu_count()} processors, {torch.get_num_threads()} threads"
+    yield Check(name="cpu", ok=True, finding=threads)
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Check(name="cuda", ok=True, finding=", ".join(names))
+    else:
+        yield Check(
+            name="cuda",
+            ok=False,
+            finding="no CUDA device",
+            remedy="small models run on the CPU; for others use a machine with a GPU",
+        )
+
+
+def _models() -> Iterator[Check]:
+    cache = cache_root(os.environ)
+    try:
+        nano = resolve_model("nano", cache)
+    except TreewardError as e:
+        yield Check(name="nano", ok=False, finding=str(e), remedy="reinstall treeward")
+    else:
+        yield Check(name="nano", ok=True, finding=f"embedded, fingerprint {nano.fingerprint[:12]}")
+    there = (cache / smollm.NAME / "config.json").is_file()
+    finding = (
+        f"in {cache}" if there else f"not fetched yet; the first use takes about 100 MB to {cache}"
+    )
+    yield Check(name=smollm.NAME, ok=True, finding=finding)
+
+
+def _extras() -> Iterator[Check]:
+    for module, (extra, purpose) in _EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Check(
+            name=f"extra {extra}",
+            ok=there,
+            finding=purpose if there else f"not installed: no {purpose}",
+            remedy=None if there else f"pip install 'treeward[{extra}]'",
+        )
+
+
+def _disk(out: Path) -> Check:
+    place = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    return Check(
+        name="disk",
+        ok=writable and free > 1,
+        finding=f"{free:.1f} GiB free in {place}" + ("" if writable else ", not writable"),
+        remedy=None if writable and free > 1 else "choose another folder for runs",
+    )

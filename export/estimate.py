@@ -1,0 +1,75 @@
+"""What a run would take, before anything is loaded."""
+
+from dataclasses import dataclass
+
+from treeward.export.plan import Plan
+from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.tokens import load_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Holds a plan in numbers. Calls and tokens are upper bounds: searches end early."""
+
+    n_problems: int
+    policy: str
+    template: str
+    prompt: str
+    """The first problem's prompt, in full."""
+
+    n_prompt_tokens: int
+    """Of that prompt."""
+
+    max_nodes: int
+    """Nodes a tree, at most."""
+
+    max_calls: int
+    """Requests of the whole run, at most."""
+
+    max_rollouts: int
+    """Rollouts of the whole run, at most."""
+
+    max_policy_tokens: int
+    """Generated tokens of the whole run, at most."""
+
+    def __str__(self) -> str:
+        """Returns the plan for a terminal."""
+        return (
+            f"{self.n_problems} problems, policy {self.policy}, template {self.template}\n"
+            f"at most {self.max_nodes} nodes a tree; in all at most {self.max_calls:,} requests, "
+            f"{self.max_rollouts:,} rollouts and {self.max_policy_tokens:,} generated tokens\n"
+            f"the first prompt ({self.n_prompt_tokens} tokens):\n{self.prompt}"
+        )
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Returns what a plan would take at most.
+
+    Raises:
+        BadInput: The policy cannot read the first problem.
+    """
+    reader = plan.reader(load_tokens(plan.model.path))
+    ids = reader.prompt_ids(plan.problems[0])
+    nodes, samples, rollouts = _tree_bounds(plan.search)
+    tokens = samples * plan.sampling.max_step_tokens + rollouts * plan.sampling.max_rollout_tokens
+    count = len(plan.problems)
+    return Estimate(
+        n_problems=count,
+        policy=plan.model.name,
+        template=plan.template.name,
+        prompt=reader.text(ids),
+        n_prompt_tokens=len(ids),
+        max_nodes=nodes,
+        max_calls=count * (nodes + plan.search.simulations),
+        max_rollouts=count * rollouts,
+        max_policy_tokens=count * tokens,
+    )
+
+
+def _tree_bounds(search: SearchSettings) -> tuple[int, int, int]:
+    """Returns the most nodes, sampled steps and rollouts of a tree."""
+    if search.algorithm is Algorithm.MCTS:
+        samples = search.simulations * search.width
+        return 1 + samples, samples, (1 + samples) * search.rollouts
+    nodes = 1 + search.width * search.max_depth
+    return nodes, 0, search.width + (nodes - 1) * search.rollouts

@@ -1,0 +1,100 @@
+"""Draws a tree for a terminal: one line a step, with its evidence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.text import Text
+
+from treeward.export.console import clean
+from treeward.export.queries import connected
+from treeward.export.run_folder import RunFolder
+from treeward.search.errors import BadInput
+
+Node = Mapping[str, Any]
+
+_COLUMNS = (
+    "node_id, parent_id, depth, post_end, pre, step_text, n_samples, n_right, n_rollouts, "
+    "value, value_low, value_high, verdict, verdict_reason, "
+    "oracle_step_correct, oracle_prefix_correct"
+)
+
+
+def read_nodes(run: RunFolder, tree_id: str) -> list[Node]:
+    """Returns a tree's nodes in pre-order.
+
+    Raises:
+        BadInput: The run has no such tree.
+    """
+    with connected(run) as connection:
+        sql = f"SELECT {_COLUMNS} FROM nodes WHERE tree_id = ? ORDER BY pre"
+        table: pa.Table = connection.execute(sql, [tree_id]).to_arrow_table()
+    if not table.num_rows:
+        raise BadInput(f"{run.path}: no tree {tree_id!r}; query 'SELECT tree_id FROM trees'")
+    nodes: list[Node] = table.to_pylist()
+    return nodes
+
+
+def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
+    """Returns a tree as text: green is right, red is wrong, by verdict or by the task's oracle.
+
+    Args:
+        nodes: All of a tree's nodes, in pre-order.
+        max_lines: Nodes to show; those that fewest samples reached are left out first.
+    """
+    shown = _most_sampled(nodes, max_lines)
+    lines = Text()
+    open_ends: list[int] = []
+    for node in shown:
+        if node["parent_id"] is None:
+            continue
+        family = [other for other in shown if other["parent_id"] == node["parent_id"]]
+        last = node is family[-1]
+        del open_ends[node["depth"] - 1 :]
+        bars = "".join("   " if closed else "|  " for closed in open_ends)
+        open_ends.append(last)
+        lines.append(f"{bars}{'`- ' if last else '|- '}", style="dim")
+        lines.append_text(_line(node))
+    return lines
+
+
+def _most_sampled(nodes: Sequence[Node], most: int | None) -> list[Node]:
+    """Returns the nodes to show, in pre-order, each with its ancestors."""
+    if most is None or len(nodes) <= most:
+        return list(nodes)
+    by_id = {node["node_id"]: node for node in nodes}
+    kept: set[int] = set()
+    for node in sorted(nodes, key=lambda node: (-node["n_samples"], node["pre"])):
+        path = []
+        at: Node | None = node
+        while at is not None and at["node_id"] not in kept:
+            path.append(at["node_id"])
+            at = by_id.get(at["parent_id"])
+        if len(kept) + len(path) <= most:
+            kept.update(path)
+    return [node for node in nodes if node["node_id"] in kept]
+
+
+def _line(node: Node) -> Text:
+    """Returns one step with what is known about it."""
+    truth = node["oracle_prefix_correct"]
+    sure = truth if truth is not None else _from_verdict(node["verdict"])
+    style = "" if sure is None else "green" if sure else "red"
+    line = Text(f"{clean(node['step_text']).strip():<16} ", style=style)
+    if node["verdict"] is not None:
+        reason = "" if node["verdict_reason"] in {"match", "mismatch"} else node["verdict_reason"]
+        line.append(f"{node['verdict'].upper()} {reason}".rstrip(), style=f"bold {style}")
+    elif node["n_rollouts"]:
+        line.append(f"{node['n_right']} of {node['n_rollouts']} finish right", style="bold")
+        line.append(f"  value {node['value']:.2f}", style="cyan")
+        line.append(f" [{node['value_low']:.2f}, {node['value_high']:.2f}]", style="dim")
+    if truth is False:
+        line.append(
+            "  <- wrong step" if not node["oracle_step_correct"] else "  (after a wrong step)",
+            style=style,
+        )
+    return line.append("\n")
+
+
+def _from_verdict(verdict: str | None) -> bool | None:
+    return {"right": True, "wrong": False}.get(verdict or "")

@@ -1,0 +1,123 @@
+"""Loads a language model for training and computes what a trainer needs of it.
+
+Shape suffixes: B sequences, T places, N places that a loss is on, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from treeward.search.errors import BadInput
+from treeward.search.models import check_model_folder
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+
+
+def load_trainable(folder: Path, *, seed: int, device: str = "cpu") -> PreTrainedModel:
+    """Returns a causal language model with float32 weights.
+
+    Args:
+        folder: A Hugging Face model folder. Where it holds a configuration and no weights, they
+            are drawn.
+        seed: Seeds the weights that are drawn; replaces the process's random state then.
+        device: Where it is put.
+
+    Raises:
+        BadInput: The folder holds no such model, or weights that can run code when read.
+    """
+    if any(path.suffix in _WEIGHTS for path in folder.glob("*")):
+        check_model_folder(folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    else:
+        torch.manual_seed(seed)
+        factory: Any = AutoModelForCausalLM
+        model = factory.from_config(_config(folder), dtype=torch.float32, trust_remote_code=False)
+    assert isinstance(model, PreTrainedModel)
+    module: nn.Module = model
+    module.to(device)
+    return model
+
+
+def saved_dtype(folder: Path) -> torch.dtype:
+    """Returns the dtype that a model's configuration names; float32 where it names none."""
+    dtype = _config(folder).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _config(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder}: no config.json; --model needs a Hugging Face model folder")
+    try:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except ValueError as e:
+        raise BadInput(f"{folder / 'config.json'}: {' '.join(str(e).split())[:200]}") from e
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Keeps transformers from drawing progress bars of its own."""
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
+def target_logits(
+    model: PreTrainedModel,
+    input_ids_BT: torch.Tensor,
+    position_ids_BT: torch.Tensor,
+    keep_BT: torch.Tensor,
+) -> torch.Tensor:
+    """Returns the logits (N, V) at the places to keep, and computes no others.
+
+    The rows of a sequence do not see each other: positions that restart make the model's mask
+    block-diagonal, as long as it gets neither a mask nor a cache (`check_packing`).
+    """
+    module: Any = model
+    head = module.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, hidden: (hidden[0][keep_BT],))
+    try:
+        output = module(input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False)
+    finally:
+        hook.remove()
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+@torch.no_grad()
+def check_packing(model: PreTrainedModel) -> None:
+    """Tries out that rows packed to one sequence do not see each other.
+
+    Raises:
+        BadInput: They do, so this architecture cannot be trained on packed rows.
+    """
+    training = model.training
+    model.train(False)
+    ids = torch.arange(6, device=model.device)[None] % model.config.vocab_size
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2]], device=model.device)
+    every = torch.ones_like(ids, dtype=torch.bool)
+    packed = target_logits(model, ids, positions, every)
+    alone = torch.cat(
+        [target_logits(model, ids[:, k], positions[:, k], every[:, k]) for k in _HALVES]
+    )
+    model.train(training)
+    if float((packed - alone).abs().max()) > 1e-4 * float(alone.abs().max()):
+        raise BadInput(
+            f"model type {model.config.model_type!r} mixes rows that are packed to one sequence; "
+            "train an attention model with position_ids"
+        )
+
+
+_HALVES = (slice(0, 3), slice(3, 6))

@@ -1,0 +1,111 @@
+"""The folder that a trainer writes: identity, metrics, checkpoints, the finished model."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from treeward.export.durable import sync, write_file
+from treeward.search.errors import BadInput, SettingsConflict
+
+Json = dict[str, Any]
+
+COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""Files of the model trained from that belong to the finished one as they are."""
+
+
+def open_output(out: Path, identity: Json, *, resume: bool) -> None:
+    """Makes the folder with its `run.json`, or checks that it holds a run of this identity.
+
+    Args:
+        out: The folder.
+        identity: Whatever decides the outcome; JSON values, nested by section.
+        resume: Whether the folder may hold a run already. Where it holds none, one starts.
+
+    Raises:
+        BadInput: The folder is not empty, and not to be resumed or no training output.
+        SettingsConflict: The run that it holds differs; the message says how.
+    """
+    path = out / "run.json"
+    if path.is_file() and resume:
+        if differences := _differences(json.loads(path.read_text()), identity):
+            raise SettingsConflict(f"{out} holds another run: " + "; ".join(differences))
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        why = "is no training output" if resume else "exists; --resume goes on with a run"
+        raise BadInput(f"{out}: {why}; give --out a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+
+
+def _differences(before: Json, now: Json) -> list[str]:
+    old, new = _flat(before), _flat(now)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} is {old.get(key)!r} there and {new.get(key)!r} here" for key in keys]
+
+
+def _flat(sections: Json) -> Json:
+    """Returns two levels of keys as one, joined by a dot."""
+    flat: Json = {}
+    for key, value in sections.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat.update({f"{key}.{name}".rstrip("."): entry for name, entry in inner.items()})
+    return flat
+
+
+class Metrics:
+    """Appends one JSON object a line to `metrics.jsonl`."""
+
+    def __init__(self, out: Path, size: int) -> None:
+        """Opens the file and cuts off what was written after its first `size` bytes."""
+        self._file = (out / "metrics.jsonl").open("ab")
+        self._file.truncate(size)
+
+    def append(self, record: Json) -> None:
+        """Writes one line."""
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+
+    def sync(self) -> int:
+        """Returns the size in bytes, once all of them are on the disk."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def write_model(out: Path, model: PreTrainedModel, source: Path, dtype: torch.dtype) -> None:
+    """Writes the finished model, its weights last, with the tokenizer of the one it came from.
+
+    Args:
+        out: The training output folder.
+        model: Converted to `dtype` in place.
+        source: The model folder trained from.
+        dtype: What the weights are saved in.
+    """
+    staging = out / ".staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    module: nn.Module = model
+    module.to(dtype=dtype)
+    model.save_pretrained(staging)
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, staging / name)
+    for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        sync(path)
+        path.replace(out / path.name)
+    staging.rmdir()
+    sync(out)
