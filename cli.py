@@ -202,8 +202,8 @@ def query(run: Path, sql: str, form: str, as_json: bool) -> None:
 @_json
 def export(run: Path, kind: str, out: Path, as_json: bool, **settings: Any) -> None:
     """Write a dataset of a KIND from RUN."""
-    from treeward.export.datasets import ExportSettings, Kind, export_dataset
-
+    from treeward.export.dataset_spec import ExportSettings, Kind
+    from treeward.export.datasets import export_dataset
     from treeward.export.run_folder import open_run_folder
 
     report = export_dataset(open_run_folder(run), Kind(kind), out, ExportSettings(**settings))

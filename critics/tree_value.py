@@ -1,24 +1,28 @@
-"""Tree evidence: the value of a node from its policy-sampled children, without optimism.
+"""Tree evidence: the value of a node from the draws at it, each judged by all that is known below.
 
-The policy's value is the mean of its next steps' values, so a node's children, weighted by how many
-samples fell on each and never by visits, estimate it without bias, and what is learned below a
-child serves all its ancestors. Two unbiased estimates are averaged at every node:
+The policy's value is the mean of its next steps' values, so every draw of a next step estimates it:
 
-    own        k / n of the rollouts that started there
-    children   sum_c w_c V_c,  w_c = n_samples(c) / S
+    a rollout that counts for the node   by the tree value of the child that it passes and counts
+                                         for as well, otherwise by its own outcome
+    a sample that made a child           by the child's tree value; it weighs SAMPLE_WEIGHT rollouts
 
-with weights that no outcome has a say in, n_own and n_children, where
+    V = [sum_c a_c V_c + k_stay] / W,  a_c = SAMPLE_WEIGHT * n_samples(c) + passed(c)
 
-    1 / n_children = ICC / S + (1 - ICC) * sum_c w_c^2 / n_c
+Samples stand for the policy only where nothing but sampling made children: a child cut from a
+rollout is one of the draws already if the cut was blind, and none if it was chosen. Weights depend
+on how a draw was made, never on where it fell or how it ended, so this is unbiased wherever no
+outcome decides where to look. The variance is
 
-counts the children as if a share ICC of the outcomes' variance lay between them. The variance that
-is reported does not assume that share; it adds, as estimated,
+    B (SAMPLE_WEIGHT^2 S + n) / W^2      between next steps, from S samples and n rollouts
+    + sum_c (a_c / W)^2 Var(V_c)         within the children
+    + n_stay (V (1 - V) - B) / W^2       within the steps of rollouts that passed no child
 
-    within     sum_c w_c^2 Var(V_c)
-    between    [S * sum_c w_c (V_c - V)^2 + m (1 - m)] / (S (S + 1)),  m = (S V + 1/2) / (S + 1)
+with B = min([sum_c d_c (V_c - V_.)^2 + ICC V (1 - V)] / D, V (1 - V)) for the D draws, d_c on each
+child: their spread, and one prior draw. The noise in V_c is not taken off, which makes up for the
+draw that their mean V_. takes.
 
-A search that widens a node because of what it saw there makes own estimates of widened nodes
-optimistic; the fresh samples below are not. `benchmarks/evidence.py` measures what is left of it.
+A search that looks where outcomes were good leaves bad luck as it is and thins good luck with fresh
+evidence, which makes the values above a little too low: `benchmarks/evidence.py` measures it.
 """
 
 from dataclasses import dataclass
@@ -30,6 +34,10 @@ from treeward.critics.value import PRIOR, Reals, interval
 from treeward.search.tree import Creation, Tree
 
 ICC = 0.5
+"""Share of the outcomes' variance that is assumed to lie between next steps."""
+
+SAMPLE_WEIGHT = 1 / ICC
+"""What a draw whose child is well known is worth in lone rollouts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,91 +52,72 @@ class TreeValue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Estimate:
-    """Holds one estimate of one node's value."""
+class _Draws:
+    """Holds the draws at one node; the columns have one entry a child that any of them fell on."""
 
-    mean: float
-    variance: float
-    weight: float
-    """What it counts as, in rollouts, by design and whatever came out."""
+    value: Reals
+    variance: Reals
+    samples: Reals
+    passed: Reals
+    stayed: int
+    """Rollouts that count for the node and for none of its children."""
+    stayed_right: int
 
 
 def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
     """Returns the tree evidence of every node, from the leaves up."""
-    estimates: list[_Estimate | None] = [None] * len(tree)
-    for node in reversed(range(len(tree))):
-        estimates[node] = _estimate(tree, evidence, node, estimates)
-    mean = np.array([np.nan if e is None else e.mean for e in estimates])
-    counted = np.array([np.nan if e is None else _effective(e) for e in estimates])
-    low, high = mean.copy(), mean.copy()
+    size = len(tree)
+    value, variance, counted = (np.full(size, np.nan) for _ in range(3))
+    for node in reversed(range(size)):
+        if tree.is_terminal(node):
+            known = tree.terminal_value(node)
+            if known is not None:
+                value[node], variance[node], counted[node] = known, 0.0, np.inf
+            continue
+        draws = _draws_at(tree, evidence, node, value, variance)
+        if draws.stayed + draws.samples.sum() + draws.passed.sum() > 0:
+            value[node], variance[node], counted[node] = _estimate(draws)
+    low, high = value.copy(), value.copy()
     inner = np.isfinite(counted)
-    low[inner], high[inner] = interval(mean[inner] * counted[inner], counted[inner])
-    return TreeValue(value=mean, low=low, high=high, n_effective=counted)
+    low[inner], high[inner] = interval(value[inner] * counted[inner], counted[inner])
+    return TreeValue(value=value, low=low, high=high, n_effective=counted)
 
 
-def _estimate(
-    tree: Tree, evidence: Evidence, node: int, estimates: list[_Estimate | None]
-) -> _Estimate | None:
-    """Returns what is known about one node, its children's estimates being there."""
-    if tree.is_terminal(node):
-        value = tree.terminal_value(node)
-        return None if value is None else _Estimate(value, 0.0, np.inf)
-    own = _own(int(evidence.started_right[node]), int(evidence.started_wrong[node]))
-    children = tree.nodes.children[node]
-    below = [estimates[child] for child in children]
-    known = [estimate for estimate in below if estimate is not None]
-    # A child that nothing is known about would have to be guessed: then the children say nothing.
-    if not children or len(known) < len(children):
-        return own
-    samples = np.array([tree.nodes.n_samples[child] for child in children], dtype=float)
-    blind = any(tree.nodes.creation[child] is Creation.BLIND for child in children)
-    return _combine(own, *_from_children(known, samples), shared=blind)
+def _draws_at(tree: Tree, evidence: Evidence, node: int, value: Reals, variance: Reals) -> _Draws:
+    """Returns the draws at one node, its children's estimates being there."""
+    children = np.array(tree.nodes.children[node], dtype=np.int64)
+    # A child that nothing is known about would have to be guessed: then no sample says anything.
+    usable = not np.isnan(value[children]).any() and all(
+        tree.nodes.creation[child] is Creation.SAMPLED for child in children
+    )
+    samples = np.array([usable * tree.nodes.n_samples[child] for child in children], dtype=float)
+    right = evidence.n_right[children] - evidence.started_right[children]
+    passed = right + evidence.n_wrong[children] - evidence.started_wrong[children]
+    drawn = samples + passed > 0
+    return _Draws(
+        value=value[children][drawn],
+        variance=variance[children][drawn],
+        samples=samples[drawn],
+        passed=passed[drawn].astype(float),
+        stayed=int(evidence.n_rollouts[node] - passed.sum()),
+        stayed_right=int(evidence.n_right[node] - right.sum()),
+    )
 
 
-def _own(k: int, wrong: int) -> _Estimate | None:
-    """Returns the estimate from rollouts that started here; its variance is the posterior's."""
-    n = k + wrong
-    if n == 0:
-        return None
-    a, b = k + PRIOR, wrong + PRIOR
-    return _Estimate(k / n, a * b / ((a + b) ** 2 * (a + b + 1)), n)
-
-
-def _from_children(known: list[_Estimate], samples: Reals) -> tuple[_Estimate, float]:
-    """Returns the children's estimate, and the part of its variance that lies between them."""
-    total = samples.sum()
-    share = samples / total
-    means = np.array([estimate.mean for estimate in known])
-    mean = float(share @ means)
-    shrunk = (total * mean + PRIOR) / (total + 1)
-    spread = total * float(share @ (means - mean) ** 2)
-    between = (spread + shrunk * (1 - shrunk)) / (total * (total + 1))
-    within = float(share**2 @ np.array([estimate.variance for estimate in known]))
-    per_child = np.array([1 / estimate.weight for estimate in known])
-    weight = 1 / (ICC / total + (1 - ICC) * float(share**2 @ per_child))
-    return _Estimate(mean, between + within, weight), float(between)
-
-
-def _combine(
-    own: _Estimate | None, children: _Estimate, between: float, *, shared: bool
-) -> _Estimate:
-    """Returns the average of two estimates by their weights.
-
-    Where the children were cut from the node's own rollouts, both rest on the same choice of
-    children, and that part of the variance does not average out.
-    """
-    if own is None:
-        return children
-    weight = own.weight + children.weight
-    x, y = own.weight / weight, children.weight / weight
-    variance = x**2 * own.variance + y**2 * children.variance
-    variance += 2 * x * y * between if shared else 0.0
-    return _Estimate(x * own.mean + y * children.mean, variance, weight)
-
-
-def _effective(estimate: _Estimate) -> float:
-    """Returns the n of a Beta posterior that has the estimate's mean and variance."""
-    if estimate.variance == 0.0:
-        return np.inf
-    shrunk = (estimate.mean * estimate.weight + PRIOR) / (estimate.weight + 1)
-    return max(shrunk * (1 - shrunk) / estimate.variance - 2, 0.0)
+def _estimate(draws: _Draws) -> tuple[float, float, float]:
+    """Returns the mean of some draws, its variance, and the rollouts that would tell as much."""
+    samples, rollouts = draws.samples.sum(), draws.passed.sum() + draws.stayed
+    weights = SAMPLE_WEIGHT * draws.samples + draws.passed
+    total = SAMPLE_WEIGHT * samples + rollouts
+    # Whole numbers until the division: a subtree that is all right has a value of exactly 1.
+    mean = float(weights @ draws.value + draws.stayed_right) / total
+    shrunk = (total * mean + PRIOR) / (total + 2 * PRIOR)
+    single = shrunk * (1 - shrunk)
+    if not len(weights):
+        return mean, single / (rollouts + 2), rollouts
+    fell = draws.samples + draws.passed
+    spread = fell @ (draws.value - fell @ draws.value / fell.sum()) ** 2
+    between = min((spread + ICC * single) / fell.sum(), single)
+    variance = between * (SAMPLE_WEIGHT**2 * samples + rollouts) + weights**2 @ draws.variance
+    variance = (variance + draws.stayed * (single - between)) / total**2
+    return mean, variance, max(single / variance - 2, 0.0)

@@ -28,7 +28,7 @@ def read_nodes(run: RunFolder, tree_id: str) -> list[Node]:
     """
     with connected(run) as connection:
         sql = f"SELECT {_COLUMNS} FROM nodes WHERE tree_id = ? ORDER BY pre"
-        table: pa.Table = connection.execute(sql, [tree_id]).to_arrow_table()
+        table: pa.Table = connection.sql(sql, params=[tree_id]).to_arrow_table()
     if not table.num_rows:
         raise BadInput(f"{run.path}: no tree {tree_id!r}; query 'SELECT tree_id FROM trees'")
     nodes: list[Node] = table.to_pylist()
@@ -76,23 +76,24 @@ def _most_sampled(nodes: Sequence[Node], most: int | None) -> list[Node]:
 
 
 def _line(node: Node) -> Text:
-    """Returns one step with what is known about it."""
+    """Returns one step with what is known about it; `x` marks what is wrong, without colours too.
+
+    A step that is right by itself can still be wrong so far.
+    """
     truth = node["oracle_prefix_correct"]
     sure = truth if truth is not None else _from_verdict(node["verdict"])
     style = "" if sure is None else "green" if sure else "red"
-    line = Text(f"{clean(node['step_text']).strip():<16} ", style=style)
+    mark = " " if sure is not False else "x"
+    line = Text(f"{mark} {clean(node['step_text']).strip():<14} ", style=style)
     if node["verdict"] is not None:
         reason = "" if node["verdict_reason"] in {"match", "mismatch"} else node["verdict_reason"]
         line.append(f"{node['verdict'].upper()} {reason}".rstrip(), style=f"bold {style}")
     elif node["n_rollouts"]:
-        line.append(f"{node['n_right']} of {node['n_rollouts']} finish right", style="bold")
-        line.append(f"  value {node['value']:.2f}", style="cyan")
+        line.append(f"{node['n_right']}/{node['n_rollouts']} right ", style="bold")
+        line.append(f" {node['value']:.2f}", style="cyan")
         line.append(f" [{node['value_low']:.2f}, {node['value_high']:.2f}]", style="dim")
-    if truth is False:
-        line.append(
-            "  <- wrong step" if not node["oracle_step_correct"] else "  (after a wrong step)",
-            style=style,
-        )
+    if node["oracle_step_correct"] is False:
+        line.append("  <- error", style=style)
     return line.append("\n")
 
 

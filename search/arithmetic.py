@@ -24,9 +24,9 @@ _WORDS = {"+": "add {}", "-": "subtract {}", "*": "multiply by {}", "/": "divide
 _MAX_FACTOR = 9
 _MAX_TRIES = 10_000
 _CALCULATION = re.compile(
-    r"(?:Step \d{1,3}: ?)?(-?\d{1,12}) ?([-+*/]) ?(-?\d{1,12}) ?= ?(-?\d{1,12})"
+    r"(?:Step \d{1,3}: ?)?(-?\d{1,12}) ?([-+*/]) ?(-?\d{1,12}) ?= ?(-?\d{1,12})", re.ASCII
 )
-_ANSWER = re.compile(r"(?:Answer:|A) ?(-?\d{1,12})")
+_ANSWER = re.compile(r"(?:Answer:|A) ?(-?\d{1,12})", re.ASCII)
 
 
 class Operation(NamedTuple):
@@ -93,9 +93,9 @@ def make_problems(
 
     Args:
         n: How many.
-        seed: Which ones.
+        seed: Which ones; at least 0.
         steps: Fewest and most operations of a chain.
-        numbers: Least and greatest value of starts and of all results.
+        numbers: Least and greatest value of starts, and of all results where there is no `mod`.
         operators: Any of `+-*/`.
         mod: Results are taken modulo this, so that a wrong path can end right by luck.
         template: `symbols` or `words`.
@@ -103,7 +103,15 @@ def make_problems(
     Raises:
         BadInput: A setting breaks its rule, or there are not enough distinct problems.
     """
-    _check(n=n, steps=steps, numbers=numbers, operators=operators, mod=mod, template=template)
+    _check(
+        n=n,
+        seed=seed,
+        steps=steps,
+        numbers=numbers,
+        operators=operators,
+        mod=mod,
+        template=template,
+    )
     problems: list[Problem] = []
     seen: set[str] = set()
     for index in range(n):
@@ -126,6 +134,7 @@ def make_problems(
 def _check(
     *,
     n: int,
+    seed: int,
     steps: tuple[int, int],
     numbers: tuple[int, int],
     operators: str,
@@ -134,6 +143,7 @@ def _check(
 ) -> None:
     rules = (
         ("n", n >= 1, n, "at least 1"),
+        ("seed", seed >= 0, seed, "at least 0"),
         ("steps", 1 <= steps[0] <= steps[1] <= 64, steps, "1 <= a <= b <= 64 in a..b"),
         ("numbers", numbers[0] < numbers[1] <= 10**6, numbers, "a < b <= 1000000 in a..b"),
         ("numbers", numbers[0] >= -(10**6), numbers, "a >= -1000000 in a..b"),
@@ -233,9 +243,9 @@ def _in_words(chain: Chain) -> str:
 
 def chain_of(problem: Problem) -> Chain | None:
     """Returns the chain of a problem made here, or None for any other."""
-    if problem.source != SOURCE:
-        return None
     data = json.loads(problem.metadata)
+    if problem.source != SOURCE or not isinstance(data, dict) or data.get("task") != "arithmetic":
+        return None
     return Chain(
         start=data["start"],
         operations=tuple(Operation(operator, operand) for operator, operand in data["operations"]),
@@ -274,6 +284,7 @@ def _judge_step(chain: Chain, place: int, stated: int | None, text: str) -> tupl
         right = (
             int(match[1]) == stated
             and done == due
+            and (due.operator != "/" or stated % due.operand == 0)
             and int(match[4]) == apply(stated, due, chain.mod)
         )
         return right, int(match[4])

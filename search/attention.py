@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from treeward.search.errors import BadInput
+
 NAME = "treeward_grouped"
 
 
@@ -21,14 +23,21 @@ def grouped_attention(
     *,
     scaling: float,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Returns attention outputs of shape [B, Q, H, D]; keys are never repeated for their group.
 
     The mask is added to the scores, with the lowest number of its type where a key is hidden.
     Signature and layout are those of transformers' `AttentionInterface`.
+
+    Raises:
+        BadInput: The model caps its scores or has attention sinks.
     """
     assert dropout == 0.0, "this attention is for inference"
+    if softcap is not None or s_aux is not None:
+        raise BadInput("the transformers backend has no capped scores and no attention sinks")
     rows, heads, queries, width = query_BHQD.shape
     key_heads, keys = key_BJKD.shape[1:3]
     group = heads // key_heads

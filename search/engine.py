@@ -9,6 +9,7 @@ rows, empty ones padded, and reads a number of positions that follows from the r
 row meets the same kernels with the same shapes whatever its companions are.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class Job:
 
     draws: list[Draw | None] = field(default_factory=list)
     missing: int = 0
+    failure: CallFailed | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -93,6 +95,11 @@ class Pool:
     rows: list[Row] = field(default_factory=list)
     waiting: deque[Row] = field(default_factory=deque)
 
+    @property
+    def busy(self) -> bool:
+        """Returns whether anything is under way."""
+        return bool(self.rows or self.waiting)
+
 
 class Engine:
     """Serves asks in ticks. Not thread-safe: one thread calls `add` and `tick`."""
@@ -109,7 +116,9 @@ class Engine:
             config.hidden_size // config.num_attention_heads
         )
         self._layers = config.num_hidden_layers
-        self._max_positions = config.max_position_embeddings
+        # Within its window, an attention that slides is full.
+        window = getattr(config, "sliding_window", None)
+        self._max_positions = min(config.max_position_embeddings, window or math.inf)
         weight = next(model.parameters())
         self._dtype, self._device = weight.dtype, weight.device.type
         self._pools: dict[tuple[int, float, float], Pool] = {}
@@ -119,7 +128,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Returns whether anything is under way."""
-        return bool(self._new) or any(pool.rows or pool.waiting for pool in self._pools.values())
+        return bool(self._new) or any(pool.busy for pool in self._pools.values())
 
     def add(self, job: Job) -> None:
         """Takes a job; it advances with each tick."""
@@ -138,8 +147,12 @@ class Engine:
 
     @torch.inference_mode()
     def tick(self) -> None:
-        """Prefills new jobs, fills free slots, and adds one token to every row."""
-        if self._new:
+        """Prefills new jobs, fills free slots, and adds one token to every row.
+
+        While others wait for a slot, new jobs are left to gather until they fill a prefill pass.
+        """
+        waiting = any(pool.waiting for pool in self._pools.values())
+        if self._new and (len(self._new) >= self._settings.prefill_rows or not waiting):
             self._prefill(list(self._new))
             while self._new:
                 self._enqueue(self._new.popleft())
@@ -149,22 +162,31 @@ class Engine:
                 self._decode(pool)
 
     def _enqueue(self, job: Job) -> None:
-        settings = job.ask.settings
-        need = len(job.ask.prompt_ids) + settings.max_rollout_tokens
-        capacity = _round_up(need, self._settings.bucket)
-        key = (capacity, settings.temperature, settings.top_p)
-        if key not in self._pools:
-            shape = (self._layers, self._settings.slots, self._heads, capacity, self._width)
-            self._pools[key] = Pool(capacity, SlotCache(shape, self._dtype, self._device))
-        pool = self._pools[key]
+        pool = self._pool_for(job)
         job.draws = [None] * len(job.ask.seeds)
         job.missing = len(job.ask.seeds)
         for index, seed in enumerate(job.ask.seeds):
             budget = Budget(step=job.ask.settings.max_step_tokens, total=job.room)
-            stepper = Stepper(self._tokens, job.ask.rule, budget)
+            stepper = Stepper.after(job.ask.prefix_ids, self._tokens, job.ask.rule, budget)
             pool.waiting.append(
                 Row(job=job, index=index, seed=seed, stepper=stepper, length=len(job.ids))
             )
+
+    def _pool_for(self, job: Job) -> Pool:
+        """Returns the pool that a job's rows live in; a new one takes the place of idle ones."""
+        settings = job.ask.settings
+        sampler = (settings.temperature, settings.top_p)
+        need = len(job.ask.prompt_ids) + settings.max_rollout_tokens
+        capacity = _round_up(need, self._settings.bucket)
+        if self._settings.mode is Mode.NORMAL:
+            roomy = [size for size, *of in self._pools if tuple(of) == sampler and size >= need]
+            capacity = min(roomy, default=capacity)
+        key = (capacity, *sampler)
+        if key not in self._pools:
+            self._pools = {at: pool for at, pool in self._pools.items() if pool.busy}
+            shape = (self._layers, self._settings.slots, self._heads, capacity, self._width)
+            self._pools[key] = Pool(capacity, SlotCache(shape, self._dtype, self._device))
+        return self._pools[key]
 
     # Prefill
 
@@ -267,11 +289,11 @@ class Engine:
         while pool.waiting and len(pool.rows) < self._settings.slots:
             free = self._settings.slots - len(pool.rows)
             rows = [pool.waiting.popleft() for _ in range(min(free, len(pool.waiting)))]
-            chunks = [self._chunks(row.job.ids) for row in rows]
-            going = self._draw(rows, torch.stack([of_row[-1].logits_V for of_row in chunks]))
-            for row, of_row, goes_on in zip(rows, chunks, going, strict=True):
+            chunks = {job: self._chunks(job.ids) for job in dict.fromkeys(row.job for row in rows)}
+            going = self._draw(rows, torch.stack([chunks[row.job][-1].logits_V for row in rows]))
+            for row, goes_on in zip(rows, going, strict=True):
                 if goes_on:
-                    pool.cache.fill(len(pool.rows), of_row)
+                    pool.cache.fill(len(pool.rows), chunks[row.job])
                     pool.rows.append(row)
 
     def _decode(self, pool: Pool) -> None:
@@ -283,7 +305,7 @@ class Engine:
         length = pool.capacity if deterministic else min(pool.capacity, _round_up(longest, 16))
         padding = [0] * (shape - len(rows))
         positions = torch.tensor([row.length for row in rows] + padding)
-        pool.cache.set_pass(positions.to(self._device), length)
+        pool.cache.set_pass(positions, length)
         mask = torch.zeros((shape, length), dtype=self._dtype)
         mask.masked_fill_(torch.arange(length) > positions[:, None], torch.finfo(self._dtype).min)
         logits = self._forward(
@@ -325,14 +347,17 @@ class Engine:
         """Adds a token to a row; returns whether the row goes on."""
         row.ids.append(token)
         row.logprob += logprob
-        finish = row.stepper.feed(token)
-        if finish is None or (finish is Finish.STEP and row.job.ask.kind is Kind.ROLLOUT):
-            return True
         job = row.job
-        job.draws[row.index] = Draw(tuple(row.ids), row.logprob, finish)
+        finish = row.stepper.feed(token)
+        if math.isnan(logprob):
+            job.failure = CallFailed("not_a_number", "the model's logits are not numbers")
+        elif finish is None or (finish is Finish.STEP and job.ask.kind is Kind.ROLLOUT):
+            return True
+        else:
+            job.draws[row.index] = Draw(tuple(row.ids), row.logprob, finish)
         job.missing -= 1
         if job.missing == 0:
-            job.done([draw for draw in job.draws if draw is not None])
+            job.done(job.failure or [draw for draw in job.draws if draw is not None])
         return False
 
 

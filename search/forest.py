@@ -5,8 +5,9 @@ them together; a search gets its replies in the order it asked, so nothing here 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.policy import Ask, Policy, PolicySettings
@@ -16,6 +17,8 @@ from treeward.search.replies import Failure, Reply
 from treeward.search.requests import Recorder, Request, Search, request_key, seed_of
 from treeward.search.tree import ROOT, Tree
 from treeward.search.verdicts import Verifier
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +88,18 @@ async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], Non
                 finished(tree)
                 plan.progress.trees += 1
 
-    workers = [asyncio.create_task(work()) for _ in range(plan.concurrency)]
+    await _together(work() for _ in range(plan.concurrency))
+
+
+async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Returns what all calls return, in order; where one raises, none goes on behind our back."""
+    tasks = [asyncio.create_task(call) for call in calls]
     try:
-        await asyncio.gather(*workers)
+        return await asyncio.gather(*tasks)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None:
@@ -107,8 +115,8 @@ async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None
     while requests is not None:
         if plan.stopping.is_set():
             return None
-        replies = await asyncio.gather(
-            *(_answer(forest, plan, tree, prompt_ids, request) for request in requests)
+        replies = await _together(
+            _answer(forest, plan, tree, prompt_ids, request) for request in requests
         )
         try:
             requests = growth.send(replies)
@@ -126,17 +134,20 @@ async def _answer(
     if reply is None:
         plan.progress.asked += 1
         reply = await _draw(forest, tree.problem, prompt_ids, request)
+        plan.progress.tokens += _tokens_in(reply)
         if reply.failure is None:
             forest.recorder.record(tree_id, key, reply)
         else:
             plan.progress.failures += 1
     else:
         plan.progress.replayed += 1
-    generated = sum(len(completion.token_ids) for completion in reply.completions)
-    plan.progress.tokens += generated
-    tree.policy_tokens += generated
+    tree.policy_tokens += _tokens_in(reply)
     tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
     return reply
+
+
+def _tokens_in(reply: Reply) -> int:
+    return sum(len(completion.token_ids) for completion in reply.completions)
 
 
 async def _draw(

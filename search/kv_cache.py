@@ -5,12 +5,11 @@ R  slots       P  prefixes of one prefill
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import Cache
-
-_Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +49,8 @@ class PrefixCache:
 
     def put(self, ids: tuple[int, ...], chunk: Chunk) -> None:
         """Keeps a chunk and drops others while there are too many bytes."""
+        if ids in self._chunks:
+            self._bytes -= _size(self._chunks.pop(ids))
         self._chunks[ids] = chunk
         self._bytes += _size(chunk)
         while self._bytes > self._max_bytes and len(self._chunks) > 1:
@@ -68,7 +69,7 @@ class PrefillCache(Cache):
         """Takes the context of every row; all have the same length, which may be 0."""
         super().__init__(layers=[])
         self._context = context_PL2JTD
-        self.added: _Layers = []
+        self.added: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def update(
         self, keys_PJTD: torch.Tensor, values_PJTD: torch.Tensor, layer: int, *_: object
@@ -94,48 +95,43 @@ class SlotCache(Cache):
         """Makes empty slots."""
         super().__init__(layers=[])
         layers, *shape = shape_LRJTD
-        self._layers: _Layers = [
-            (
-                torch.zeros(shape, dtype=dtype, device=device),
-                torch.zeros(shape, dtype=dtype, device=device),
-            )
-            for _ in range(layers)
-        ]
-        self._positions_R = torch.zeros(0, dtype=torch.long)
-        self._slots_R = torch.zeros(0, dtype=torch.long)
+        self._kv_L2RJTD = torch.zeros((layers, 2, *shape), dtype=dtype, device=device)
+        self._places = torch.zeros(0, dtype=torch.long, device=device)
+        self._rows = 0
         self._length = 0
 
-    def fill(self, slot: int, chunks: list[Chunk]) -> None:
+    def fill(self, slot: int, chunks: Sequence[Chunk]) -> None:
         """Puts a prefix into a slot."""
         start = 0
         for chunk in chunks:
             end = start + chunk.kv_L2JTD.shape[3]
-            for layer, (keys, values) in enumerate(self._layers):
-                keys[slot, :, start:end] = chunk.kv_L2JTD[layer, 0]
-                values[slot, :, start:end] = chunk.kv_L2JTD[layer, 1]
+            self._kv_L2RJTD[:, :, slot, :, start:end] = chunk.kv_L2JTD
             start = end
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies the first positions of one slot to another."""
-        for keys, values in self._layers:
-            keys[target, :, :length] = keys[source, :, :length]
-            values[target, :, :length] = values[source, :, :length]
+        kv = self._kv_L2RJTD
+        kv[:, :, target, :, :length] = kv[:, :, source, :, :length]
 
     def set_pass(self, positions_R: torch.Tensor, length: int) -> None:
         """Says where the next pass writes in each of the first slots, and how far it reads."""
-        self._positions_R = positions_R
-        self._slots_R = torch.arange(len(positions_R), device=positions_R.device)
+        heads, capacity = self._kv_L2RJTD.shape[3:5]
+        device = self._kv_L2RJTD.device
+        starts = torch.arange(len(positions_R) * heads, device=device) * capacity
+        self._places = starts + positions_R.to(device).repeat_interleave(heads)
+        self._rows = len(positions_R)
         self._length = length
 
     def update(
         self, keys_RJ1D: torch.Tensor, values_RJ1D: torch.Tensor, layer: int, *_: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes one position a slot and returns the part of the slots that the pass reads."""
-        keys, values = self._layers[layer]
-        keys[self._slots_R, :, self._positions_R] = keys_RJ1D[:, :, 0]
-        values[self._slots_R, :, self._positions_R] = values_RJ1D[:, :, 0]
-        rows = len(self._slots_R)
-        return keys[:rows, :, : self._length], values[:rows, :, : self._length]
+        keys_RJTD, values_RJTD = self._kv_L2RJTD[layer]
+        width = keys_RJTD.shape[-1]
+        for kept, new in ((keys_RJTD, keys_RJ1D), (values_RJTD, values_RJ1D)):
+            kept.view(-1, width).index_copy_(0, self._places, new.reshape(-1, width))
+        read = (slice(self._rows), slice(None), slice(self._length))
+        return keys_RJTD[read], values_RJTD[read]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Returns how far the next pass reads."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
+from treeward.search.specs import nearest
 from treeward.search.steps import StepRule
 from treeward.search.tokens import Tokens
 
@@ -63,17 +64,40 @@ class Template:
     max_rollout_tokens: int = 512
     """What `policy.max_rollout_tokens` is unless set."""
 
+    def __post_init__(self) -> None:
+        """Checks that what is written can be read again.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        mark = self.rule.answer_mark
+        rules = (
+            ("question", "{prompt}" in self.question, "contain {prompt}"),
+            ("step", "{step}" in self.step, "contain {step}"),
+            ("step", mark not in self.step, f"not contain the answer's mark {mark!r}"),
+            ("answer", "{answer}" in self.answer, "contain {answer}"),
+            ("answer", mark in self.answer, f"contain the answer's mark {mark!r}"),
+            ("max_step_tokens", self.max_step_tokens >= 1, "be at least 1"),
+            ("max_rollout_tokens", self.max_rollout_tokens >= 1, "be at least 1"),
+        )
+        for name, holds, demand in rules:
+            if not holds:
+                raise BadInput(f"template {self.name!r}: {name} must {demand}")
+
     def solution_steps(self, steps: Sequence[str], answer: str) -> list[str]:
         """Returns an expert's solution as the policy would write it, delimiters included.
 
-        Delimiters within a step become spaces, so that one step stays one step.
+        Delimiters within a step or the answer become spaces, so that one step stays one step.
         """
-        end = self.rule.delimiter
         lines = [
-            self.step.replace("{k}", str(k)).replace("{step}", " ".join(step.split(end)))
+            self.step.replace("{k}", str(k)).replace("{step}", self._in_one(step))
             for k, step in enumerate(steps, start=1)
         ]
-        return [line + end for line in [*lines, self.answer.replace("{answer}", answer)]]
+        lines.append(self.answer.replace("{answer}", self._in_one(answer)))
+        return [line + self.rule.delimiter for line in lines]
+
+    def _in_one(self, text: str) -> str:
+        return " ".join(text.split(self.rule.delimiter)).strip()
 
     def render(self, problem: Problem, tokens: Tokens) -> tuple[int, ...]:
         """Returns the token ids of a problem's prompt.
@@ -83,7 +107,8 @@ class Template:
                 needed.
         """
         text = self.text(problem, tokens)
-        ids = tuple(tokens.encode_prompt(text))
+        # A chat template writes the special tokens itself.
+        ids = tuple(tokens.encode(text) if self.chat else tokens.encode_prompt(text))
         if tokens.unknown_id is not None and tokens.unknown_id in ids:
             readable = {piece.decode("utf-8", "ignore") for piece in tokens.pieces}
             strange = sorted({char for char in text if char not in readable})
@@ -104,6 +129,10 @@ class Template:
                     "template; set prompt.template=steps"
                 )
             return tokens.render_chat(self.chat_messages(problem))
+        return self.plain_text(problem)
+
+    def plain_text(self, problem: Problem) -> str:
+        """Returns a problem's prompt as text where no chat template wraps it."""
         shots = [
             self._asked(example.question)
             + "".join(self.solution_steps(example.steps, example.answer))
@@ -211,15 +240,48 @@ def load_template(name: str) -> Template:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         return _from_data(path.stem, data)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as e:
+    except (OSError, ValueError) as e:
         raise BadInput(f"prompt.template: {path}: {e}") from e
 
 
+Types = dict[str, type]
+"""The fields of a table and their types."""
+
+_TEMPLATE_TYPES: Types = {
+    **dict.fromkeys(("name", "system", "question", "step", "answer", "gap"), str),
+    **dict.fromkeys(("max_step_tokens", "max_rollout_tokens"), int),
+    "chat": bool,
+    "examples": list,
+    "rule": dict,
+}
+_RULE_TYPES: Types = {"delimiter": str, "answer_mark": str, "answer_ends": bool}
+_EXAMPLE_TYPES: Types = {"question": str, "steps": list, "answer": str}
+
+
 def _from_data(name: str, data: dict[str, Any]) -> Template:
-    """Builds a template from parsed TOML; unknown fields raise TypeError."""
-    examples = tuple(
-        Example(question=entry["question"], steps=tuple(entry["steps"]), answer=entry["answer"])
-        for entry in data.pop("examples", [])
+    """Builds a template from parsed TOML; raises ValueError where a field breaks its rule."""
+    _check_types("", data, _TEMPLATE_TYPES)
+    rule = data.pop("rule", {})
+    _check_types("rule.", rule, _RULE_TYPES)
+    examples = data.pop("examples", [])
+    for place, entry in enumerate(examples):
+        _check_types(f"examples[{place}].", entry, _EXAMPLE_TYPES)
+        missing = [key for key in _EXAMPLE_TYPES if key not in entry]
+        if missing or not all(isinstance(step, str) for step in entry["steps"]):
+            raise ValueError(f"examples[{place}] must have question, answer and steps, a text each")
+    return Template(
+        **{"name": name, **data},
+        examples=tuple(Example(**{**e, "steps": tuple(e["steps"])}) for e in examples),
+        rule=StepRule(**rule),
     )
-    rule = StepRule(**data.pop("rule", {}))
-    return Template(**{"name": name, **data}, examples=examples, rule=rule)
+
+
+def _check_types(where: str, data: object, types: Types) -> None:
+    """Raises ValueError unless data is a table of known fields, each of its type."""
+    if not isinstance(data, dict):
+        raise ValueError(f"{where.rstrip('.')} must be a table, got {data!r}")
+    for key, value in data.items():
+        if key not in types:
+            raise ValueError(f"unknown field {where + key!r}; {nearest(key, types)}")
+        if type(value) is not types[key]:
+            raise ValueError(f"{where}{key} must be a {types[key].__name__}, got {value!r}")

@@ -93,10 +93,10 @@ def seed_of(run_seed: int, problem_id: str, request: Request, index: int) -> int
         index: Which one of the request, from 0.
     """
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(struct.pack("<q", run_seed))
-    digest.update(problem_id.encode("utf-8", "surrogatepass"))
-    digest.update(f"\x00{request.kind}\x00{request.sampler_id}\x00{request.first + index}".encode())
-    digest.update(b"\x00" + struct.pack(f"<{len(request.prefix_ids)}I", *request.prefix_ids))
+    name = problem_id.encode("utf-8", "surrogatepass")
+    digest.update(struct.pack("<qQ", run_seed, len(name)) + name)
+    digest.update(f"{request.kind}:{request.sampler_id}:{request.first + index}:".encode())
+    digest.update(struct.pack(f"<{len(request.prefix_ids)}I", *request.prefix_ids))
     return int.from_bytes(digest.digest(), "little") >> 1
 
 

@@ -44,7 +44,9 @@ def draw_tokens(
     Returns:
         [B] token ids, and [B] their log-probabilities at temperature 1 without top-p, in nats.
     """
-    probs_BV = torch.softmax(logits_BV / temperature, dim=-1)
+    # Against the largest, so that no temperature makes an infinite number of it.
+    shifted_BV = logits_BV - logits_BV.amax(dim=-1, keepdim=True)
+    probs_BV = torch.softmax(shifted_BV / temperature, dim=-1)
     if top_p < 1:
         probs_BV = _keep_top(probs_BV, top_p)
     cumulative_BV = probs_BV.cumsum(dim=-1, dtype=torch.float64)
@@ -58,7 +60,7 @@ def draw_tokens(
 
 def _keep_top(probs_BV: torch.Tensor, top_p: float) -> torch.Tensor:
     """Returns the probabilities with all but the nucleus set to 0 (Holtzman et al. 2020)."""
-    sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True)
+    sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True, stable=True)
     before_BV = sorted_BV.cumsum(dim=-1) - sorted_BV
     kept_BV = sorted_BV.masked_fill(before_BV >= top_p, 0.0)
     return torch.zeros_like(probs_BV).scatter_(-1, order_BV, kept_BV)

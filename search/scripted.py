@@ -48,7 +48,7 @@ class ScriptedPolicy:
         text = self._tokens.text_of(ask.prefix_ids)
         room = ask.settings.max_rollout_tokens - len(ask.prefix_ids)
         budget = Budget(step=ask.settings.max_step_tokens, total=room)
-        stepper = Stepper(self._tokens, ask.rule, budget)
+        stepper = Stepper.after(ask.prefix_ids, self._tokens, ask.rule, budget)
         ids: list[int] = []
         logprob = 0.0
         for place in range(room):

@@ -2,12 +2,15 @@
 
 A step ends with the first token whose text completes the delimiter, so the steps' ids put together
 are the ids that were sampled. Sampling and splitting a finished solution use the same `Stepper`.
+Where steps end depends on each step's own tokens alone; what the last of them brings after the
+delimiter belongs to the next line, where it can be the beginning of the answer's mark.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from treeward.search.errors import BadInput
 from treeward.search.tokens import Tokens
 
 
@@ -35,6 +38,16 @@ class StepRule:
     answer_ends: bool = True
     """Whether a complete step with the mark ends the solution; else only an end token does."""
 
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        for name in ("delimiter", "answer_mark"):
+            if not getattr(self, name):
+                raise BadInput(f"rule.{name} must not be empty")
+
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
@@ -51,7 +64,7 @@ class Budget:
 class Stepper:
     """Reads a solution token by token and tells where its steps end.
 
-    `feed` is exact for streams that start at a step's first token.
+    It starts at a step's first token; `after` starts it behind other steps.
     """
 
     tokens: Tokens
@@ -61,27 +74,47 @@ class Stepper:
     """The bytes of the step so far."""
     length: int = 0
     """The tokens of the step so far."""
+    carried: bytes = b""
+    """What the step before brought after its delimiter."""
+
+    @classmethod
+    def after(
+        cls, prefix_ids: Iterable[int], tokens: Tokens, rule: StepRule, budget: Budget
+    ) -> "Stepper":
+        """Returns a stepper at the start of the step that follows some whole steps."""
+        carried = tokens.bytes_of(prefix_ids).rpartition(rule.delimiter.encode())[2]
+        return cls(tokens, rule, budget, carried=carried)
 
     def feed(self, token: int) -> Finish | None:
         """Returns what this token completes, or None inside a step.
 
-        After `STEP` the stepper is at the start of the next step; after the others it is done.
+        After any finish the stepper is at the start of the next step.
         """
         self.length += 1
         self.budget.total -= 1
-        if token in self.tokens.eos_ids:
-            return Finish.END
         self.buffer += self.tokens.pieces[token]
+        finish = self._finish(ended=token in self.tokens.eos_ids)
+        if finish is not None:
+            self.carried = self._lines()[1]
+            self.buffer.clear()
+            self.length = 0
+        return finish
+
+    def _finish(self, *, ended: bool) -> Finish | None:
         complete = self.rule.delimiter.encode() in self.buffer
-        if complete and self.rule.answer_ends and self.rule.answer_mark.encode() in self.buffer:
+        if ended or (complete and self.rule.answer_ends and self._has_answer()):
             return Finish.END
         if self.budget.total <= 0 or (not complete and self.length >= self.budget.step):
             return Finish.LENGTH
-        if complete:
-            self.buffer.clear()
-            self.length = 0
-            return Finish.STEP
-        return None
+        return Finish.STEP if complete else None
+
+    def _has_answer(self) -> bool:
+        return self.rule.answer_mark.encode() in self._lines()[0]
+
+    def _lines(self) -> tuple[bytes, bytes]:
+        """Returns what the step completes, and what it brings after that."""
+        done, _, rest = (self.carried + self.buffer).rpartition(self.rule.delimiter.encode())
+        return done, rest
 
 
 def cut(ids: Iterable[int], tokens: Tokens, rule: StepRule) -> list[tuple[int, ...]]:

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -19,7 +21,7 @@ class Tokens:
     """Translates between text and token ids for one model."""
 
     pieces: tuple[bytes, ...]
-    """The bytes that each id stands for; empty for special tokens."""
+    """The bytes that each id stands for; empty for special tokens and those that end."""
 
     eos_ids: frozenset[int]
     """Ids that end a generation; they carry no text."""
@@ -71,57 +73,102 @@ def load_tokens(folder: Path) -> Tokens:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise BadInput(f"{folder}: no tokenizer.json; a policy folder needs a fast tokenizer")
-    tokenizer = Tokenizer.from_file(str(path))
-    spec = json.loads(path.read_text(encoding="utf-8"))
-    special = {entry["id"] for entry in spec.get("added_tokens", []) if entry.get("special")}
-    # A model may have more logits than its tokenizer has tokens; those ids stand for nothing.
-    size = max(tokenizer.get_vocab_size(with_added_tokens=True), _model_vocabulary(folder))
-    byte_level = '"ByteLevel"' in json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
-    to_bytes = _byte_level_piece if byte_level else _plain_piece
-    pieces = tuple(
-        b"" if index in special else to_bytes(tokenizer.id_to_token(index) or "")
-        for index in range(size)
-    )
-    unknown = (spec.get("model") or {}).get("unk_token")
+    spec = _read_json(path)
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(spec))
+    except Exception as e:  # the library raises nothing narrower
+        raise BadInput(f"{path}: no tokenizer: {e}") from e
+    eos_ids = _eos_ids(folder)
     return Tokens(
-        pieces=pieces,
-        eos_ids=_eos_ids(folder),
+        pieces=_pieces(tokenizer, spec, eos_ids, _read_json(folder / "config.json")),
+        eos_ids=eos_ids,
         encode=lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids),
         encode_prompt=lambda text: list(tokenizer.encode(text, add_special_tokens=True).ids),
-        unknown_id=None if byte_level or unknown is None else tokenizer.token_to_id(unknown),
+        unknown_id=_unknown_id(tokenizer, spec),
         render_chat=_chat_renderer(folder),
     )
 
 
-def _model_vocabulary(folder: Path) -> int:
-    """Returns how many logits the model has, or 0 where its configuration does not say."""
-    path = folder / "config.json"
-    return int(json.loads(path.read_text()).get("vocab_size", 0)) if path.is_file() else 0
+def _read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise BadInput(f"{path}: no JSON: {e}; fetch or save the model again") from e
+    if not isinstance(data, dict):
+        raise BadInput(f"{path}: must hold a JSON object; fetch or save the model again")
+    return data
+
+
+def _pieces(
+    tokenizer: Tokenizer, spec: dict[str, Any], eos_ids: frozenset[int], config: dict[str, Any]
+) -> tuple[bytes, ...]:
+    """Returns the bytes of every id that the model may draw."""
+    added = {entry["id"]: entry for entry in spec.get("added_tokens") or []}
+    silent = eos_ids | {index for index, entry in added.items() if entry.get("special")}
+    to_bytes = _byte_level_piece if _is_byte_level(spec) else _plain_piece
+    # A model may have more logits than its tokenizer has tokens; those ids stand for nothing.
+    size = max(
+        tokenizer.get_vocab_size(with_added_tokens=True),
+        1 + max(added, default=0),
+        config.get("vocab_size") or 0,
+    )
+    return tuple(
+        b""
+        if index in silent
+        # Added tokens are matched in the text as they stand.
+        else str(added[index]["content"]).encode()
+        if index in added
+        else to_bytes(tokenizer.id_to_token(index) or "")
+        for index in range(size)
+    )
+
+
+def _is_byte_level(spec: dict[str, Any]) -> bool:
+    return '"ByteLevel"' in json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
+
+
+def _unknown_id(tokenizer: Tokenizer, spec: dict[str, Any]) -> int | None:
+    """Returns the id of unreadable characters; unigram models name it by number."""
+    model = spec.get("model") or {}
+    if _is_byte_level(spec):
+        return None
+    unknown = model.get("unk_token")
+    return model.get("unk_id") if unknown is None else tokenizer.token_to_id(unknown)
 
 
 def _eos_ids(folder: Path) -> frozenset[int]:
     """Returns the union of the end ids that the two configuration files name."""
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        value = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        value = _read_json(folder / name).get("eos_token_id")
         found.update([value] if isinstance(value, int) else value or [])
     return frozenset(found)
 
 
 def _chat_renderer(folder: Path) -> ChatRenderer | None:
     """Returns the model's chat template as a function; transformers renders it in its sandbox."""
-    config = folder / "tokenizer_config.json"
-    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    settings = _read_json(folder / "tokenizer_config.json")
     if "chat_template" not in settings and not (folder / "chat_template.jinja").is_file():
         return None
 
-    def render(messages: Sequence[Message]) -> str:
+    @cache
+    def load() -> Any:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+    def render(messages: Sequence[Message]) -> str:
+        from jinja2 import TemplateError
+
         chat = [message._asdict() for message in messages]
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        try:
+            text = load().apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except TemplateError as e:
+            raise BadInput(f"{folder}: its chat template refuses the messages: {e}") from e
+        return str(text)
 
     return render
 

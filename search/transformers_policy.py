@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from treeward.search import attention
 from treeward.search.engine import Engine, EngineSettings, Job
@@ -176,21 +177,25 @@ def load_model(folder: Path, settings: TransformersSettings) -> transformers.Pre
     """Loads a model for inference with this package's attention.
 
     Raises:
-        BadInput: It is no causal language model with full attention in every layer.
+        BadInput: It is no whole causal language model with full attention in every layer.
     """
     dtype = settings.dtype_used
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             attn_implementation=attention.register(),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             device_map=None if settings.device == "cpu" else settings.device,
         )
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise BadInput(f"{folder}: no model that transformers can load: {_first_line(e)}") from e
+    if loaded["missing_keys"]:
+        lacking = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise BadInput(f"{folder}: the weights lack {lacking}; fetch or save the model again")
     layer_types = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if layer_types != {"full_attention"} or not hasattr(model.config, "num_key_value_heads"):
         raise BadInput(
@@ -198,7 +203,22 @@ def load_model(folder: Path, settings: TransformersSettings) -> transformers.Pre
             f"this {model.config.model_type!r} has {', '.join(sorted(layer_types))}"
         )
     model.train(False)
+    _check_head(model, folder)
     return model
+
+
+@torch.inference_mode()
+def _check_head(model: transformers.PreTrainedModel, folder: Path) -> None:
+    """Raises BadInput if the model's logits are not simply its head's on its decoder's output."""
+    mask = torch.zeros((1, 1, 1, 1), dtype=model.dtype, device=model.device)
+    inputs = {"input_ids": torch.zeros((1, 1), dtype=torch.long, device=model.device)}
+    hidden = model.get_decoder()(**inputs, attention_mask=mask).last_hidden_state
+    logits = model(**inputs, attention_mask=mask).logits
+    if not torch.allclose(model.get_output_embeddings()(hidden), logits, rtol=1e-2, atol=1e-2):
+        raise BadInput(
+            f"{folder}: the transformers backend runs models whose logits are not scaled or capped; "
+            f"this {model.config.model_type!r} does that"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,66 @@
+# make demo and make test need nothing before them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two OpenMP programs on two cores slow each other down far more than twice.
+ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: help venv demo test test-wheel lint format bench clean
+
+help:
+	@echo "make demo    search, label, query and export on the embedded model, in about a minute"
+	@echo "make test    the test suite"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   every benchmark behind a figure in the docs"
+	@echo "make clean   remove what make made"
+
+$(VENV)/core: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (about a minute the first time)"
+	@$(PIP) torch
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/core
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+venv: $(VENV)/dev
+
+demo: $(VENV)/core
+	@$(BIN)/treeward demo --out demo-run
+
+test: $(VENV)/dev
+	$(ENV) $(BIN)/python -m pytest --quiet --numprocesses 2
+
+# The same tests on the wheel, in an environment that cannot see the checkout.
+test-wheel: $(VENV)/dev
+	rm -rf dist $(VENV)-wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt torch
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt "$$(ls dist/*.whl)[dev]"
+	$(ENV) $(VENV)-wheel/bin/python -m pytest --quiet --numprocesses 2
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev
+	$(ENV) $(BIN)/python benchmarks/hostile_answers.py
+	$(ENV) $(BIN)/python benchmarks/evidence.py
+	$(ENV) $(BIN)/python benchmarks/deterministic.py
+	$(ENV) $(BIN)/python benchmarks/same_rows.py
+	$(ENV) $(BIN)/python benchmarks/labels.py
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel dist build demo-run *.egg-info

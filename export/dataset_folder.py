@@ -1,0 +1,132 @@
+"""The folder of a dataset: written aside, then put in the place of the one before.
+
+    OUT/README.md           the card
+    OUT/export.json         what it was made of, sealed; marks the folder as ours to replace
+    OUT/data/train.parquet  a file for each split that has rows
+
+An export replaces a former one of the same kind, and nothing else. Two renames do that: whoever
+looks between them sees no folder, and a process that dies there leaves the former one whole, as
+`.OUT.old`, beside it.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from treeward.export.dataset_spec import Kind, Row
+from treeward.export.durable import disk_errors, sync, unseal
+from treeward.export.schema import SCHEMA_VERSION
+from treeward.search.errors import BadInput, DamagedData
+
+MARK = "export.json"
+CARD = "README.md"
+DATA = "data"
+ROW_GROUP = 16_384
+
+
+def check_replaceable(out: Path, kind: Kind) -> None:
+    """Refuses a place that holds anything but a former export of the kind.
+
+    Raises:
+        BadInput: It does.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise BadInput(f"{out}: is a file; give a new or empty folder")
+    with disk_errors(out, "cannot read the folder"):
+        found = {path.name for path in out.iterdir()}
+    if not found:
+        return
+    former = _kind_of(out)
+    if former is None:
+        raise BadInput(f"{out}: holds {min(found)!r} and is no export; give a new or empty folder")
+    if former != kind:
+        raise BadInput(f"{out}: holds a {former} export, not {kind}; give another folder")
+    if found > {MARK, CARD, DATA}:
+        strange = min(found - {MARK, CARD, DATA})
+        raise BadInput(f"{out}: holds {strange!r}, which no export made; move it away")
+
+
+def _kind_of(out: Path) -> str | None:
+    """Returns the kind of export that a folder holds, or None if it holds none."""
+    try:
+        return str(unseal(out / MARK, SCHEMA_VERSION).get("kind"))
+    except (OSError, DamagedData):
+        return None
+
+
+@contextlib.contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `out` that takes its place at the end, if all went well.
+
+    Raises:
+        BadInput: The place cannot be written to.
+        TreewardError: The disk is full or failed; what was there is still there.
+    """
+    half, old = out.with_name(f".{out.name}.half"), out.with_name(f".{out.name}.old")
+    with disk_errors(out, "cannot write the dataset"):
+        try:
+            shutil.rmtree(half, ignore_errors=True)
+            (half / DATA).mkdir(parents=True)
+            yield half
+            for path in sorted(half.rglob("*")):
+                sync(path)
+            shutil.rmtree(old, ignore_errors=True)
+            if out.exists():
+                out.rename(old)
+            half.rename(out)
+            sync(out.parent)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_splits(
+    folder: Path,
+    schema: pa.Schema,
+    rows: Iterable[tuple[str, Row]],
+    footer: Mapping[str, str],
+) -> dict[str, int]:
+    """Writes rows to the file of their split and returns how many went to each, by split.
+
+    Args:
+        folder: Where the files go; holds at most a row group of each split in memory.
+        schema: The columns.
+        rows: Each with the name of its split.
+        footer: What the files say of themselves.
+    """
+    schema = schema.with_metadata(footer)
+    counts: dict[str, int] = {}
+    waiting: dict[str, list[Row]] = {}
+    with contextlib.ExitStack() as stack:
+        writers: dict[str, pq.ParquetWriter] = {}
+
+        def flush(split: str) -> None:
+            table = pa.Table.from_pylist(waiting[split], schema=schema)
+            writers[split].write_table(table, row_group_size=ROW_GROUP)
+            waiting[split] = []
+
+        for split, row in rows:
+            if split not in writers:
+                path = folder / f"{split}.parquet"
+                writers[split] = stack.enter_context(_writer(path, schema))
+                waiting[split] = []
+            waiting[split].append(row)
+            counts[split] = counts.get(split, 0) + 1
+            if len(waiting[split]) == ROW_GROUP:
+                flush(split)
+        for split in writers:
+            if waiting[split]:
+                flush(split)
+    return dict(sorted(counts.items()))
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", write_page_index=True, write_page_checksum=True
+    )

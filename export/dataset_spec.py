@@ -1,0 +1,179 @@
+"""What a dataset is made of: its kind, its settings, its columns, and what it left out."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from treeward.export.run_folder import RunFolder
+from treeward.export.tree_stream import Item
+from treeward.search.errors import BadInput
+from treeward.search.prompts import TEMPLATES, Template, load_template
+
+Row = dict[str, Any]
+
+TRAIN, VALIDATION = "train", "validation"
+
+TEXT, COUNT, REAL, FLAG = pa.string(), pa.int32(), pa.float64(), pa.bool_()
+
+
+def list_of(kind: pa.DataType, *, gaps: bool = False) -> pa.DataType:
+    """Returns the type of a list; only with `gaps` may its elements be null."""
+    return pa.list_(pa.field("element", kind, nullable=gaps))
+
+
+def struct_of(**kinds: pa.DataType) -> pa.DataType:
+    """Returns the type of a record whose fields are never null."""
+    return pa.struct([pa.field(name, kind, nullable=False) for name, kind in kinds.items()])
+
+
+MESSAGES = list_of(struct_of(role=TEXT, content=TEXT))
+
+
+class Kind(StrEnum):
+    """The datasets that a run can be exported as."""
+
+    PRM = "prm"
+    """Steps with right or wrong, and the evidence: for process reward models."""
+    SRL = "srl"
+    """One expert step to predict from the steps before it."""
+    RLVR = "rlvr"
+    """Problems with answers that can be checked."""
+    SFT = "sft"
+    """Expert solutions to imitate."""
+    CRITIC = "critic"
+    """Steps with counts: for critics of value, progress and outcome."""
+
+
+class Expert(StrEnum):
+    """Whose solutions count as an expert's."""
+
+    REFERENCE = "reference"
+    """The solutions that came with the problems."""
+    TREE = "tree"
+    """The best right solution that the search found."""
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings:
+    """How a dataset is made of a run."""
+
+    rule: str = "any_success"
+    """The label rule (prm)."""
+
+    min_rollouts: int = 8
+    """Rollouts without a success that make a prefix wrong (prm)."""
+
+    expert: Expert | None = None
+    """Whose solutions are taken (srl, sft); None takes the reference where given, else the tree."""
+
+    validation: float = 0.0
+    """Share of problems whose rows go to the split `validation`; in [0, 1)."""
+
+    template: str | None = None
+    """A prompt template's name or file (all but rlvr); None takes the run's by its name."""
+
+    def __post_init__(self) -> None:
+        """Checks what has no type to check it.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        if self.expert not in (None, *Expert):
+            raise BadInput(f"expert must be one of {', '.join(Expert)}, got {self.expert!r}")
+        if not 0 <= self.validation < 1:
+            raise BadInput(f"validation must be in [0, 1), got {self.validation!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Says what one column of a dataset holds."""
+
+    name: str
+    kind: pa.DataType
+    says: str
+    optional: bool = False
+    """Whether it may be null."""
+
+
+ID = Column("id", TEXT, "Hash of what the row is about; the same in every export that has the row.")
+PROBLEM_ID = Column("problem_id", TEXT, "The problem in the run.")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what went in and what did not, in words for people."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Says how the rows of one dataset come from the items of a run."""
+
+    columns: Sequence[Column]
+    node_columns: Sequence[str]
+    """What `rows` reads of the nodes."""
+
+    rows: Callable[[Item], Iterator[Row]]
+    """Makes a problem's rows, in an order that depends on the item alone."""
+
+    says: Sequence[str]
+    """How the rows are made and what not to take them for; paragraphs for the card."""
+
+    label_rule: str | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Returns the columns as Arrow sees them."""
+        return pa.schema(
+            [pa.field(column.name, column.kind, column.optional) for column in self.columns]
+        )
+
+
+def template_of(run: RunFolder, settings: ExportSettings) -> Template:
+    """Returns the template that the policy's solutions are written in.
+
+    Raises:
+        BadInput: It was a file, or cannot be read.
+    """
+    name = run.identity.settings.get("prompt.template")
+    if settings.template is None and name not in TEMPLATES:
+        raise BadInput(
+            f"{run.path}: run.json names the template {name!r}, which was a file; "
+            "give that file again with --template"
+        )
+    return load_template(settings.template or str(name))
+
+
+def row_id(*about: object) -> str:
+    """Returns 32 hex digits that stand for what a row is about."""
+    text = json.dumps(about, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def split_of(problem_id: str, validation: float) -> str:
+    """Returns the split of all rows of a problem; a larger share moves problems one way only."""
+    digest = hashlib.blake2b(problem_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    return VALIDATION if place < validation else TRAIN
+
+
+def clean_step(text: str, delimiter: str) -> str:
+    """Returns a step without delimiters, so that no step can be read as two."""
+    return " ".join(part for part in text.split(delimiter) if part)
+
+
+def messages_of(item: Item) -> list[Row]:
+    """Returns a problem as chat messages that end with the question."""
+    given = item.problem.messages
+    if given is None:
+        return [{"role": "user", "content": item.problem.prompt}]
+    return [turn._asdict() for turn in given]

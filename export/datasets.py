@@ -1,0 +1,143 @@
+"""Turns a run into a dataset: streams its problems, makes their rows, and writes them with a card.
+
+The same run and settings give the same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from treeward import __version__
+from treeward.export.cards import make_card
+from treeward.export.dataset_folder import (
+    CARD,
+    DATA,
+    MARK,
+    check_replaceable,
+    staged,
+    write_splits,
+)
+from treeward.export.dataset_spec import Dataset, ExportSettings, Kind, Row, Tally, split_of
+from treeward.export.datasets_critic import critic
+from treeward.export.datasets_prm import prm
+from treeward.export.datasets_rlvr import rlvr
+from treeward.export.datasets_sft import sft
+from treeward.export.datasets_srl import srl
+from treeward.export.durable import seal
+from treeward.export.run_folder import RunFolder
+from treeward.export.schema import SCHEMA_VERSION
+from treeward.export.tree_stream import stream
+from treeward.search.errors import BadInput
+
+__all__ = ["ExportReport", "ExportSettings", "Kind", "export_dataset"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maker:
+    """Says how one kind of dataset is made."""
+
+    make: Callable[[RunFolder, ExportSettings, Tally], Dataset]
+    reads: frozenset[str]
+    """The settings that have a meaning for it, `validation` aside."""
+
+
+_MAKERS = {
+    Kind.PRM: _Maker(make=prm, reads=frozenset({"rule", "min_rollouts", "template"})),
+    Kind.SRL: _Maker(make=srl, reads=frozenset({"expert", "template"})),
+    Kind.RLVR: _Maker(make=rlvr, reads=frozenset()),
+    Kind.SFT: _Maker(make=sft, reads=frozenset({"expert", "template"})),
+    Kind.CRITIC: _Maker(make=critic, reads=frozenset({"template"})),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """Says what an export wrote and what it left out."""
+
+    kind: Kind
+    out: Path
+    rows: Mapping[str, int]
+    """By split."""
+
+    kept: Mapping[str, int]
+    """What went in: how many of what."""
+
+    left_out: Mapping[str, int]
+    """What did not: how many, by reason."""
+
+    label_rule: str | None
+    """None where the kind has no labels."""
+
+    def __str__(self) -> str:
+        """Returns the report as lines for people."""
+        rows = ", ".join(f"{count} rows in {split}" for split, count in self.rows.items())
+        rule = [f"label rule {self.label_rule}"] if self.label_rule else []
+        kept = [f"kept {count} {what}" for what, count in self.kept.items()]
+        left_out = [f"left out {count} {why}" for why, count in self.left_out.items()]
+        return "\n".join([f"{self.out}: {self.kind}, {rows}", *rule, *kept, *left_out])
+
+
+def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettings) -> ExportReport:
+    """Writes a dataset folder, whole or not at all; replaces a former export of the same kind.
+
+    Args:
+        run: What it is made of; a run under way gives what is committed.
+        kind: Which dataset.
+        out: The folder; new, empty, or a former export of this kind.
+        settings: How it is made.
+
+    Raises:
+        BadInput: The place is taken, a setting has no meaning for the kind, or there are no rows.
+        DamagedData: A file of the run is not what was written.
+        TreewardError: The disk is full or failed.
+    """
+    out = out.resolve()
+    check_replaceable(out, kind)
+    _check_settings(kind, settings)
+    tally = Tally()
+    dataset = _MAKERS[kind].make(run, settings, tally)
+    footer = {"treeward.kind": kind.value, "treeward.schema_version": str(SCHEMA_VERSION)}
+    with staged(out) as folder:
+        rows = write_splits(folder / DATA, dataset.schema, _rows(run, dataset, settings), footer)
+        kept, left_out = dict(sorted(tally.kept.items())), dict(sorted(tally.left_out.items()))
+        if not rows:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            raise BadInput(f"{run.path}: nothing to export as {kind}: {reasons or 'no problems'}")
+        mark = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": kind,
+            "settings": asdict(settings),
+            "label_rule": dataset.label_rule,
+            "rows": rows,
+            "kept": kept,
+            "left_out": left_out,
+            "run": dict(run.identity.settings),
+            "treeward": __version__,
+        }
+        (folder / MARK).write_bytes(seal(mark))
+        card = make_card(kind, dataset, run, rows, tally)
+        (folder / CARD).write_text(card, encoding="utf-8")
+    return ExportReport(
+        kind=kind,
+        out=out,
+        rows=rows,
+        kept=kept,
+        left_out=left_out,
+        label_rule=dataset.label_rule,
+    )
+
+
+def _check_settings(kind: Kind, settings: ExportSettings) -> None:
+    """Refuses settings that would be read by nothing."""
+    for field in fields(settings):
+        unread = field.name not in {*_MAKERS[kind].reads, "validation"}
+        if unread and getattr(settings, field.name) != field.default:
+            raise BadInput(f"{field.name} has no meaning for a {kind} export; leave it out")
+
+
+def _rows(run: RunFolder, dataset: Dataset, settings: ExportSettings) -> Iterator[tuple[str, Row]]:
+    """Yields every row with the name of its split."""
+    for item in stream(run, dataset.node_columns):
+        split = split_of(item.problem.id, settings.validation)
+        for row in dataset.rows(item):
+            yield split, row

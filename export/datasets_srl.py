@@ -1,0 +1,78 @@
+"""The dataset `srl`: an expert's next step from the steps before it (Deng et al. 2025, sec. 3.2).
+
+A solution of N steps makes N - 1 rows; the last step, which gives the answer, is no target.
+"""
+
+from collections.abc import Iterator
+
+from treeward.export.dataset_spec import (
+    COUNT,
+    ID,
+    MESSAGES,
+    PROBLEM_ID,
+    REAL,
+    TEXT,
+    Column,
+    Dataset,
+    ExportSettings,
+    Kind,
+    Row,
+    Tally,
+    clean_step,
+    list_of,
+    messages_of,
+    row_id,
+    template_of,
+)
+from treeward.export.experts import EXPERT_READS, EXPERT_SAYS, solutions
+from treeward.export.run_folder import RunFolder
+from treeward.export.tree_stream import Item
+
+COLUMNS = (
+    ID,
+    PROBLEM_ID,
+    Column("prompt", MESSAGES, "The problem as chat messages; the last is the question."),
+    Column("prefix_steps", list_of(TEXT), "The k - 1 steps before the target, no delimiters."),
+    Column("target_step", TEXT, "The step to predict."),
+    Column("k", COUNT, "Which step of the solution the target is, from 1 to n_steps - 1."),
+    Column("n_steps", COUNT, "Steps of the solution; the last gives the answer."),
+    Column("ground_truth", TEXT, "The reference answer; null where there is none.", optional=True),
+    Column("weight", REAL, "1.0: rows weigh the same, as in the paper, so long solutions more."),
+    Column("expert_source", TEXT, "`reference` or `tree`."),
+)
+
+
+def srl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
+    """Returns how the rows are made: one for each step of an expert solution but the last."""
+    template = template_of(run, settings)
+
+    def rows(item: Item) -> Iterator[Row]:
+        for solution in solutions(item, template, settings.expert, tally):
+            steps = [clean_step(step, template.rule.delimiter) for step in solution.steps]
+            if len(steps) < 2:
+                tally.left_out["solutions of a single step"] += 1
+            for k in range(1, len(steps)):
+                yield {
+                    "id": row_id(Kind.SRL, item.problem.id, solution.source, steps[:k]),
+                    "problem_id": item.problem.id,
+                    "prompt": messages_of(item),
+                    "prefix_steps": steps[: k - 1],
+                    "target_step": steps[k - 1],
+                    "k": k,
+                    "n_steps": len(steps),
+                    "ground_truth": item.problem.answer,
+                    "weight": 1.0,
+                    "expert_source": solution.source,
+                }
+
+    return Dataset(
+        columns=COLUMNS,
+        node_columns=EXPERT_READS,
+        rows=rows,
+        says=(
+            "Supervised reinforcement learning (arXiv 2510.25992): given the question and the "
+            "expert's steps so far, write the next one; the reward is its similarity to "
+            "`target_step`. The instruction to write a single step is the trainer's.",
+            EXPERT_SAYS,
+        ),
+    )
