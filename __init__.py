@@ -1,3 +1,19 @@
 """Searches trees of reasoning steps and writes what it learns about every step as data."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treeward.export.api import generate, open_run
+
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "generate", "open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public functions when they are first asked for: they bring torch and DuckDB."""
+    if name in {"generate", "open_run"}:
+        from treeward.export import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'treeward' has no attribute {name!r}")

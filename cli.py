@@ -199,6 +199,7 @@ def query(run: Path, sql: str, form: str, as_json: bool) -> None:
     default=0.0,
     help="Share of problems for a validation split.",
 )
+@click.option("--template", help="A prompt template, where the run's own was a file.")
 @_json
 def export(run: Path, kind: str, out: Path, as_json: bool, **settings: Any) -> None:
     """Write a dataset of a KIND from RUN."""

@@ -1,6 +1,6 @@
 """Measures what the evidence of a tree is worth, on a policy whose values are known exactly.
 
-    python benchmarks/evidence.py [--trees 1500] [--seed 0]
+    python benchmarks/evidence.py [--trees 1000] [--seed 0]
 
 The other sides are printed beside: k / n of the same tree, the search's own q, and lone rollouts
 that cost as many tokens.
@@ -144,7 +144,7 @@ def truth(tree: Tree, node: int) -> float:
 
 def per_tree(nodes: Nodes, what: Reals) -> str:
     """Returns the mean over nodes with its standard error, trees being independent."""
-    trees, place = np.unique(nodes.tree, return_inverse=True)
+    place = np.unique(nodes.tree, return_inverse=True)[1]
     sums, counts = np.bincount(place, what), np.bincount(place)
     mean = sums.sum() / counts.sum()
     error = np.sqrt(((sums - mean * counts) ** 2).sum()) / counts.sum()
@@ -169,14 +169,13 @@ def show(name: str, nodes: Nodes) -> None:
     print(f"    k - n V, mean over nodes        {per_tree(nodes, nodes.k - nodes.n * nodes.truth)}")
     if nodes.passed.any():
         through = nodes.where(nodes.passed > 0)
-        print(
-            f"    rollouts from above a node      {through.passed.mean():.1f} of {through.n.mean():.1f}"
-        )
+        share = through.passed.sum() / through.n.sum()
+        print(f"    of it from rollouts from above  {share:.0%}, where there are any")
     print("  tree evidence (value_tree)")
     print(f"    value - V, all nodes            {per_tree(nodes, nodes.value - nodes.truth)}")
     for what, chosen in (
         ("roots", nodes.root),
-        ("other expanded", nodes.expanded & ~nodes.root),
+        ("all expanded nodes", nodes.expanded),
     ):
         _compare(what, nodes.where(chosen))
 
@@ -187,10 +186,14 @@ def _compare(what: str, nodes: Nodes) -> None:
     tree = (nodes.value - nodes.truth) ** 2
     print(f"  at {what}: {len(nodes.truth)} nodes")
     print(
-        f"    squared error                   k/n {strict.mean():.4f}, value {posterior.mean():.4f},"
-        f" value_tree {tree.mean():.4f}: {tree.mean() / strict.mean():.2f} of k/n"
+        f"    squared error of k/n            {strict.mean():.4f} (of value, its posterior mean:"
+        f" {posterior.mean():.4f})"
     )
-    print(f"    value_tree's less k/n's         {per_tree(nodes, tree - strict)}")
+    print(
+        f"    squared error of value_tree     {tree.mean():.4f}, {tree.mean() / strict.mean():.2f}"
+        " times that of k/n, from the same tokens"
+    )
+    print(f"      the difference                {per_tree(nodes, tree - strict)}")
     print(f"    k/n - V                         {per_tree(nodes, nodes.k / nodes.n - nodes.truth)}")
     print(f"    value_tree - V                  {per_tree(nodes, nodes.value - nodes.truth)}")
     if np.isfinite(nodes.q).all():
@@ -201,7 +204,9 @@ def _compare(what: str, nodes: Nodes) -> None:
         f" {np.median(nodes.n_effective):.1f}"
     )
     lone, alike = _lone_rollouts(nodes)
-    print(f"    lone rollouts for the tokens    {lone:.5f} if only these nodes shared them{alike}")
+    print(
+        f"    squared error of k/n had all the tree's tokens gone to these nodes: {lone:.4f}{alike}"
+    )
 
 
 def _lone_rollouts(nodes: Nodes) -> tuple[float, str]:
@@ -232,15 +237,12 @@ def show_chosen(trees: list[Tree]) -> None:
     print(f"    k/n - V, strict                 {per_tree(made, made.k / made.n - made.truth)}")
     counted = made.k / (made.n + 1)
     print(f"    k/n - V, that rollout counted   {per_tree(made, counted - made.truth)}")
-    high = made.where(made.truth > 0.9)
-    print(
-        f"    where V > .9: V {high.truth.mean():.3f}, strict {(high.k / high.n).mean():.3f},"
-        f" that rollout counted {(high.k / (high.n + 1)).mean():.3f}"
-    )
 
 
 @click.command()
-@click.option("--trees", default=1500, show_default=True, help="Trees a search.")
+@click.option(
+    "--trees", type=click.IntRange(100), default=1000, show_default=True, help="A search."
+)
 @click.option("--seed", default=0, show_default=True)
 def main(trees: int, seed: int) -> None:
     """Prints all measurements."""

@@ -139,8 +139,7 @@ def _feature_type(kind: pa.DataType) -> dict[str, Any]:
     if pa.types.is_list(kind):
         inner = _feature_type(kind.value_type)
         return {"list": inner.get("dtype", inner.get("struct"))}
-    names = {pa.float64(): "float64", pa.bool_(): "bool"}
-    return {"dtype": names.get(kind, str(kind))}
+    return {"dtype": str(kind).replace("double", "float64")}
 
 
 def _yaml(value: Any, indent: str = "") -> list[str]:

@@ -47,9 +47,8 @@ def check_replaceable(out: Path, kind: Kind) -> None:
         raise BadInput(f"{out}: holds {min(found)!r} and is no export; give a new or empty folder")
     if former != kind:
         raise BadInput(f"{out}: holds a {former} export, not {kind}; give another folder")
-    if found > {MARK, CARD, DATA}:
-        strange = min(found - {MARK, CARD, DATA})
-        raise BadInput(f"{out}: holds {strange!r}, which no export made; move it away")
+    if strange := found - {MARK, CARD, DATA}:
+        raise BadInput(f"{out}: holds {min(strange)!r}, which no export made; move it away")
 
 
 def _kind_of(out: Path) -> str | None:
@@ -79,7 +78,12 @@ def staged(out: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
             if out.exists():
                 out.rename(old)
-            half.rename(out)
+            try:
+                half.rename(out)
+            except OSError:
+                if old.exists():
+                    old.rename(out)
+                raise
             sync(out.parent)
         finally:
             shutil.rmtree(half, ignore_errors=True)

@@ -7,9 +7,8 @@ from treeward.export.dataset_spec import Expert, Tally
 from treeward.export.tree_stream import Grown, Item
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
-from treeward.search.verdicts import Verdict
 
-EXPERT_READS = ("node_id", "path", "step_text", "verdict")
+EXPERT_READS = ("node_id", "path", "step_text")
 """The columns of nodes from which a tree's solution is read."""
 
 EXPERT_SAYS = (
@@ -73,6 +72,4 @@ def best_steps(tree: Grown) -> tuple[str, ...] | None:
     """Returns the tree's best right solution, or None where it has none."""
     by_id = {node["node_id"]: node for node in tree.nodes}
     best = by_id.get(tree.row.best_node_id)
-    if best is None or best["verdict"] != Verdict.RIGHT:
-        return None
-    return tuple(by_id[node]["step_text"] for node in best["path"][1:])
+    return tuple(by_id[node]["step_text"] for node in best["path"][1:]) if best else None

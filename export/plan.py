@@ -26,7 +26,7 @@ from treeward.search.readers import read_problems
 from treeward.search.requests import Search
 from treeward.search.rollouts import rollouts
 from treeward.search.settings import Algorithm, SearchSettings
-from treeward.search.tokens import Tokens
+from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings, identity_of
 
 TASK = "task:"
@@ -182,6 +182,7 @@ def make_plan(options: Options) -> Plan:
     label = build(LabelSettings, "label", values)
     model = resolve_model(_policy_name(options), cache_root(os.environ))
     template = load_template(prompt.template or model.default_template)
+    _check_readable(found.problems, Reader(template, load_tokens(model.path)))
     sampling = build(
         PolicySettings,
         "policy",
@@ -205,6 +206,12 @@ def make_plan(options: Options) -> Plan:
         backend=TransformersSettings(mode=mode, **backend),
         label=label,
     )
+
+
+def _check_readable(problems: Sequence[Problem], reader: Reader) -> None:
+    """Raises BadInput for the first problem that the policy cannot read."""
+    for problem in problems:
+        reader.prompt_ids(problem)
 
 
 def _policy_name(options: Options) -> str:

@@ -13,15 +13,16 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from treeward.search.errors import CallFailed
-from treeward.search.kv_cache import Chunk, PrefillCache, PrefixCache, SlotCache
+from treeward.search.kv_cache import PrefixCache, SlotCache
+from treeward.search.network import Network
 from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.prefill import Prefiller
 from treeward.search.requests import Kind
 from treeward.search.sampling import draw_tokens, uniforms
 from treeward.search.steps import Budget, Finish, Stepper
@@ -36,10 +37,10 @@ class EngineSettings:
     slots: int = 64
     """Rows decoded at once, for each capacity."""
 
-    chunk: int = 32
+    chunk: int = 16
     """Tokens of a prefill pass."""
 
-    prefill_rows: int = 4
+    prefill_rows: int = 8
     """Prefixes of a prefill pass."""
 
     bucket: int = 64
@@ -106,24 +107,20 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens, settings: EngineSettings) -> None:
         """Takes a causal language model whose attention is `grouped_attention`."""
-        config = model.config
-        self._decoder: Callable[..., Any] = model.get_decoder()  # type: ignore[no-untyped-call]
-        self._head: Callable[..., Any] = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._network = Network(model)
         self._tokens = tokens
         self._settings = settings
-        self._heads = config.num_key_value_heads
-        self._width = getattr(config, "head_dim", None) or (
-            config.hidden_size // config.num_attention_heads
-        )
-        self._layers = config.num_hidden_layers
-        # Within its window, an attention that slides is full.
-        window = getattr(config, "sliding_window", None)
-        self._max_positions = min(config.max_position_embeddings, window or math.inf)
-        weight = next(model.parameters())
-        self._dtype, self._device = weight.dtype, weight.device.type
+        self._padded = settings.mode is Mode.DETERMINISTIC
         self._pools: dict[tuple[int, float, float], Pool] = {}
         self._new: deque[Job] = deque()
         self.prefixes = PrefixCache(settings.prefix_cache_bytes)
+        self._prefiller = Prefiller(
+            self._network,
+            self.prefixes,
+            chunk=settings.chunk,
+            rows=settings.prefill_rows,
+            padded=self._padded,
+        )
 
     @property
     def busy(self) -> bool:
@@ -133,12 +130,16 @@ class Engine:
     def add(self, job: Job) -> None:
         """Takes a job; it advances with each tick."""
         need = len(job.ids) + job.room
-        if need > self._max_positions:
-            message = f"{need} positions needed, the model has {self._max_positions}"
+        if need > self._network.max_positions:
+            message = f"{need} positions needed, the model has {self._network.max_positions}"
             job.done(CallFailed("context_length", message))
             return
+        assert job.ids, "there is something to go on from"
         assert job.room > 0, "a prefix without room is the end of its solution"
-        self._new.append(job)
+        if job.ask.seeds:
+            self._new.append(job)
+        else:
+            job.done([])
 
     def clear(self) -> None:
         """Forgets all that is under way; prefixes stay."""
@@ -153,7 +154,7 @@ class Engine:
         """
         waiting = any(pool.waiting for pool in self._pools.values())
         if self._new and (len(self._new) >= self._settings.prefill_rows or not waiting):
-            self._prefill(list(self._new))
+            self._prefiller.read({job.ids: None for job in self._new})
             while self._new:
                 self._enqueue(self._new.popleft())
         for pool in self._pools.values():
@@ -178,118 +179,24 @@ class Engine:
         sampler = (settings.temperature, settings.top_p)
         need = len(job.ask.prompt_ids) + settings.max_rollout_tokens
         capacity = _round_up(need, self._settings.bucket)
-        if self._settings.mode is Mode.NORMAL:
+        if not self._padded:
             roomy = [size for size, *of in self._pools if tuple(of) == sampler and size >= need]
             capacity = min(roomy, default=capacity)
         key = (capacity, *sampler)
         if key not in self._pools:
             self._pools = {at: pool for at, pool in self._pools.items() if pool.busy}
-            shape = (self._layers, self._settings.slots, self._heads, capacity, self._width)
-            self._pools[key] = Pool(capacity, SlotCache(shape, self._dtype, self._device))
+            net = self._network
+            shape = (net.layers, self._settings.slots, net.heads, capacity, net.width)
+            self._pools[key] = Pool(capacity, SlotCache(shape, net.dtype, net.device))
         return self._pools[key]
-
-    # Prefill
-
-    def _prefill(self, jobs: list[Job]) -> None:
-        """Computes every chunk that the jobs need and the cache lacks, shortest prefix first."""
-        needed = {ids[:end]: None for ids in {job.ids for job in jobs} for end in self._ends(ids)}
-        missing = [ids for ids in needed if self.prefixes.get(ids) is None]
-        by_start: dict[int, list[tuple[int, ...]]] = {}
-        for ids in missing:
-            by_start.setdefault(self._start(ids), []).append(ids)
-        for start in sorted(by_start):
-            group = by_start[start]
-            for first in range(0, len(group), self._settings.prefill_rows):
-                self._prefill_pass(start, group[first : first + self._settings.prefill_rows])
-
-    def _start(self, ids: tuple[int, ...]) -> int:
-        """Returns where the chunk that ends these tokens starts."""
-        return (len(ids) - 1) // self._settings.chunk * self._settings.chunk
-
-    def _ends(self, ids: tuple[int, ...]) -> list[int]:
-        """Returns where the chunks of some tokens end."""
-        return [*range(self._settings.chunk, len(ids), self._settings.chunk), len(ids)]
-
-    def _chunks(self, ids: tuple[int, ...]) -> list[Chunk]:
-        """Returns the chunks of some tokens, computing those that were dropped meanwhile."""
-        chunks = []
-        for end in self._ends(ids):
-            chunk = self.prefixes.get(ids[:end])
-            if chunk is None:
-                chunk = self._prefill_pass(self._start(ids[:end]), [ids[:end]])[0]
-            chunks.append(chunk)
-        return chunks
-
-    def _prefill_pass(self, start: int, group: list[tuple[int, ...]]) -> list[Chunk]:
-        """Computes the chunks that start at one place, as rows of one pass."""
-        deterministic = self._settings.mode is Mode.DETERMINISTIC
-        rows = self._settings.prefill_rows if deterministic else len(group)
-        width = self._settings.chunk if deterministic else max(map(len, group)) - start
-        ids_PT = torch.zeros((rows, width), dtype=torch.long)
-        for row, ids in enumerate(group):
-            ids_PT[row, : len(ids) - start] = torch.tensor(ids[start:])
-        context = torch.zeros(
-            (rows, self._layers, 2, self._heads, start, self._width),
-            dtype=self._dtype,
-            device=self._device,
-        )
-        for row, ids in enumerate(group if start else []):
-            parts = [chunk.kv_L2JTD for chunk in self._chunks(ids[:start])]
-            context[row] = torch.cat(parts, dim=3)
-        cache = PrefillCache(context)
-        hidden = torch.full((width, width), torch.finfo(self._dtype).min, dtype=self._dtype)
-        mask = torch.cat([torch.zeros((width, start), dtype=self._dtype), hidden.triu(1)], dim=1)
-        last_P = torch.tensor([len(ids) - start - 1 for ids in group] + [0] * (rows - len(group)))
-        logits_PV = self._forward(
-            ids_PT,
-            torch.arange(start, start + width)[None].expand(rows, -1),
-            mask[None, None].expand(rows, 1, -1, -1),
-            cache,
-            last_P,
-        )
-        chunks = []
-        for row, ids in enumerate(group):
-            length = len(ids) - start
-            kv = torch.stack(
-                [
-                    torch.stack([keys[row, :, :length], values[row, :, :length]])
-                    for keys, values in cache.added
-                ]
-            )
-            chunks.append(Chunk(kv_L2JTD=kv, logits_V=logits_PV[row].clone()))
-            self.prefixes.put(ids, chunks[-1])
-        return chunks
-
-    def _forward(
-        self,
-        ids_BT: torch.Tensor,
-        positions_BT: torch.Tensor,
-        mask_B1TK: torch.Tensor,
-        cache: PrefillCache | SlotCache,
-        last_B: torch.Tensor,
-    ) -> torch.Tensor:
-        """Returns the float32 logits [B, V] after each row's last token."""
-        output = self._decoder(
-            input_ids=ids_BT.to(self._device),
-            attention_mask=mask_B1TK.to(self._device),
-            position_ids=positions_BT.to(self._device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden_BTE = output.last_hidden_state
-        rows = torch.arange(len(hidden_BTE), device=hidden_BTE.device)
-        last_BE = hidden_BTE[rows, last_B.to(hidden_BTE.device)]
-        logits: torch.Tensor = self._head(last_BE)
-        return logits.float()
-
-    # Decoding
 
     def _admit(self, pool: Pool) -> None:
         """Fills free slots; a row draws its first token from its prefix's logits."""
         while pool.waiting and len(pool.rows) < self._settings.slots:
             free = self._settings.slots - len(pool.rows)
             rows = [pool.waiting.popleft() for _ in range(min(free, len(pool.waiting)))]
-            chunks = {job: self._chunks(job.ids) for job in dict.fromkeys(row.job for row in rows)}
+            jobs = dict.fromkeys(row.job for row in rows)
+            chunks = {job: self._prefiller.chunks(job.ids) for job in jobs}
             going = self._draw(rows, torch.stack([chunks[row.job][-1].logits_V for row in rows]))
             for row, goes_on in zip(rows, going, strict=True):
                 if goes_on:
@@ -298,20 +205,17 @@ class Engine:
 
     def _decode(self, pool: Pool) -> None:
         """Adds one token to every row of a pool and lets go of those that end."""
-        deterministic = self._settings.mode is Mode.DETERMINISTIC
         rows = pool.rows
-        shape = self._settings.slots if deterministic else len(rows)
+        shape = self._settings.slots if self._padded else len(rows)
         longest = max(row.length for row in rows) + 1
-        length = pool.capacity if deterministic else min(pool.capacity, _round_up(longest, 16))
+        length = pool.capacity if self._padded else min(pool.capacity, _round_up(longest, 16))
         padding = [0] * (shape - len(rows))
         positions = torch.tensor([row.length for row in rows] + padding)
         pool.cache.set_pass(positions, length)
-        mask = torch.zeros((shape, length), dtype=self._dtype)
-        mask.masked_fill_(torch.arange(length) > positions[:, None], torch.finfo(self._dtype).min)
-        logits = self._forward(
+        logits = self._network.forward(
             torch.tensor([row.ids[-1] for row in rows] + padding)[:, None],
             positions[:, None],
-            mask[:, None, None],
+            (torch.arange(length) > positions[:, None])[:, None],
             pool.cache,
             torch.zeros(shape, dtype=torch.long),
         )
@@ -326,7 +230,7 @@ class Engine:
 
     def _draw(self, rows: list[Row], logits_BV: torch.Tensor) -> list[bool]:
         """Draws one token for each row; returns which rows go on."""
-        if self._settings.mode is Mode.DETERMINISTIC:
+        if self._padded:
             missing = self._settings.slots - len(logits_BV)
             logits_BV = torch.nn.functional.pad(logits_BV, (0, 0, 0, missing))
         padding = [0] * (len(logits_BV) - len(rows))

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -15,6 +16,7 @@ from treeward.search import attention
 from treeward.search.engine import Engine, EngineSettings, Job
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.quiet import no_bars
 from treeward.search.tokens import Tokens, load_tokens
 
 
@@ -180,19 +182,22 @@ def load_model(folder: Path, settings: TransformersSettings) -> transformers.Pre
         BadInput: It is no whole causal language model with full attention in every layer.
     """
     dtype = settings.dtype_used
+    pair: Any
     try:
-        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            attn_implementation=attention.register(),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map=None if settings.device == "cpu" else settings.device,
-        )
+        with no_bars():
+            pair = transformers.AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                attn_implementation=attention.register(),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                device_map=None if settings.device == "cpu" else settings.device,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise BadInput(f"{folder}: no model that transformers can load: {_first_line(e)}") from e
+    model, loaded = pair
     if loaded["missing_keys"]:
         lacking = ", ".join(sorted(loaded["missing_keys"])[:3])
         raise BadInput(f"{folder}: the weights lack {lacking}; fetch or save the model again")
@@ -204,11 +209,12 @@ def load_model(folder: Path, settings: TransformersSettings) -> transformers.Pre
         )
     model.train(False)
     _check_head(model, folder)
-    return model
+    checked: transformers.PreTrainedModel = model
+    return checked
 
 
 @torch.inference_mode()
-def _check_head(model: transformers.PreTrainedModel, folder: Path) -> None:
+def _check_head(model: Any, folder: Path) -> None:
     """Raises BadInput if the model's logits are not simply its head's on its decoder's output."""
     mask = torch.zeros((1, 1, 1, 1), dtype=model.dtype, device=model.device)
     inputs = {"input_ids": torch.zeros((1, 1), dtype=torch.long, device=model.device)}
@@ -216,8 +222,8 @@ def _check_head(model: transformers.PreTrainedModel, folder: Path) -> None:
     logits = model(**inputs, attention_mask=mask).logits
     if not torch.allclose(model.get_output_embeddings()(hidden), logits, rtol=1e-2, atol=1e-2):
         raise BadInput(
-            f"{folder}: the transformers backend runs models whose logits are not scaled or capped; "
-            f"this {model.config.model_type!r} does that"
+            f"{folder}: the transformers backend runs models that neither scale nor cap their "
+            f"logits; this {model.config.model_type!r} does"
         )
 
 

@@ -151,4 +151,4 @@ def write_datasets(run: RunFolder, out: Path, console: Console) -> None:
     heading(console, "5. Datasets")
     for kind in (Kind.PRM, Kind.SRL, Kind.RLVR):
         report = export_dataset(run, kind, out / kind.value, ExportSettings())
-        console.print(f"{out / kind.value}: {report}", highlight=False)
+        console.print(str(report), highlight=False)

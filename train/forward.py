@@ -3,15 +3,12 @@
 Shape suffixes: B sequences, T places, N places that a loss is on, V vocabulary.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from treeward.search.errors import BadInput
 from treeward.search.models import check_model_folder
@@ -59,19 +56,6 @@ def _config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except ValueError as e:
         raise BadInput(f"{folder / 'config.json'}: {' '.join(str(e).split())[:200]}") from e
-
-
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """Keeps transformers from drawing progress bars of its own."""
-    bars: Any = logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def target_logits(

@@ -21,11 +21,11 @@ from transformers import PreTrainedModel
 
 from treeward.export.durable import disk_errors, file_sha256
 from treeward.search.errors import BadInput, TreewardError
+from treeward.search.quiet import no_bars
 from treeward.train.checkpoint import State, latest_checkpoint, load_checkpoint, save_checkpoint
 from treeward.train.forward import (
     check_packing,
     load_trainable,
-    no_bars,
     saved_dtype,
     target_logits,
 )

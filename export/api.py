@@ -1,0 +1,83 @@
+"""What Python users call: `treeward.generate` and `treeward.open_run`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from treeward.export.dataset_spec import ExportSettings, Kind
+from treeward.export.datasets import ExportReport, export_dataset
+from treeward.export.generate import generate as grow
+from treeward.export.plan import Options, make_plan
+from treeward.export.queries import run_query
+from treeward.export.run_folder import RunFolder, open_run_folder
+from treeward.export.viewer import Node, draw_tree, read_nodes
+
+
+@dataclass(frozen=True, slots=True)
+class TreeView:
+    """Shows one tree of a run; printing it draws it."""
+
+    tree_id: str
+    nodes: list[Node]
+    """The rows of view `nodes`, in pre-order."""
+
+    def __str__(self) -> str:
+        """Returns the tree as lines of text."""
+        return draw_tree(self.nodes).plain
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Reads a run folder."""
+
+    folder: RunFolder
+
+    def sql(self, statement: str) -> pa.Table:
+        """Returns the result of one read-only statement over the run's views.
+
+        Raises:
+            BadInput: It is no such statement, or DuckDB refuses it.
+        """
+        return run_query(self.folder, statement)
+
+    def tree(self, tree_id: str) -> TreeView:
+        """Returns one tree; raises BadInput where the run has none of this id."""
+        return TreeView(tree_id, read_nodes(self.folder, tree_id))
+
+    def trees(self) -> Iterator[TreeView]:
+        """Yields all trees by their ids, one in memory at a time."""
+        for row in self.sql("SELECT tree_id FROM trees ORDER BY tree_id").to_pylist():
+            yield self.tree(row["tree_id"])
+
+    def export(self, kind: str, out: Path | str, **settings: Any) -> ExportReport:
+        """Writes a dataset; settings are those of `ExportSettings`."""
+        return export_dataset(self.folder, Kind(kind), Path(out), ExportSettings(**settings))
+
+
+def open_run(path: Path | str) -> Run:
+    """Returns a run folder for reading.
+
+    Raises:
+        BadInput: The path is no run folder.
+    """
+    return Run(open_run_folder(Path(path)))
+
+
+def generate(problems: str, out: Path | str, *, concurrency: int = 64, **options: Any) -> Run:
+    """Grows a tree for each problem, or goes on with a run that was begun; returns the run.
+
+    Args:
+        problems: A file, `task:arithmetic?n=200` or `gym:NAME?n=200`.
+        out: The run folder.
+        concurrency: Trees that grow at once.
+        options: Fields of `treeward.export.plan.Options`: policy, limit, seed, config, ...
+
+    Raises:
+        BadInput: Something asked for breaks its rule.
+        SettingsConflict: The folder holds a run with other settings.
+    """
+    grow(make_plan(Options(problems=problems, **options)), Path(out), concurrency=concurrency)
+    return open_run(out)

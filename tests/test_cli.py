@@ -1,0 +1,233 @@
+"""What a stranger meets at the terminal: one clear line and the documented exit code."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from treeward.cli import main
+
+GOOD = '{"prompt": "1 +2", "answer": "3"}\n'
+QUICK = ("--set", "search.simulations=1", "--set", "search.rollouts=1")
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def treeward(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process."""
+
+    def run(*arguments: str | Path) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def nano_run(treeward: Command, tmp_path: Path) -> Path:
+    """A finished run of three problems."""
+    out = tmp_path / "run"
+    assert treeward("generate", "task:arithmetic?n=3", "--out", out, *QUICK).code == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ('{"answer": "3"}\n', ":1: "),
+        (GOOD * 1 + "\n" * 5 + "{nonsense\n", ":7: "),
+        ('{"id": "a", "prompt": "1"}\n{"id": "a", "prompt": "2"}\n', ":2: "),
+        ("", "empty"),
+    ],
+    ids=["no prompt", "invalid JSON at line 7", "duplicate ids", "empty file"],
+)
+def test_bad_problems_stop_before_anything_is_written(
+    treeward: Command, tmp_path: Path, rows: str, says: str
+) -> None:
+    problems, out = tmp_path / "problems.jsonl", tmp_path / "run"
+    problems.write_text(rows)
+    ran = treeward("generate", problems, "--policy", "nano", "--out", out)
+    assert ran.code == 2
+    assert str(problems) in ran.err
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_problems_are_looked_at_before_anything_else(treeward: Command, tmp_path: Path) -> None:
+    ran = treeward("generate", tmp_path / "none.jsonl", "--policy", "nonsense", "--out", tmp_path)
+    assert ran.code == 2
+    assert "none.jsonl" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--set", "search.simulation=3"), "search.simulations"),
+        (("--set", "search.simulations=many"), "search.simulations"),
+        (("--set", "policy.temperature=0"), "greater than 0"),
+        (("--set", "nonsense"), "section.key=value"),
+        (("--policy", "nanoo"), "nano"),
+        (("--set", "prompt.template=nano.toml"), "nano.toml"),
+        (("--search", "mtcs"), "mcts"),
+    ],
+)
+def test_an_unknown_setting_names_the_nearest(
+    treeward: Command, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    ran = treeward("generate", "task:arithmetic?n=2", "--out", tmp_path / "run", *arguments)
+    assert ran.code == 2
+    assert says in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_no_model_says_what_it_lacks(treeward: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = treeward(
+        "generate", "task:arithmetic?n=2", "--policy", tmp_path / "empty", "--out", tmp_path / "run"
+    )
+    assert ran.code == 2
+    assert "config.json" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_nano_is_not_taken_for_problems_it_cannot_read(treeward: Command, tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "How many legs have two cats?", "answer": "8"}\n')
+    ran = treeward("generate", problems, "--out", tmp_path / "run")
+    assert ran.code == 2
+    assert "--policy" in ran.err
+    ran = treeward("generate", problems, "--policy", "nano", "--out", tmp_path / "run")
+    assert ran.code == 2
+    assert "cannot read" in ran.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_settings_are_refused_with_the_difference(treeward: Command, nano_run: Path) -> None:
+    before = sorted(path for path in nano_run.rglob("*") if path.is_file())
+    ran = treeward(
+        "generate", "task:arithmetic?n=3", "--out", nano_run, *QUICK[:3], "search.rollouts=2"
+    )
+    assert ran.code == 3
+    assert "search.rollouts: run has 1, asked for 2" in ran.err
+    assert sorted(path for path in nano_run.rglob("*") if path.is_file()) == before
+
+
+def test_the_same_command_again_does_nothing(treeward: Command, nano_run: Path) -> None:
+    before = {path: path.read_bytes() for path in nano_run.rglob("*") if path.is_file()}
+    ran = treeward("generate", "task:arithmetic?n=3", "--out", nano_run, *QUICK, "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["grown"] == 0
+    assert json.loads(ran.out)["before"] == 3
+    assert {path: path.read_bytes() for path in nano_run.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(treeward: Command) -> None:
+    # Below /proc nobody can make a folder, root included.
+    ran = treeward("generate", "task:arithmetic?n=2", "--out", "/proc/treeward/run", *QUICK)
+    assert ran.code == 2
+    assert "/proc/treeward" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(
+    treeward: Command,
+    tmp_path: Path,
+    file_size_limit: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    out = tmp_path / "run"
+    command = ("generate", "task:arithmetic?n=6", "--out", out, "--json")
+    with file_size_limit(6_000):
+        ran = treeward(*command)
+    assert ran.code == 1
+    assert str(out) in ran.err
+    assert ran.err.strip().count("\n") == 0
+    assert not any((out / "parts").iterdir())
+    ran = treeward(*command)
+    assert ran.code == 0
+    assert json.loads(ran.out)["grown"] == 6
+    assert treeward("verify", out).code == 0
+
+
+def test_status_query_export_and_verify_work_on_a_run(
+    treeward: Command, nano_run: Path, tmp_path: Path
+) -> None:
+    status = json.loads(treeward("status", nano_run, "--json").out)
+    assert (status["n_problems"], status["n_trees"]) == (3, 3)
+    counted = treeward("query", nano_run, "SELECT count(*) AS n FROM trees", "--format", "json")
+    assert json.loads(counted.out) == [{"n": 3}]
+    for kind in ("srl", "rlvr", "critic"):
+        report = treeward("export", nano_run, kind, "--out", tmp_path / kind, "--json")
+        assert report.code == 0, report.err
+        assert (tmp_path / kind / "README.md").is_file()
+    assert treeward("verify", nano_run).code == 0
+
+
+def test_damage_is_found_and_named(treeward: Command, nano_run: Path) -> None:
+    file = next(nano_run.glob("parts/*/nodes.parquet"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    ran = treeward("verify", nano_run)
+    assert ran.code == 5
+    assert str(file) in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("SELECT nonsense FROM nodes", "nonsense"),
+        ("DELETE FROM nodes", "SELECT"),
+        ("SELECT 1; SELECT 2", "one"),
+    ],
+)
+def test_a_bad_statement_is_one_line(
+    treeward: Command, nano_run: Path, sql: str, says: str
+) -> None:
+    ran = treeward("query", nano_run, sql)
+    assert ran.code == 2
+    assert says in ran.err
+    assert ran.out == ""
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(treeward: Command, tmp_path: Path) -> None:
+    ran = treeward("generate", "task:arithmetic?n=3", "--out", tmp_path / "run", "--dry-run")
+    assert ran.code == 0
+    assert "3 problems" in ran.out
+    assert "the first prompt" in ran.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_command_names_the_nearest(treeward: Command) -> None:
+    ran = treeward("generat")
+    assert ran.code == 2
+    assert "did you mean 'generate'?" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "generate", "status", "query", "export", "verify", "doctor", "train sft"],
+)
+def test_help_names_every_option_with_its_default(treeward: Command, command: str) -> None:
+    ran = treeward(*command.split(), "--help")
+    assert ran.code == 0
+    assert "Usage: treeward" in ran.out
+
+
+def test_doctor_names_the_embedded_model(treeward: Command, tmp_path: Path) -> None:
+    checks = {check["name"]: check for check in json.loads(treeward("doctor", "--json").out)}
+    assert checks["nano"]["ok"]
+    assert all(check["remedy"] for check in checks.values() if not check["ok"])

@@ -1,0 +1,510 @@
+"""Datasets say what the run says, in the same bytes each time, and load where they are to load."""
+
+import asyncio
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from treeward.critics.verifier import AnswerVerifier
+from treeward.export.columns import Origin, tree_tables
+from treeward.export.dataset_spec import Expert, clean_step
+from treeward.export.datasets import ExportSettings, Kind, export_dataset
+from treeward.export.parts import write_part
+from treeward.export.queries import run_query
+from treeward.export.run_folder import Identity, RunFolder, Sampler, open_run_folder, writing
+from treeward.export.schema import TABLES
+from treeward.export.tree_stream import stream
+from treeward.search.errors import BadInput, DamagedData, TreewardError
+from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.mcts import mcts
+from treeward.search.policy import PolicySettings
+from treeward.search.problem import Message, Problem
+from treeward.search.prompts import load_template
+from treeward.search.reader import Reader
+from treeward.search.replies import Reply
+from treeward.search.scripted import ScriptedPolicy
+from treeward.search.settings import SearchSettings
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import Tree
+
+Row = dict[str, Any]
+SIX = ExportSettings(min_rollouts=6)
+
+
+def problem(name: str, **fields: Any) -> Problem:
+    return Problem(**{"id": name, "prompt": name, "answer": "7", "verifier": "number"} | fields)
+
+
+PROBLEMS = (
+    *(problem(f"easy {n}", source="made") for n in range(8)),
+    problem("solved", solution=("good", "fine")),
+    problem("said", solution=("good", "Answer: 7")),
+    problem("chat", messages=(Message("system", "be brief"), Message("user", "chat"))),
+    problem("hard", metadata='{"level": 9}'),
+    problem("open", answer=None, solution=("good", "fine")),
+    problem("not grown", solution=("good",)),
+)
+GROWN = PROBLEMS[:-1]
+
+
+def script(prompt: str, text: str) -> list[tuple[str, float]]:
+    """Two steps and an answer; after "bad", and for the hard problem, it is always wrong."""
+    n = text.count("\n")
+    if n == 0:
+        return [("Step 1: good\n", 0.6), ("Step 1: bad\n", 0.4)]
+    if n == 1:
+        return [("Step 2: fine\n", 0.7), ("Step 2: also fine\n", 0.3)]
+    if "bad" in text or "hard" in prompt:
+        return [("Answer: 8\n", 1.0)]
+    return [("Answer: 7\n", 0.8), ("Answer: 8\n", 0.2)]
+
+
+class Forgetful:
+    """A recorder that keeps nothing."""
+
+    def known(self, tree_id: str, key: str) -> Reply | None:
+        return None
+
+    def record(self, tree_id: str, key: str, reply: Reply) -> None:
+        pass
+
+
+def grow() -> list[Tree]:
+    reader = Reader(load_template("steps"), byte_tokens())
+    sampling = PolicySettings(max_step_tokens=40, max_rollout_tokens=200)
+    search = SearchSettings(simulations=8, width=4, rollouts=6)
+    trees: list[Tree] = []
+    with AnswerVerifier(["number"]) as verifier:
+        forest = Forest(
+            search=partial(mcts, settings=search),
+            policy=ScriptedPolicy(script),
+            reader=reader,
+            verifier=verifier,
+            recorder=Forgetful(),
+            sampling=sampling,
+            seed=5,
+            tree_id=lambda problem: f"tree of {problem.id}",
+        )
+        asyncio.run(grow_forest(forest, Plan(iter(GROWN), concurrency=4), trees.append))
+    return sorted(trees, key=lambda tree: tree.problem.id)
+
+
+def make_run(path: Path, trees: list[Tree], *, size: int, template: str = "steps") -> RunFolder:
+    """A run whose parts hold so many trees each, in the order given."""
+    origin = Origin(
+        reader=Reader(load_template("steps"), byte_tokens()), search="mcts", policy="toy", seed=5
+    )
+    sampler = Sampler(
+        sampler_id=0,
+        policy="toy",
+        temperature=1.0,
+        top_p=1.0,
+        max_step_tokens=40,
+        max_rollout_tokens=200,
+        purpose="evidence",
+    )
+    identity = Identity(
+        settings={"prompt.template": template, "seed": 5},
+        samplers=(sampler,),
+        versions={"treeward": "0"},
+    )
+    with writing(path, identity, PROBLEMS) as run:
+        for first in range(0, len(trees), size):
+            made = [
+                tree_tables(tree, f"tree of {tree.problem.id}", origin)
+                for tree in trees[first : first + size]
+            ]
+            tables = {name: pa.concat_tables(each[name] for each in made) for name in TABLES}
+            write_part(run.path, "main", tables, {})
+        return run
+
+
+@pytest.fixture(scope="module")
+def trees() -> list[Tree]:
+    return grow()
+
+
+@pytest.fixture(scope="module")
+def run(trees: list[Tree], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run in parts of five trees; only read."""
+    return make_run(tmp_path_factory.mktemp("run"), trees, size=5)
+
+
+def export(run: RunFolder, kind: Kind, out: Path, **settings: Any) -> list[Row]:
+    """Exports and returns the rows of all splits."""
+    export_dataset(run, kind, out, ExportSettings(**settings))
+    rows: list[Row] = []
+    for path in sorted((out / "data").glob("*.parquet")):
+        rows += pq.read_table(path).to_pylist()
+    return rows
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def sql(run: RunFolder, query: str) -> list[Row]:
+    found: list[Row] = run_query(run, query).to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_same_bytes_each_time_however_the_run_was_cut_into_parts(
+    run: RunFolder, trees: list[Tree], kind: Kind, tmp_path: Path
+) -> None:
+    other = make_run(tmp_path / "run", trees[::-1], size=2)
+    export(run, kind, tmp_path / "first", validation=0.3)
+    export(run, kind, tmp_path / "second", validation=0.3)
+    export(other, kind, tmp_path / "third", validation=0.3)
+    first = contents(tmp_path / "first")
+    assert {"README.md", "export.json", "data/train.parquet"} < first.keys()
+    assert first == contents(tmp_path / "second") == contents(tmp_path / "third")
+
+
+def test_small_windows_give_the_same_items(run: RunFolder) -> None:
+    columns = ["node_id", "step_text"]
+    small = list(stream(run, columns, window_nodes=1))
+    assert small == list(stream(run, columns))
+    assert [item.problem for item in small] == list(PROBLEMS)
+    assert [item.problem.id for item in small if item.tree is None] == ["not grown"]
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_it_loads_as_the_hub_s_library_loads_it(
+    run: RunFolder, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    rows = export(run, kind, tmp_path / "out", validation=0.3)
+    loaded = datasets.load_dataset(
+        str(tmp_path / "out"), kind.value, cache_dir=str(tmp_path / "cache")
+    )
+    assert sorted(loaded) == ["train", "validation"]
+    assert [row for split in ("train", "validation") for row in loaded[split]] == rows
+    # The card declares the features that the files have, so nothing is guessed or cast.
+    schema = pq.read_schema(tmp_path / "out" / "data" / "train.parquet")
+    assert loaded["train"].features == datasets.Features.from_arrow_schema(schema)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_no_problem_straddles_the_splits(run: RunFolder, kind: Kind, tmp_path: Path) -> None:
+    members: dict[float, set[str]] = {}
+    for share in (0.3, 0.6):
+        out = tmp_path / str(share)
+        export(run, kind, out, validation=share)
+        split = {
+            path.stem: set(pq.read_table(path)["problem_id"].to_pylist())
+            for path in (out / "data").iterdir()
+        }
+        assert not split["train"] & split["validation"]
+        members[share] = split["validation"]
+    assert members[0.3] < members[0.6]
+    ids = [row["id"] for row in export(run, kind, tmp_path / "all")]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_label_follows_from_the_run_by_sql(run: RunFolder, tmp_path: Path) -> None:
+    """Errors by the run's own macro, and successes by the pre-order intervals."""
+    first_errors = sql(
+        run,
+        "SELECT n.tree_id, n.node_id, e.node_id AS error "
+        "FROM nodes n, first_error(n.tree_id, n.node_id, min_rollouts := 6) e",
+    )
+    errors = {(row["tree_id"], row["node_id"]): row["error"] for row in first_errors}
+    successes = sql(
+        run,
+        "SELECT DISTINCT top.tree_id, top.node_id FROM nodes top JOIN nodes below "
+        "ON below.tree_id = top.tree_id AND below.pre BETWEEN top.pre AND top.post_end "
+        "WHERE below.n_right > 0 OR below.verdict = 'right'",
+    )
+    right = {(row["tree_id"], row["node_id"]) for row in successes}
+    rows = export(run, Kind.PRM, tmp_path / "out", min_rollouts=6)
+    for row in rows:
+        tree, nodes, index = row["tree_id"], row["node_ids"], row["first_error"]
+        assert errors.get((tree, nodes[-1])) == (None if index < 0 else nodes[index])
+        assert row["labels"] == [(tree, node) in right for node in nodes]
+    assert {row["first_error"] for row in rows} == {-1, 0, 2}
+
+
+def test_evidence_survives_and_labels_are_never_null(run: RunFolder, tmp_path: Path) -> None:
+    rows = export(run, Kind.PRM, tmp_path / "out", min_rollouts=6)
+    columns = ("value", "n_right", "n_rollouts", "value_low", "value_high", "progress", "verdict")
+    found = sql(run, f"SELECT tree_id, node_id, step_text, {', '.join(columns)} FROM nodes")
+    nodes = {(node["tree_id"], node["node_id"]): node for node in found}
+    for row in rows:
+        steps = [nodes[row["tree_id"], node] for node in row["node_ids"]]
+        assert row["completions"] == [step["step_text"].rstrip("\n") for step in steps]
+        assert row["soft_labels"] == [step["value"] for step in steps]
+        for name in columns[1:-1]:
+            assert row[name] == [step[name] for step in steps]
+        assert all(isinstance(label, bool) for label in row["labels"] + row["label_mask"])
+        ends = {"right": True, "wrong": False, None: None}
+        assert row["final_answer_correct"] is ends[steps[-1]["verdict"]]
+    soft = {value for row in rows for value in row["soft_labels"]}
+    assert any(0 < value < 1 for value in soft if value is not None)
+    assert {row["final_answer_correct"] for row in rows} == {True, False, None}
+
+
+def test_rows_are_the_longest_decided_paths(run: RunFolder, tmp_path: Path) -> None:
+    """No row is the beginning of another; with the steps left out they are all there is."""
+    report = export_dataset(run, Kind.PRM, tmp_path / "out", SIX)
+    rows = pq.read_table(tmp_path / "out" / "data" / "train.parquet").to_pylist()
+    paths = {(row["tree_id"], *row["node_ids"]) for row in rows}
+    assert len(paths) == len(rows)
+    assert not any(path[:end] in paths for path in paths for end in range(2, len(path)))
+    steps = {path[:end] for path in paths for end in range(2, len(path) + 1)}
+    assert len(steps) == report.kept["steps right"] + report.kept["steps wrong"]
+    (nodes,) = sql(run, "SELECT count(*) AS n FROM nodes WHERE depth > 0")
+    assert len(steps) + sum(n for why, n in report.left_out.items() if "steps" in why) == nodes["n"]
+    assert report.left_out["problems without a finished tree"] == 1
+    assert report.left_out["trees without a decided step"] == 1  # no reference answer: unknown
+    assert report.kept["rows of trees without any success"] == sum(
+        row["problem_id"] == "hard" for row in rows
+    )
+
+
+def test_srl_makes_a_row_of_each_step_but_the_last(run: RunFolder, tmp_path: Path) -> None:
+    rows = export(run, Kind.SRL, tmp_path / "out", expert=Expert.BOTH)
+    solved = [row for row in rows if row["problem_id"] == "solved"]
+    reference = ["Step 1: good", "Step 2: fine", "Answer: 7"]
+    for k, row in enumerate((r for r in solved if r["expert_source"] == "reference"), start=1):
+        assert [*row["prefix_steps"], row["target_step"]] == reference[:k]
+        assert (row["k"], row["n_steps"], row["ground_truth"], row["weight"]) == (k, 3, "7", 1.0)
+    # Of a solution that says its answer, the answer's step is not written twice.
+    said = [row for row in rows if row["problem_id"] == "said" and row["k"] == 1]
+    assert {row["expert_source"]: row["n_steps"] for row in said} == {"reference": 2, "tree": 3}
+    per_solution = Counter((row["problem_id"], row["expert_source"]) for row in rows)
+    assert all(
+        per_solution[row["problem_id"], row["expert_source"]] == row["n_steps"] - 1 for row in rows
+    )
+    (chat,) = {json.dumps(row["prompt"]) for row in rows if row["problem_id"] == "chat"}
+    assert json.loads(chat)[0] == {"role": "system", "content": "be brief"}
+    assert all(row["prompt"][-1]["content"] == row["problem_id"] for row in rows)
+
+
+def test_trees_give_verified_solutions_as_they_were_sampled(run: RunFolder, tmp_path: Path) -> None:
+    rows = export(run, Kind.SFT, tmp_path / "out", expert=Expert.TREE)
+    best = sql(
+        run,
+        "SELECT t.problem_id AS id, string_agg(s.step_text, '' ORDER BY s.depth) AS text "
+        "FROM trees t, best_path(t.tree_id) s GROUP BY ALL",
+    )
+    assert {row["problem_id"]: row["completion"] for row in rows} == {
+        row["id"]: row["text"] for row in best
+    }
+    assert all("good" in row["completion"] and "Answer: 7\n" in row["completion"] for row in rows)
+    assert all(row["prompt"] == f"Question: {row['problem_id']}\n" for row in rows)
+    assert all(row["messages"][-1]["content"] == row["completion"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("expert", "sources"),
+    [
+        (
+            None,
+            {"solved": "reference", "said": "reference", "not grown": "reference", "chat": "tree"},
+        ),
+        (Expert.REFERENCE, {"solved": "reference", "open": "reference", "not grown": "reference"}),
+        (Expert.TREE, {"solved": "tree", "said": "tree", "chat": "tree"}),
+    ],
+)
+def test_whose_solutions_are_taken(
+    run: RunFolder, tmp_path: Path, expert: Expert | None, sources: dict[str, str]
+) -> None:
+    rows = export(run, Kind.SFT, tmp_path / "out", expert=expert)
+    found = {row["problem_id"]: row["expert_source"] for row in rows}
+    assert sources.items() <= found.items()
+    assert "hard" not in found
+    if expert is not None:
+        assert set(found.values()) == {expert.value}
+
+
+def test_sft_for_a_chat_template_has_messages_only(run: RunFolder, tmp_path: Path) -> None:
+    """Its text depends on the model's own template; a delimiter would ask for another step."""
+    rows = export(run, Kind.SFT, tmp_path / "out", template="chat", expert=Expert.REFERENCE)
+    row = next(row for row in rows if row["problem_id"] == "solved")
+    assert "prompt" not in row
+    assert "completion" not in row
+    assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant"]
+    assert row["messages"][-1]["content"] == "good\n\nfine\n\nThe answer is \\boxed{7}."
+
+
+def test_rlvr_keeps_the_measured_pass_rate(run: RunFolder, tmp_path: Path) -> None:
+    rows = {row["problem_id"]: row for row in export(run, Kind.RLVR, tmp_path / "out")}
+    assert rows.keys() == {problem.id for problem in PROBLEMS} - {"open"}
+    roots = sql(run, "SELECT problem_id, n_right, n_rollouts FROM nodes WHERE node_id = 0")
+    for root in roots:
+        if root["problem_id"] == "open":
+            continue
+        row = rows[root["problem_id"]]
+        assert row["n_rollouts"] == root["n_rollouts"]
+        assert row["pass_rate"] == root["n_right"] / root["n_rollouts"]
+        assert row["difficulty"] == 1 - row["pass_rate"]
+    assert (rows["not grown"]["pass_rate"], rows["not grown"]["n_rollouts"]) == (None, 0)
+    row = rows["hard"]
+    assert row["reward_model"] == {"style": "rule", "ground_truth": "7"}
+    assert row["ground_truth"] == row["answer"] == row["solution"] == "7"
+    assert row["extra_info"] == {
+        "split": "train",
+        "index": 11,
+        "problem_id": "hard",
+        "verifier": "number",
+    }
+    assert json.loads(json.loads(row["info"])["metadata"]) == {"level": 9}
+
+
+@pytest.mark.parametrize(
+    ("answer", "solution"),
+    [("x^2+1", "\\boxed{x^2+1}"), ("\\boxed{3}", "\\boxed{3}"), ("$\\pi$", "$\\pi$")],
+)
+def test_rlvr_writes_formulas_so_that_checkers_find_them(
+    tmp_path: Path, answer: str, solution: str
+) -> None:
+    math_verify = pytest.importorskip("math_verify")
+    identity = Identity(settings={}, samplers=(), versions={})
+    problems = [problem("formula", answer=answer, verifier="math")]
+    with writing(tmp_path / "run", identity, problems) as run:
+        (row,) = export(run, Kind.RLVR, tmp_path / "out")
+    assert row["solution"] == solution
+    assert math_verify.parse(solution, parsing_timeout=None)
+
+
+def test_critic_rows_hold_every_step_and_flag_it_once(run: RunFolder, tmp_path: Path) -> None:
+    rows = export(run, Kind.CRITIC, tmp_path / "out")
+    (counts,) = sql(
+        run,
+        "SELECT count(*) FILTER (depth > 0) AS nodes, "
+        "count(*) FILTER (depth > 0 AND n_children = 0) AS leaves FROM nodes",
+    )
+    assert len(rows) == counts["leaves"]
+    steps = [
+        (row["tree_id"], node)
+        for row in rows
+        for node, new in zip(row["node_ids"], row["is_new"], strict=True)
+        if new
+    ]
+    assert len(steps) == len(set(steps)) == counts["nodes"]
+    nodes = {
+        (node["tree_id"], node["node_id"]): node
+        for node in sql(run, "SELECT tree_id, node_id, n_right, n_rollouts, verdict FROM nodes")
+    }
+    for row in rows:
+        path = [nodes[row["tree_id"], node] for node in row["node_ids"]]
+        for name in ("n_right", "n_rollouts", "verdict"):
+            assert row[name] == [step[name] for step in path]
+        assert row["problem_n_rollouts"] == nodes[row["tree_id"], 0]["n_rollouts"]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [("a\n", "a"), ("a", "a"), ("a\n\n", "a"), ("a\nb", "a b"), ("\n", ""), ("a \n", "a ")],
+)
+def test_no_step_can_be_read_as_two(text: str, clean: str) -> None:
+    assert clean_step(text, "\n") == clean
+
+
+def test_an_export_replaces_its_like_and_nothing_else(run: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    export(run, Kind.PRM, out)
+    other = export(run, Kind.PRM, out, min_rollouts=3)
+    assert {row["label_rule"] for row in other} == {"any_success@1(min_rollouts=3)"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    before = contents(out)
+    with pytest.raises(BadInput, match="holds a prm export, not srl"):
+        export(run, Kind.SRL, out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match=r"'notes\.txt', which no export made"):
+        export(run, Kind.PRM, out)
+    assert contents(out) == before | {"notes.txt": b"mine"}
+    with pytest.raises(BadInput, match="is no export"):
+        export(run, Kind.PRM, run.path)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(BadInput, match="is a file"):
+        export(run, Kind.PRM, file)
+
+
+def test_what_fails_leaves_the_former_export_whole(
+    run: RunFolder,
+    tmp_path: Path,
+    file_size_limit: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    out = tmp_path / "out"
+    export(run, Kind.PRM, out)
+    before = contents(out)
+    with file_size_limit(4096), pytest.raises(TreewardError, match="cannot write the dataset"):
+        export(run, Kind.PRM, out)
+    damaged = tmp_path / "run"
+    shutil.copytree(run.path, damaged)
+    (damaged / "parts" / "main-000002" / "nodes.parquet").write_bytes(b"PAR1 no more PAR1")
+    with pytest.raises(DamagedData, match=r"main-000002/nodes\.parquet: cannot be read"):
+        export(open_run_folder(damaged), Kind.PRM, out)
+    assert contents(out) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "run"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (Kind.PRM, {"expert": Expert.TREE}, "expert has no meaning for a prm export"),
+        (Kind.RLVR, {"min_rollouts": 4}, "min_rollouts has no meaning for a rlvr export"),
+        (Kind.SRL, {"expert": "teacher"}, "one of reference, tree, both, got 'teacher'"),
+        (Kind.PRM, {"validation": 1.0}, r"validation must be in \[0, 1\)"),
+        (Kind.PRM, {"rule": "human"}, "no label rule 'human'"),
+        (Kind.SRL, {"template": "stepz"}, "no template 'stepz'"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(
+    run: RunFolder, tmp_path: Path, kind: Kind, settings: Row, message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        export(run, kind, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_rows_the_reasons_are_given(trees: list[Tree], tmp_path: Path) -> None:
+    empty = make_run(tmp_path / "run", [], size=1)
+    with pytest.raises(BadInput, match=r"nothing to export as prm: 14 problems without a finished"):
+        export(empty, Kind.PRM, tmp_path / "out")
+    hard = [tree for tree in trees if tree.problem.id == "hard"]
+    run = make_run(tmp_path / "hard", hard, size=1)
+    with pytest.raises(BadInput, match="14 problems without a right solution"):
+        export(run, Kind.SFT, tmp_path / "out", expert=Expert.TREE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_that_was_a_file_is_asked_for(trees: list[Tree], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trees, size=50, template="mine")
+    with pytest.raises(BadInput, match="names the template 'mine', which was a file"):
+        export(run, Kind.SFT, tmp_path / "out")
+    (tmp_path / "mine.toml").write_text('question = "Q {prompt}\\n"\n')
+    rows = export(run, Kind.SFT, tmp_path / "out", template=str(tmp_path / "mine.toml"))
+    assert rows[0]["prompt"] == f"Q {rows[0]['problem_id']}\n"
+
+
+def test_the_card_says_where_it_comes_from_and_what_is_missing(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    report = export_dataset(run, Kind.PRM, tmp_path / "out", SIX)
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in (
+        "at least 6 rollouts",
+        "temperature 1.0",
+        '- `prompt.template`: "steps"',
+        "- treeward 0",
+        "`made`",
+        *(f"- {why}: {count}" for why, count in report.left_out.items()),
+        *(f"- `{name}`: " for name in pq.read_schema(report.out / "data" / "train.parquet").names),
+    ):
+        assert said in card

@@ -1,0 +1,217 @@
+"""Tree evidence of trees that a person can work out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treeward.critics.evidence import strict_evidence
+from treeward.critics.tree_value import TreeValue, tree_values
+from treeward.critics.value import interval
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.replies import Completion, Failure
+from treeward.search.steps import Finish
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import ROOT, Creation, Tree
+from treeward.search.verdicts import Judgement, Reason
+
+READER = Reader(Template(name="test"), byte_tokens())
+
+
+@dataclass(frozen=True)
+class Plant:
+    """What a node of a test tree holds."""
+
+    right: int = 0
+    wrong: int = 0
+    samples: int = 1
+    end: Reason | None = None
+    children: tuple["Plant", ...] = ()
+    creation: Creation = Creation.SAMPLED
+
+
+def end(reason: Reason, samples: int = 1) -> Plant:
+    return Plant(samples=samples, end=reason)
+
+
+def grown(root: Plant, order: np.random.Generator | None = None) -> Tree:
+    """A tree with all of that; the order of siblings may be shuffled."""
+    tree, planted, to_do = Tree(Problem(id="p", prompt="?", answer="1")), [root], [ROOT]
+    for node in to_do:
+        children = list(enumerate(planted[node].children))
+        if order:
+            order.shuffle(children)
+        for name, child in children:
+            made = [
+                tree.add_step(
+                    node,
+                    tuple(f"{name}\n".encode()),
+                    creation=child.creation,
+                    finish=Finish.END if child.end else Finish.STEP,
+                    judgement=Judgement(child.end) if child.end else None,
+                )
+                for _ in range(child.samples)
+            ]
+            to_do.append(made[0])
+            planted.append(child)
+    for node, plant in enumerate(planted):
+        roll(tree, node, [Reason.MATCH] * plant.right + [Reason.MISMATCH] * plant.wrong)
+    return tree
+
+
+def roll(tree: Tree, node: int, ends: list[Reason], through: str = "", before: int = 0) -> None:
+    """Adds rollouts that pass a child where `through` names it."""
+    for reason in ends:
+        drawn = Completion(
+            token_ids=tuple(f"{through}Answer: ?\n".encode()),
+            logprob=0.0,
+            finish=Finish.END,
+            seed=0,
+            judgement=Judgement(reason),
+        )
+        tree.add_rollout(node, nodes_before=before or len(tree), completion=drawn)
+
+
+def values(tree: Tree) -> TreeValue:
+    return tree_values(tree, strict_evidence(tree, READER.cut))
+
+
+def test_a_tree_worked_out_by_hand() -> None:
+    # The root's own rollouts: 2 of 4. Three samples fell on a child with 4 of 4, one on a wrong
+    # end; each weighs two rollouts:
+    #     V = (2 * 3 * 1 + 2 * 1 * 0 + 2) / (2 * 4 + 4) = 8 / 12
+    # Shrunk to (8 + .5) / 13 = .653846 it has a variance of .226331 for one outcome. The mean of
+    # the four samples' children is .75, so
+    #     between = [3 * .25^2 + 1 * .75^2 + .5 * .226331] / 4 = .215791
+    #     within  = 6^2 * (4.5 * .5) / (5^2 * 6)               = .54
+    #     Var(V)  = [.215791 * (4 * 4 + 4) + .54 + 4 * (.226331 - .215791)] / 12^2 = .034014
+    #     n_effective = .226331 / .034014 - 2 = 4.654
+    tree = grown(
+        Plant(right=2, wrong=2, children=(Plant(right=4, samples=3), end(Reason.MISMATCH)))
+    )
+    found = values(tree)
+    assert found.value.tolist() == [pytest.approx(2 / 3), 1.0, 0.0]
+    assert found.n_effective.tolist() == [pytest.approx(4.654, abs=1e-3), 4.0, np.inf]
+    low, high = interval(found.value[:1] * found.n_effective[:1], found.n_effective[:1])
+    assert (found.low[ROOT], found.high[ROOT]) == (low[0], high[0])
+
+
+def test_without_children_it_is_strict_evidence() -> None:
+    tree = grown(Plant(right=3, wrong=5))
+    found = values(tree)
+    low, high = interval(np.array([3.0]), np.array([8.0]))
+    assert (found.value[ROOT], found.n_effective[ROOT]) == (3 / 8, pytest.approx(8))
+    assert (found.low[ROOT], found.high[ROOT]) == (pytest.approx(low[0]), pytest.approx(high[0]))
+
+
+def test_ends_are_exact_and_the_rest_unknown_without_evidence() -> None:
+    tree = grown(Plant(children=(end(Reason.MATCH), end(Reason.LENGTH), end(Reason.NO_REFERENCE))))
+    found = values(tree)
+    assert found.value[1:3].tolist() == found.low[1:3].tolist() == found.high[1:3].tolist()
+    assert found.value[1:3].tolist() == [1.0, 0.0]
+    for column in (found.value, found.low, found.high, found.n_effective):
+        assert np.isnan(column[[ROOT, 3]]).all()
+
+
+def test_a_child_that_nothing_is_known_about_silences_the_samples() -> None:
+    tree = grown(Plant(right=1, wrong=3, children=(Plant(right=8), Plant())))
+    tree.add_rollout(2, nodes_before=3, failure=Failure("timeout", "no reply"))
+    found = values(tree)
+    assert found.value[:2].tolist() == [0.25, 1.0]
+    assert np.isnan(found.value[2])
+
+
+def test_rollouts_are_judged_by_the_child_that_they_pass() -> None:
+    # Of the root's 4 rollouts, 2 pass the blind child and both are right; the child has 2 of 6 in
+    # all. V = (2 * 2/6 + 1) / 4; the cut itself is one of the 4 and no draw beside them.
+    tree = grown(Plant(children=(Plant(wrong=4, creation=Creation.BLIND),)))
+    roll(tree, ROOT, [Reason.MATCH] * 2, through="0\n", before=1)
+    roll(tree, ROOT, [Reason.MATCH, Reason.MISMATCH])
+    assert values(tree).value.tolist() == [pytest.approx((2 * 2 / 6 + 1) / 4), pytest.approx(2 / 6)]
+
+
+def test_what_was_chosen_is_no_draw() -> None:
+    # The chosen child is hopeless; that it was made says nothing about how often it comes up. Of
+    # later rollouts one passes it: V = (1 * 0/5 + 3) / 4.
+    tree = grown(Plant(children=(Plant(wrong=4, creation=Creation.CHOSEN),)))
+    roll(tree, ROOT, [Reason.MISMATCH], through="0\n")
+    roll(tree, ROOT, [Reason.MATCH] * 3)
+    assert values(tree).value.tolist() == [0.75, 0.0]
+
+
+@st.composite
+def plants(draw: st.DrawFn, depth: int = 3) -> Plant:
+    if depth and draw(st.booleans()):
+        children = tuple(draw(st.lists(plants(depth - 1), min_size=1, max_size=3)))
+    else:
+        children = ()
+    if not children and depth < 3 and draw(st.booleans()):
+        return end(draw(st.sampled_from([Reason.MATCH, Reason.MISMATCH])), draw(st.integers(1, 3)))
+    right, wrong = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    return Plant(right, wrong, draw(st.integers(1, 3)), children=children)
+
+
+@given(plants())
+def test_an_interval_holds_its_value_within_the_unit_interval(root: Plant) -> None:
+    found = values(grown(root))
+    known = ~np.isnan(found.value)
+    low, value, high = found.low[known], found.value[known], found.high[known]
+    assert ((low >= 0) & (low <= value) & (value <= high) & (high <= 1)).all()
+    assert (found.n_effective[known] >= 0).all()
+
+
+@given(plants(), st.integers(0, 99))
+def test_the_order_of_siblings_does_not_matter(root: Plant, seed: int) -> None:
+    tree, other = grown(root), grown(root, np.random.default_rng(seed))
+    found, again = values(tree), values(other)
+    place_of = {tree.prefix_ids(node): node for node in range(len(tree))}
+    for node in range(len(other)):
+        place = place_of[other.prefix_ids(node)]
+        for column in ("value", "low", "high", "n_effective"):
+            one, two = getattr(found, column)[place], getattr(again, column)[node]
+            assert one == pytest.approx(two, rel=1e-9, abs=1e-9, nan_ok=True)
+
+
+@given(plants())
+def test_right_and_wrong_are_alike(root: Plant) -> None:
+    turned_ends = {Reason.MATCH: Reason.MISMATCH, Reason.MISMATCH: Reason.MATCH, None: None}
+
+    def turned(plant: Plant) -> Plant:
+        return Plant(
+            plant.wrong,
+            plant.right,
+            plant.samples,
+            turned_ends[plant.end],
+            tuple(turned(child) for child in plant.children),
+        )
+
+    found, mirrored = values(grown(root)), values(grown(turned(root)))
+    np.testing.assert_allclose(mirrored.value, 1 - found.value, atol=1e-9)
+    np.testing.assert_allclose(mirrored.low, 1 - found.high, atol=1e-6)
+    np.testing.assert_allclose(mirrored.n_effective, found.n_effective, rtol=1e-6)
+
+
+@given(plants(), st.sampled_from([Reason.MATCH, Reason.MISMATCH]))
+def test_a_tree_without_exception_covers_the_value_without_exception(
+    root: Plant, reason: Reason
+) -> None:
+    def uniform(plant: Plant) -> Plant:
+        n = plant.right + plant.wrong
+        return Plant(
+            n * (reason is Reason.MATCH),
+            n * (reason is Reason.MISMATCH),
+            plant.samples,
+            plant.end and reason,
+            tuple(uniform(child) for child in plant.children),
+        )
+
+    found = values(grown(uniform(root)))
+    known = ~np.isnan(found.value)
+    certain = float(reason is Reason.MATCH)
+    assert (found.value[known] == certain).all()
+    reached = found.high if certain else found.low
+    assert (reached[known] == certain).all()
