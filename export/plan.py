@@ -49,7 +49,8 @@ class BackendSettings:
     """Threads; None takes one in deterministic mode and all otherwise."""
 
     dtype: str | None = None
-    """`float32` or `bfloat16`; None takes float32 in deterministic mode, else the weights' own."""
+    """`float32` or `bfloat16`; None takes float32 in deterministic mode and on CPUs that have no
+    bfloat16 instructions, else the weights' own."""
 
     device: str = "cpu"
     """A torch device."""

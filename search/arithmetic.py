@@ -84,7 +84,7 @@ def make_problems(
     n: int,
     seed: int,
     steps: tuple[int, int] = (4, 6),
-    numbers: tuple[int, int] = (0, 199),
+    numbers: tuple[int, int] = (0, 999),
     operators: str = "+-*",
     mod: int | None = None,
     template: str = "symbols",

@@ -30,7 +30,8 @@ class TransformersSettings:
     """Threads of a pass; None takes one in deterministic mode and torch's default otherwise."""
 
     dtype: str | None = None
-    """`float32` or `bfloat16`; None takes float32 in deterministic mode, else the weights' own."""
+    """`float32` or `bfloat16`; None takes float32 in deterministic mode and on CPUs that have no
+    bfloat16 instructions, else the weights' own."""
 
     device: str = "cpu"
     """A torch device."""
@@ -59,8 +60,13 @@ class TransformersSettings:
 
     @property
     def dtype_used(self) -> str:
-        """Returns what passes compute in; `auto` is the weights' own."""
-        return self.dtype or ("float32" if self.mode is Mode.DETERMINISTIC else "auto")
+        """Returns what passes compute in; `auto` is the weights' own.
+
+        A CPU without bfloat16 instructions is some eight times slower in it than in float32.
+        """
+        slow = self.device == "cpu" and not torch.cpu._is_avx512_bf16_supported()
+        plain = slow or self.mode is Mode.DETERMINISTIC
+        return self.dtype or ("float32" if plain else "auto")
 
 
 def identity_of(fingerprint: str, settings: TransformersSettings) -> dict[str, str | int]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from treeward.search.errors import BadInput
@@ -42,6 +42,7 @@ def test_the_answer_written_is_the_answer_read(name: str, steps: list[str], answ
     assert template.answer_in("".join(template.solution_steps(steps, answer))) == answer
 
 
+@example("chat", ["a\n", "\nb", "c\n\n\n\nd"], "1\n\n2\n")
 @given(names, st.lists(texts, max_size=4), texts)
 def test_every_step_written_is_one_step(name: str, steps: list[str], answer: str) -> None:
     template = TEMPLATES[name]
@@ -198,7 +199,7 @@ def test_a_template_file_holds_the_fields_of_a_template(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("system = ", "line 1"),
+        ("system = 1 2", "line 1"),
         ("sistem = 'x'", "unknown field 'sistem'; did you mean 'system'?"),
         ("question = 3", "question must be a str, got 3"),
         ("chat = 1", "chat must be a bool, got 1"),

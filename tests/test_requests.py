@@ -84,9 +84,16 @@ requests = st.builds(
 )
 
 
-@given(requests, requests)
-def test_a_key_stands_for_one_request(one: Request, other: Request) -> None:
-    assert (request_key(one) == request_key(other)) == (one == other)
+def test_a_key_stands_for_one_request() -> None:
+    requests = [
+        Request(kind=kind, node=0, prefix_ids=prefix, n=n, first=first, sampler_id=sampler)
+        for kind in Kind
+        for prefix in ((), (0,), (0, 0), (1, 2), (12,), (256,))
+        for n in range(1, 13)
+        for first in range(13)
+        for sampler in range(13)
+    ]
+    assert len({request_key(request) for request in requests}) == len(requests)
 
 
 placed = st.tuples(st.integers(0, 3), st.sampled_from(["p", "p2", "p:sample:0", ""]), requests)
@@ -125,4 +132,4 @@ def test_a_seed_stands_for_one_continuation(
 def test_seeds_stay_what_they_are() -> None:
     """A run that is resumed by a later version must go on with the same seeds."""
     request = Request(kind=Kind.ROLLOUT, node=3, prefix_ids=(1, 2), n=4, first=8)
-    assert seed_of(7, "problem", request, 2) == GOLDEN
+    assert seed_of(7, "problem", request, 2) == 6705295433378551860

@@ -1,0 +1,322 @@
+"""Trees do not depend on when replies come, and nothing that was replied is asked for again."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import pytest
+
+from treeward.search.errors import CallFailed, TreewardError
+from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.mcts import mcts
+from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.replies import Failure, Reply
+from treeward.search.requests import Search
+from treeward.search.rollouts import rollouts
+from treeward.search.scripted import ScriptedPolicy
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import StepRule
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import Tree
+from treeward.search.verdicts import Judgement, Reason
+
+TEMPLATE = Template(name="t", answer="A{answer}", rule=StepRule(answer_mark="A"))
+READER = Reader(TEMPLATE, byte_tokens())
+SETTINGS = SearchSettings(simulations=5, width=3, rollouts=2, wave=2)
+MCTS: Search = partial(mcts, settings=SETTINGS)
+ROLLOUTS: Search = partial(rollouts, settings=SETTINGS, cut=READER.cut)
+PROBLEMS = [Problem(id=f"p{n}", prompt=f"{n}", answer=str(n % 2)) for n in range(12)]
+
+
+def script(prompt: str, text: str) -> list[tuple[str, float]]:
+    if text.count("\n") == 3:
+        return [("A0\n", 0.5), ("A1\n", 0.5)]
+    return [("go\n", 0.5), (f"{prompt.strip()}\n", 0.3), ("A1\n", 0.2)]
+
+
+class Exact:
+    """Answers are right where they are equal to the reference."""
+
+    def judge(self, problem: Problem, answer: str | None) -> Judgement:
+        return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
+
+
+class Crash(TreewardError):
+    """Ends a run at once."""
+
+
+class Memory:
+    """A recorder in a dictionary; a run dies on it when it would keep more than its room."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        self.kept: dict[tuple[str, str], Reply] = {}
+        self.room = room
+
+    def known(self, tree_id: str, key: str) -> Reply | None:
+        return self.kept.get((tree_id, key))
+
+    def record(self, tree_id: str, key: str, reply: Reply) -> None:
+        assert (tree_id, key) not in self.kept, "a reply is asked for once"
+        if len(self.kept) == self.room:
+            raise Crash
+        self.kept[tree_id, key] = reply
+
+
+class Wrapped(ScriptedPolicy):
+    """The scripted policy behind something that happens before it replies."""
+
+    def __init__(self, before: Callable[[Ask], Awaitable[None]]) -> None:
+        super().__init__(script)
+        self.before = before
+        self.calls = 0
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        self.calls += 1
+        await self.before(ask)
+        return await super().draw(ask)
+
+
+def shuffled(seed: int) -> Wrapped:
+    """Replies after a random number of turns of the event loop."""
+    rng = random.Random(seed)
+
+    async def wait(ask: Ask) -> None:
+        for _ in range(rng.choice([0, 1, 2, 30])):
+            await asyncio.sleep(0)
+
+    return Wrapped(wait)
+
+
+def failing(fails: Callable[[Ask], BaseException | None]) -> Wrapped:
+    async def check(ask: Ask) -> None:
+        error = fails(ask)
+        if error is not None:
+            raise error
+
+    return Wrapped(check)
+
+
+def grow(
+    policy: ScriptedPolicy,
+    *,
+    search: Search = MCTS,
+    concurrency: int = 8,
+    recorder: Memory | None = None,
+    problems: Sequence[Problem] = PROBLEMS,
+    plan: Plan | None = None,
+    finished: Callable[[Tree], None] | None = None,
+) -> dict[str, Tree]:
+    """Grows a forest and returns its trees by problem; fails if that takes 20 seconds."""
+    trees: dict[str, Tree] = {}
+    forest = Forest(
+        search=search,
+        policy=policy,
+        reader=READER,
+        verifier=Exact(),
+        recorder=recorder or Memory(),
+        sampling=PolicySettings(max_step_tokens=10, max_rollout_tokens=40),
+        seed=7,
+        tree_id=lambda problem: f"tree of {problem.id}",
+    )
+    plan = plan or Plan(problems=iter(problems), concurrency=concurrency)
+
+    def keep(tree: Tree) -> None:
+        assert tree.problem.id not in trees
+        trees[tree.problem.id] = tree
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            try:
+                await grow_forest(forest, plan, finished or keep)
+            finally:
+                assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing goes on"
+
+    asyncio.run(run())
+    return trees
+
+
+@pytest.fixture(scope="module", params=[MCTS, ROLLOUTS], ids=["mcts", "rollouts"])
+def search(request: pytest.FixtureRequest) -> Search:
+    chosen: Search = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def undisturbed(search: Search) -> dict[str, Tree]:
+    return grow(ScriptedPolicy(script), search=search, concurrency=1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_trees_do_not_depend_on_the_order_of_replies(
+    search: Search, undisturbed: dict[str, Tree], concurrency: int
+) -> None:
+    assert len({len(tree) for tree in undisturbed.values()}) > 3, "the trees differ"
+    assert grow(shuffled(concurrency), search=search, concurrency=concurrency) == undisturbed
+
+
+def test_a_tree_does_not_depend_on_the_others(search: Search, undisturbed: dict[str, Tree]) -> None:
+    alone = grow(ScriptedPolicy(script), search=search, problems=PROBLEMS[4:5])
+    assert alone == {"p4": undisturbed["p4"]}
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 5, 8, 13, 21, 34, 50])
+def test_a_run_that_died_goes_on_where_it_was(
+    search: Search, undisturbed: dict[str, Tree], at: int
+) -> None:
+    memory = Memory(room=at)
+    with pytest.raises(Crash):
+        grow(shuffled(at), search=search, recorder=memory)
+    kept = dict(memory.kept)
+    assert len(kept) == at
+    policy = shuffled(at + 1)
+    memory.room = 10**6
+    assert grow(policy, search=search, recorder=memory) == undisturbed
+    assert policy.calls == len(memory.kept) - len(kept)
+    assert all(memory.kept[place] == reply for place, reply in kept.items())
+
+
+def test_recorded_replies_are_enough(search: Search, undisturbed: dict[str, Tree]) -> None:
+    memory = Memory()
+    grow(ScriptedPolicy(script), search=search, recorder=memory)
+    silent = failing(lambda ask: AssertionError("everything is recorded"))
+    plan = Plan(problems=iter(PROBLEMS), concurrency=3)
+    assert grow(silent, search=search, recorder=memory, plan=plan) == undisturbed
+    assert (plan.progress.asked, plan.progress.replayed) == (0, len(memory.kept))
+    assert (plan.progress.tokens, plan.progress.trees, plan.progress.in_flight) == (0, 12, 0)
+
+
+def test_progress_counts_what_happens() -> None:
+    memory = Memory()
+    plan = Plan(problems=iter(PROBLEMS), concurrency=3)
+    trees = grow(ScriptedPolicy(script), recorder=memory, plan=plan)
+    progress = plan.progress
+    assert (progress.trees, progress.asked, progress.failures) == (12, len(memory.kept), 0)
+    drawn = [len(c.token_ids) for reply in memory.kept.values() for c in reply.completions]
+    assert progress.tokens == sum(drawn) == sum(tree.policy_tokens for tree in trees.values())
+
+
+def test_the_tokens_of_a_tree_are_those_asked_for_and_drawn() -> None:
+    memory = Memory()
+    (tree,) = grow(ScriptedPolicy(script), recorder=memory, problems=PROBLEMS[:1]).values()
+    replies = memory.kept.values()
+    assert tree.policy_tokens == sum(len(c.token_ids) for r in replies for c in r.completions)
+    # Two bytes of prompt, "0\n", for each request, and the steps above its node.
+    asked = [(node, key) for node in range(len(tree)) for key in tree.nodes.drawn[node]]
+    assert len(asked) == len(replies)
+    assert tree.prompt_tokens == sum(2 + len(tree.prefix_ids(node)) for node, _ in asked)
+
+
+def test_only_so_many_trees_grow_at_once() -> None:
+    plan = Plan(problems=iter(PROBLEMS), concurrency=3)
+    most = 0
+
+    async def look(ask: Ask) -> None:
+        nonlocal most
+        most = max(most, plan.progress.in_flight)
+        await asyncio.sleep(0)
+
+    grow(Wrapped(look), plan=plan)
+    assert most == 3
+
+
+def test_a_failed_call_is_data_and_is_asked_for_again() -> None:
+    def fails(ask: Ask) -> BaseException | None:
+        return CallFailed("timeout", "late") if ask.stick_to == "p3" else None
+
+    memory = Memory()
+    plan = Plan(problems=iter(PROBLEMS), concurrency=8)
+    trees = grow(failing(fails), search=MCTS, recorder=memory, plan=plan)
+    assert trees["p3"].nodes.failure == [Failure("timeout", "late")]
+    assert [f and f.message for f in trees["p3"].rollouts.failure] == ["late"] * SETTINGS.rollouts
+    assert plan.progress.failures == 2
+    assert not any(tree_id == "tree of p3" for tree_id, _ in memory.kept)
+    whole = grow(ScriptedPolicy(script))
+    assert {name for name in whole if whole[name] != trees[name]} == {"p3"}
+    assert grow(ScriptedPolicy(script), recorder=memory) == whole
+
+
+def test_a_prompt_that_cannot_be_read_fails_its_own_tree_only() -> None:
+    blank = Problem(id="blank", prompt="")
+    reader = Reader(Template(name="t", question="{prompt}"), READER.tokens)
+    plan = Plan(problems=iter([blank, PROBLEMS[0]]), concurrency=1)
+    trees: list[Tree] = []
+    forest = Forest(
+        search=MCTS,
+        policy=ScriptedPolicy(script),
+        reader=reader,
+        verifier=Exact(),
+        recorder=Memory(),
+        sampling=PolicySettings(max_rollout_tokens=40),
+        seed=0,
+        tree_id=lambda problem: problem.id,
+    )
+    asyncio.run(grow_forest(forest, plan, trees.append))
+    failed, grown = trees
+    assert [failure.kind for failure in failed.nodes.failure if failure] == ["prompt"]
+    assert len(grown) > 1
+
+
+def never() -> Wrapped:
+    """Replies to the first problem and to no other."""
+
+    async def wait(ask: Ask) -> None:
+        if ask.stick_to != "p0":
+            await asyncio.Event().wait()
+
+    return Wrapped(wait)
+
+
+def test_an_error_of_who_receives_trees_ends_the_run() -> None:
+    def full(tree: Tree) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        grow(never(), finished=full)
+
+
+def test_a_bug_in_the_policy_ends_the_run_and_leaves_nothing_behind() -> None:
+    """The other requests of the same batch must not go on to record replies."""
+    memory = Memory()
+    error = ValueError("bug")
+    broken = [0]
+
+    async def before(ask: Ask) -> None:
+        broken[0] += 1
+        if broken[0] == 30:
+            raise error
+        for _ in range(broken[0] % 7):
+            await asyncio.sleep(0)
+
+    with pytest.raises(ValueError, match="bug") as raised:
+        grow(Wrapped(before), recorder=memory)
+    assert raised.value is error
+
+
+def test_stopping_finishes_and_records_the_calls_in_flight() -> None:
+    memory = Memory()
+    plan = Plan(problems=iter(PROBLEMS), concurrency=4)
+    asked_then = [0]
+
+    async def before(ask: Ask) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if plan.progress.asked > 40 and not plan.stopping.is_set():
+            plan.stopping.set()
+            asked_then[0] = plan.progress.asked
+
+    trees = grow(Wrapped(before), recorder=memory, plan=plan)
+    assert len(trees) < len(PROBLEMS)
+    assert plan.progress.asked == asked_then[0] == len(memory.kept)
+    assert grow(ScriptedPolicy(script), recorder=memory) == grow(ScriptedPolicy(script))
+
+
+def test_a_stopped_plan_asks_nothing() -> None:
+    plan = Plan(problems=iter(PROBLEMS), concurrency=4)
+    plan.stopping.set()
+    policy = shuffled(0)
+    assert grow(policy, plan=plan) == {}
+    assert policy.calls == 0

@@ -1,0 +1,304 @@
+"""Monte Carlo tree search: a golden tree, the score's formula, and what holds for any policy."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treeward.search.mcts import back_up, mcts, score, select
+from treeward.search.problem import Problem
+from treeward.search.replies import Completion, Failure, Reply
+from treeward.search.requests import Growth, Kind, Request
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import Finish
+from treeward.search.tree import ROOT, Creation, Tree
+from treeward.search.verdicts import Judgement, Reason
+
+RIGHT, WRONG, UNKNOWN = Reason.MATCH, Reason.MISMATCH, Reason.CHECKER_LIMIT
+
+
+def new_tree() -> Tree:
+    return Tree(Problem(id="p", prompt="?"))
+
+
+def completion(step: str, reason: Reason | None = None) -> Completion:
+    return Completion(
+        token_ids=tuple(step.encode()),
+        logprob=-1.0,
+        finish=Finish.STEP if reason is None else Finish.END,
+        seed=0,
+        judgement=None if reason is None else Judgement(reason),
+    )
+
+
+def drive(growth: Growth, reply: Callable[[Request], Reply]) -> list[list[Request]]:
+    """Grows a tree to the end; returns the batches that were asked."""
+    batches = []
+    requests = next(growth, None)
+    while requests is not None:
+        batches.append(requests)
+        try:
+            requests = growth.send([reply(request) for request in requests])
+        except StopIteration:
+            requests = None
+    return batches
+
+
+def text(ids: tuple[int, ...]) -> str:
+    return bytes(ids).decode()
+
+
+def drawn(tree: Tree) -> str:
+    """A tree as lines: step, samples, visits, mean of what was backed up, verdict."""
+    lines = []
+    stack = [ROOT]
+    while stack:
+        node = stack.pop()
+        nodes = tree.nodes
+        name = "  " * nodes.depth[node] + (text(nodes.step_ids[node]) or "root")
+        mean = nodes.value_sum[node] / nodes.visits[node] if nodes.visits[node] else None
+        judgement = nodes.judgement[node]
+        facts = f"x{nodes.n_samples[node]} visits {nodes.visits[node]} q "
+        facts += "?" if mean is None else f"{mean:.2f}"
+        lines.append(f"{name:8} {facts} {judgement.verdict if judgement else ''}".rstrip())
+        stack += reversed(nodes.children[node])
+    return "\n".join(lines)
+
+
+SAMPLES = {
+    "": [completion("a"), completion("b"), completion("a"), completion("a")],
+    "a": [completion("c"), completion("d", RIGHT), completion("c"), completion("e", WRONG)],
+    "ac": [completion("f", RIGHT)] * 4,
+    "b": [completion("g", UNKNOWN), completion("h"), completion("h"), completion("h")],
+}
+ROLLOUTS = {
+    "": [RIGHT, WRONG],
+    "a": [RIGHT, RIGHT],
+    "b": [WRONG, WRONG],
+    "ac": [RIGHT, UNKNOWN],
+    "bh": [UNKNOWN, UNKNOWN],
+}
+
+
+def by_hand(request: Request) -> Reply:
+    place = text(request.prefix_ids)
+    if request.kind is Kind.SAMPLE:
+        return Reply(tuple(SAMPLES[place]))
+    return Reply(tuple(completion("r", reason) for reason in ROLLOUTS[place]))
+
+
+def test_a_golden_tree() -> None:
+    """Four expansions, one at a time, worked out by hand.
+
+    The root is worth 1/2. Its expansion makes a (3 of 4 samples, worth 1) and b (1 of 4, worth 0).
+    a scores 1 + .75 * sqrt(3) / 2 = 1.65 and b 0 + .25 * sqrt(3) / 2 = .22: a is expanded. Of its
+    children c is worth 1 (the unknown rollout does not count), d ends right, e ends wrong; d and e
+    are closed. Now a has 4 visits and q 3/4 and scores .75 + .75 * sqrt(6) / 5 = 1.12 against
+    .25 * sqrt(6) / 2 = .31 of b, so c is expanded, and all of a is closed. What is left for the
+    fourth expansion is b; nobody knows what its children are worth, so they get no visits.
+    """
+    tree = new_tree()
+    search = SearchSettings(simulations=4, width=4, rollouts=2, wave=1)
+    batches = drive(mcts(tree, search), by_hand)
+    expanded = [text(r.prefix_ids) for batch in batches for r in batch if r.kind is Kind.SAMPLE]
+    assert expanded == ["", "a", "ac", "b"]
+    assert drawn(tree) == "\n".join(
+        [
+            "root     x0 visits 7 q 0.64",
+            "  a      x3 visits 5 q 0.80",
+            "    c    x2 visits 2 q 1.00",
+            "      f  x4 visits 1 q 1.00 right",
+            "    d    x1 visits 1 q 1.00 right",
+            "    e    x1 visits 1 q 0.00 wrong",
+            "  b      x1 visits 1 q 0.00",
+            "    g    x1 visits 0 q ? unknown",
+            "    h    x3 visits 0 q ?",
+        ]
+    )
+
+
+def family(*children: tuple[int, int, float]) -> Tree:
+    """A root and its children, each with samples, visits and the sum of values."""
+    tree = new_tree()
+    back_up(tree, ROOT, 0.5)
+    for token, (samples, visits, value_sum) in enumerate(children):
+        node = ROOT
+        for _ in range(samples):
+            node = tree.add_step(ROOT, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
+        for _ in range(visits):
+            back_up(tree, node, value_sum / visits)
+    return tree
+
+
+families = st.lists(
+    st.tuples(st.integers(1, 5), st.integers(0, 6), st.floats(0, 1)).map(
+        lambda child: (child[0], child[1], child[2] * child[1])
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(families, st.floats(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_the_score_is_puct(
+    children: list[tuple[int, int, float]], c: float, on_child: int, elsewhere: int
+) -> None:
+    tree = family(*children)
+    pending = Counter({1: on_child, ROOT: on_child + elsewhere})
+    samples, visits, value_sum = children[0]
+    total_visits = 1 + sum(visits for _, visits, _ in children) + on_child + elsewhere
+    total_value = 0.5 + sum(value for *_, value in children)
+    prior = samples / sum(samples for samples, *_ in children)
+    visits += on_child
+    q = value_sum / visits if visits else total_value / total_visits
+    expected = q + c * prior * total_visits**0.5 / (1 + visits)
+    assert score(tree, c, 1, pending) == pytest.approx(expected)
+
+
+def test_a_child_without_visits_has_its_parents_value() -> None:
+    tree = family((1, 0, 0.0), (1, 3, 3.0))
+    # The root: one visit of .5 and three of 1.
+    assert score(tree, 0.0, 1, Counter()) == 3.5 / 4
+    assert score(tree, 0.0, 2, Counter()) == 1.0
+
+
+def test_pending_visits_send_a_wave_to_other_subtrees() -> None:
+    tree = family((1, 1, 0.6), (1, 1, 0.5))
+    for parent, token in ((1, 7), (1, 8), (2, 7), (2, 8)):
+        tree.add_step(parent, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
+    search = SearchSettings(c=0.01)
+    assert select(tree, search, set(), width=1) == [3]
+    # Once node 1 has a pending visit it is worth .6 / 2 for now, less than the .5 of node 2.
+    assert select(tree, search, set(), width=2) == [3, 5]
+    assert sorted(select(tree, search, set(), width=9)) == [3, 4, 5, 6]
+    assert select(tree, search, {1, 5}, width=9) == [6]
+    assert select(tree, search, {ROOT}, width=9) == []
+    assert sum(tree.nodes.visits) == 3 + 1 + 1, "selection leaves no trace"
+
+
+class World:
+    """A random policy: what it replies depends on the seed and on the request alone."""
+
+    def __init__(self, seed: int, failing: float) -> None:
+        self.seed = seed
+        self.failing = failing
+
+    def __call__(self, request: Request) -> Reply:
+        rng = random.Random(repr((self.seed, request.kind, request.prefix_ids)))
+        if rng.random() < self.failing:
+            return Reply(failure=Failure("timeout", "late"))
+        if request.kind is Kind.ROLLOUT:
+            return Reply(tuple(completion("r", self.reason(rng)) for _ in range(request.n)))
+        kinds = [(step, rng.random() < 0.3, self.reason(rng)) for step in "abc"]
+        picks = [rng.choice(kinds) for _ in range(request.n)]
+        return Reply(tuple(completion(s, reason if ends else None) for s, ends, reason in picks))
+
+    def reason(self, rng: random.Random) -> Reason:
+        return rng.choice([RIGHT, WRONG, UNKNOWN])
+
+
+searches = st.builds(
+    SearchSettings,
+    simulations=st.integers(1, 20),
+    width=st.integers(1, 4),
+    rollouts=st.integers(1, 3),
+    wave=st.integers(1, 6),
+    max_depth=st.integers(1, 4),
+    c=st.sampled_from([0.0, 1.0, 5.0]),
+)
+worlds = st.builds(World, st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 1.0]))
+
+
+@settings(max_examples=200)
+@given(worlds, searches)
+def test_what_holds_for_every_search(world: World, search: SearchSettings) -> None:
+    tree = new_tree()
+    batches = drive(mcts(tree, search), world)
+    expansions = [batch for batch in batches if batch[0].kind is Kind.SAMPLE]
+    leaves = [request.node for batch in expansions for request in batch]
+    nodes = tree.nodes
+
+    # Every node is expanded once at most, and none below which nothing can follow.
+    assert len(set(leaves)) == len(leaves) <= search.simulations
+    assert all(len(batch) <= search.wave for batch in expansions)
+    assert not any(tree.is_terminal(leaf) for leaf in leaves)
+    assert all(nodes.depth[leaf] < search.max_depth for leaf in leaves)
+    # It stops early only where nothing is left.
+    is_open = [
+        not tree.is_terminal(node) and nodes.depth[node] < search.max_depth and node not in leaves
+        for node in range(len(tree))
+    ]
+    assert len(leaves) == search.simulations or not any(is_open)
+
+    # Every sample counts on one node; a failed call is kept where it failed.
+    for leaf in leaves:
+        family = nodes.children[leaf]
+        failed = nodes.failure[leaf] is not None
+        assert sum(nodes.n_samples[child] for child in family) == (0 if failed else search.width)
+        assert nodes.drawn[leaf]["sample:0"] == search.width
+    steps = [(nodes.parent[node], nodes.step_ids[node]) for node in range(1, len(tree))]
+    assert len(set(steps)) == len(steps)
+
+    # Every inner node has its rollouts, those of a failed call unknown.
+    counts = Counter(tree.rollouts.node)
+    for node in range(len(tree)):
+        assert counts[node] == (0 if tree.is_terminal(node) else search.rollouts)
+    check_values(tree)
+
+
+def check_values(tree: Tree) -> None:
+    """Visits are known evaluations in the subtree, and the sum of values is their sum."""
+    nodes = tree.nodes
+    outcomes: dict[int, list[float]] = {node: [] for node in range(len(tree))}
+    for node, rollout in zip(tree.rollouts.node, tree.rollouts.completion, strict=True):
+        reason = rollout.judgement.reason if rollout and rollout.judgement else UNKNOWN
+        outcomes[node] += {RIGHT: [1.0], WRONG: [0.0]}.get(reason, [])
+    own: dict[int, float | None] = {
+        node: sum(known) / len(known) if known else tree.terminal_value(node)
+        for node, known in outcomes.items()
+    }
+    for node in range(len(tree)):
+        below = nodes.children[node]
+        visits = sum(nodes.visits[child] for child in below) + (own[node] is not None)
+        assert nodes.visits[node] == visits
+        value_sum = sum(nodes.value_sum[child] for child in below) + (own[node] or 0.0)
+        assert nodes.value_sum[node] == pytest.approx(value_sum)
+
+
+def test_failures_are_data_and_the_search_goes_on() -> None:
+    def reply(request: Request) -> Reply:
+        if text(request.prefix_ids) == "a":
+            return Reply(failure=Failure("timeout", f"{request.kind} late"))
+        return by_hand(request)
+
+    tree = new_tree()
+    drive(mcts(tree, SearchSettings(simulations=3, width=4, rollouts=2, wave=1)), reply)
+    a, b = tree.nodes.children[ROOT]
+    assert tree.nodes.failure[a] == Failure("timeout", "sample late")
+    assert not tree.nodes.children[a]
+    late = [f for n, f in zip(tree.rollouts.node, tree.rollouts.failure, strict=True) if n == a]
+    assert late == [Failure("timeout", "rollout late")] * 2
+    assert tree.nodes.visits[a] == 0
+    assert tree.nodes.children[b]
+
+
+@pytest.mark.parametrize("wave", [1, 3])
+def test_a_search_ends_when_all_is_closed(wave: int) -> None:
+    def reply(request: Request) -> Reply:
+        return Reply(tuple(completion(step, RIGHT) for step in "ab"))
+
+    tree = new_tree()
+    batches = drive(mcts(tree, SearchSettings(simulations=99, width=2, wave=wave)), reply)
+    assert len(batches) == 2, "rollouts at the root, then its expansion"
+
+
+def test_the_same_replies_grow_the_same_tree() -> None:
+    trees = [new_tree(), new_tree()]
+    asked: Sequence[list[list[Request]]] = [
+        drive(mcts(tree, SearchSettings()), World(3, 0.1)) for tree in trees
+    ]
+    assert trees[0] == trees[1]
+    assert asked[0] == asked[1]
