@@ -44,7 +44,7 @@ def _cell(value: object, width: int) -> str:
 
 
 class RunProgress:
-    """Shows a run's progress on stderr: a bar on a terminal, else a line now and then."""
+    """Shows progress on stderr: a bar on a terminal, else lines that come ever more rarely."""
 
     def __init__(self, console: Console) -> None:
         """Takes a console that writes to stderr."""
@@ -56,10 +56,12 @@ class RunProgress:
         """Shows the counts; called about twice a second."""
         if self._console.is_terminal:
             self._show_bar(counts, total)
-        elif time.monotonic() - self._last > _PLAIN_SECONDS:
+        elif time.monotonic() - self._last > max(_PLAIN_SECONDS, 0.1 * self._seconds()):
             self._last = time.monotonic()
-            rate = counts.trees / (self._last - self._started)
-            left = f", about {(total - counts.trees) / rate:.0f} s left" if rate else ""
+            # Trees that grow side by side end together: an early rate says nothing.
+            known = counts.trees >= 0.1 * total
+            seconds = self._seconds() * (total - counts.trees) / counts.trees if known else 0
+            left = f", about {seconds:.0f} s left" if known else ""
             self._console.print(
                 f"{counts.trees}/{total} trees, {self._facts(counts)}{left}", highlight=False
             )
@@ -85,8 +87,11 @@ class RunProgress:
             self._bar.task_ids[0], total=total, completed=counts.trees, facts=self._facts(counts)
         )
 
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
     def _facts(self, counts: Counts) -> str:
-        seconds = time.monotonic() - self._started
+        seconds = self._seconds()
         facts = [
             f"{counts.tokens / seconds:,.0f} tokens/s" if seconds else "",
             f"{counts.in_flight} in flight",

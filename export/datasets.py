@@ -91,13 +91,13 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
         DamagedData: A file of the run is not what was written.
         TreewardError: The disk is full or failed.
     """
-    out = out.resolve()
-    check_replaceable(out, kind)
+    place = out.resolve()
+    check_replaceable(place, kind)
     _check_settings(kind, settings)
     tally = Tally()
     dataset = _MAKERS[kind].make(run, settings, tally)
     footer = {"treeward.kind": kind.value, "treeward.schema_version": str(SCHEMA_VERSION)}
-    with staged(out) as folder:
+    with staged(place) as folder:
         rows = write_splits(folder / DATA, dataset.schema, _rows(run, dataset, settings), footer)
         kept, left_out = dict(sorted(tally.kept.items())), dict(sorted(tally.left_out.items()))
         if not rows:
