@@ -1,4 +1,4 @@
-"""Makes the embedded model: tokenizer, data, training. About ten minutes on one core.
+"""Makes the embedded model: tokenizer, data, training. About eight minutes on one core.
 
     python examples/nano/make.py --out runs/nano
 
@@ -47,7 +47,7 @@ CONFIG = {
 }
 
 SETTINGS = SftSettings(
-    steps=1700,
+    steps=1450,
     batch_size=8,
     sequence_length=256,
     learning_rate=3e-3,
