@@ -114,8 +114,8 @@ def show_tree(run: RunFolder, console: Console) -> None:
         f"[bold]{prompt}[/bold]  Every line is a step the model wrote, with the share of rollouts "
         "that finish right from there: its value, with a 90 % interval.\n"
         "Green steps are right; red ones, marked x, are on a wrong path. This task knows that for "
-        "certain, and the search does not look. See how the value falls at an error, and how it "
-        "rises again where a second error happens to undo the first.",
+        "certain, and the search does not look. See how the value falls at an error; where a "
+        "second error happens to undo the first, it can rise again.",
         highlight=False,
     )
     console.print(draw_tree(read_nodes(run, tree_id), max_lines=24), end="", soft_wrap=True)
