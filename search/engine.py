@@ -6,7 +6,9 @@ request there needs none. A row that ends gives its slot to the next one in the 
 
 In deterministic mode a row's bits depend on its own ask alone: every pass has a fixed number of
 rows, empty ones padded, and reads a number of positions that follows from the row's own ask. Then a
-row meets the same kernels with the same shapes whatever its companions are.
+row meets the same kernels with the same shapes whatever its companions are. The number of rows is a
+multiple of `VECTOR`: elementwise kernels compute what is left over after whole vectors by another
+formula (SiLU's last bit differs with AVX-512), and then the slot would matter.
 """
 
 import math
@@ -22,7 +24,7 @@ from treeward.search.errors import CallFailed
 from treeward.search.kv_cache import PrefixCache, SlotCache
 from treeward.search.network import Network
 from treeward.search.policy import Ask, Draw, Mode
-from treeward.search.prefill import Prefiller
+from treeward.search.prefill import VECTOR, Prefiller
 from treeward.search.requests import Kind
 from treeward.search.sampling import draw_tokens, uniforms
 from treeward.search.steps import Budget, Finish, Stepper
@@ -111,6 +113,7 @@ class Engine:
         self._tokens = tokens
         self._settings = settings
         self._padded = settings.mode is Mode.DETERMINISTIC
+        self._height = _round_up(settings.slots, VECTOR if self._padded else 1)
         self._pools: dict[tuple[int, float, float], Pool] = {}
         self._new: deque[Job] = deque()
         self.prefixes = PrefixCache(settings.prefix_cache_bytes)
@@ -186,7 +189,7 @@ class Engine:
         if key not in self._pools:
             self._pools = {at: pool for at, pool in self._pools.items() if pool.busy}
             net = self._network
-            shape = (net.layers, self._settings.slots, net.heads, capacity, net.width)
+            shape = (net.layers, self._height, net.heads, capacity, net.width)
             self._pools[key] = Pool(capacity, SlotCache(shape, net.dtype, net.device))
         return self._pools[key]
 
@@ -206,7 +209,7 @@ class Engine:
     def _decode(self, pool: Pool) -> None:
         """Adds one token to every row of a pool and lets go of those that end."""
         rows = pool.rows
-        shape = self._settings.slots if self._padded else len(rows)
+        shape = self._height if self._padded else len(rows)
         longest = max(row.length for row in rows) + 1
         length = pool.capacity if self._padded else min(pool.capacity, _round_up(longest, 16))
         padding = [0] * (shape - len(rows))
@@ -231,7 +234,7 @@ class Engine:
     def _draw(self, rows: list[Row], logits_BV: torch.Tensor) -> list[bool]:
         """Draws one token for each row; returns which rows go on."""
         if self._padded:
-            missing = self._settings.slots - len(logits_BV)
+            missing = self._height - len(logits_BV)
             logits_BV = torch.nn.functional.pad(logits_BV, (0, 0, 0, missing))
         padding = [0] * (len(logits_BV) - len(rows))
         noise = uniforms(

@@ -4,6 +4,7 @@ P  prefixes of a pass      T  positions of a pass      K  key positions
 L  layers      2  keys, values      J  key heads      D  width of a head
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -12,6 +13,9 @@ from treeward.search.kv_cache import Chunk, PrefillCache, PrefixCache
 from treeward.search.network import Network
 
 Ids = tuple[int, ...]
+
+VECTOR = 32
+"""Numbers that the widest elementwise kernel takes at once: two AVX-512 registers of float32."""
 
 
 class Prefiller:
@@ -27,14 +31,17 @@ class Prefiller:
             cache: Where chunks are kept.
             chunk: Most tokens of a prefix that a pass reads.
             rows: Most prefixes of a pass.
-            padded: Whether every pass has exactly that many rows and tokens, so that a chunk's
-                bits depend on its own tokens alone.
+            padded: Whether every pass has that many rows and tokens, filled up to whole vectors, so
+                that a chunk's bits depend on its own tokens alone.
         """
         self._network = network
         self._cache = cache
         self._chunk = chunk
         self._rows = rows
         self._padded = padded
+        # Whole vectors of tokens: what is left over is computed by another formula.
+        whole = VECTOR // math.gcd(VECTOR, chunk)
+        self._padded_rows = -(-rows // whole) * whole
 
     def read(self, prefixes: Iterable[Ids]) -> None:
         """Computes all chunks that are not kept, those of several prefixes in one pass."""
@@ -68,7 +75,7 @@ class Prefiller:
         self, start: int, group: Sequence[Ids], contexts: Sequence[list[Chunk]]
     ) -> list[Chunk]:
         """Computes and keeps the chunks that start at one place, as rows of one pass."""
-        rows = self._rows if self._padded else len(group)
+        rows = self._padded_rows if self._padded else len(group)
         width = self._chunk if self._padded else max(map(len, group)) - start
         ids_PT = torch.zeros((rows, width), dtype=torch.long)
         for row, ids in enumerate(group):
