@@ -21,9 +21,10 @@ from treeward.export.durable import file_sha256
 from treeward.search.errors import BadInput, SettingsConflict, TreewardError
 from treeward.search.tokens import load_tokens
 from treeward.train.optim import Schedule
+from treeward.train.settings import Dtype
 from treeward.train.sft import train_sft
 from treeward.train.sft_data import read_sft
-from treeward.train.sft_settings import Dtype, SftSettings
+from treeward.train.sft_settings import SftSettings
 
 Records = list[dict[str, Any]]
 
@@ -132,10 +133,11 @@ from pathlib import Path
 from treeward.train.sft import train_sft
 from treeward.train.sft_settings import SftSettings
 from treeward.train.optim import Schedule
-from treeward.train.sft_settings import Dtype
+from treeward.train.settings import Dtype, ReportTo
 data, model, out, settings = sys.argv[1:]
 settings = json.loads(settings)
 settings |= {"schedule": Schedule(settings["schedule"]), "dtype": Dtype(settings["dtype"])}
+settings |= {"report_to": ReportTo(settings["report_to"])}
 def progress(record):
     print(record["step"], flush=True)
     if record["step"] == 6:

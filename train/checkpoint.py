@@ -2,8 +2,9 @@
 
 A checkpoint is a folder `checkpoints/step-000004/` with `model.safetensors`,
 `optimizer.safetensors` and `state.json`. It is written under another name and renamed when it is
-whole, so a folder of that name is complete. Random states are no part of it: trainers seed each
-step from the run's seed and the step's number.
+whole, so a folder of that name is complete. Only what is trained is written: with adapters, that is
+a small part of the model. Random states are no part of it: trainers seed each step from the run's
+seed and the step's number.
 """
 
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from treeward.export.durable import file_sha256, seal, sync, unseal
@@ -33,7 +34,7 @@ def save_checkpoint(
 
     Args:
         out: The training output folder.
-        model: Its parameters and buffers are written as they are.
+        model: Its trainable parameters are written as they are.
         optimizer: Its state for each parameter of the model is written.
         state: JSON values; floats survive exactly.
         keep: How many checkpoints stay; at least 1.
@@ -45,7 +46,7 @@ def save_checkpoint(
     final, staging = root / f"step-{state['step']:06d}", root / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    save_model(model, str(staging / "model.safetensors"))
+    save_file(_trained(model), staging / "model.safetensors")
     save_file(_optimizer_tensors(model, optimizer), staging / "optimizer.safetensors")
     sums = {name: file_sha256(staging / name) for name in _TENSORS}
     body = {"schema_version": SCHEMA_VERSION, "state": state, "files": sums}
@@ -78,15 +79,23 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     for name in _TENSORS:
         if file_sha256(folder / name) != body["files"][name]:
             raise DamagedData(f"{folder / name}: damaged; delete {folder} to resume before it")
-    load_model(model, str(folder / "model.safetensors"))
-    tensors = load_file(folder / "optimizer.safetensors")
     names = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in load_file(folder / "model.safetensors").items():
+            names[name].copy_(tensor)
+    tensors = load_file(folder / "optimizer.safetensors")
     for key, tensor in tensors.items():
         name, slot = key.rsplit("/", 1)
         parameter = names[name]
         optimizer.state[parameter][slot] = tensor.to(parameter.device)
     state: State = body["state"]
     return state
+
+
+def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the trainable parameters by name, shared ones once."""
+    named = model.named_parameters()
+    return {name: value.detach() for name, value in named if value.requires_grad}
 
 
 def _optimizer_tensors(

@@ -12,34 +12,38 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from treeward.search.errors import BadInput
 from treeward.search.models import check_model_folder
+from treeward.train.settings import TrainSettings
+from treeward.train.weights import add_lora
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 
 
-def load_trainable(folder: Path, *, seed: int, device: str = "cpu") -> PreTrainedModel:
-    """Returns a causal language model with float32 weights.
+def load_trainable(folder: Path, settings: TrainSettings) -> PreTrainedModel:
+    """Returns a causal language model with float32 weights, and LoRA's adapters where asked.
 
     Args:
         folder: A Hugging Face model folder. Where it holds a configuration and no weights, they
             are drawn.
-        seed: Seeds the weights that are drawn; replaces the process's random state then.
-        device: Where it is put.
+        settings: The seed of weights that are drawn, the device, and LoRA's rank.
 
     Raises:
         BadInput: The folder holds no such model, or weights that can run code when read.
+        MissingExtra: LoRA is asked for and peft is not installed.
     """
+    torch.manual_seed(settings.seed)
     if any(path.suffix in _WEIGHTS for path in folder.glob("*")):
         check_model_folder(folder)
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
     else:
-        torch.manual_seed(seed)
         factory: Any = AutoModelForCausalLM
         model = factory.from_config(_config(folder), dtype=torch.float32, trust_remote_code=False)
     assert isinstance(model, PreTrainedModel)
+    if settings.lora_r:
+        add_lora(model, rank=settings.lora_r, alpha=settings.lora_alpha)
     module: nn.Module = model
-    module.to(device)
+    module.to(settings.device)
     return model
 
 

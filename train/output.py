@@ -1,17 +1,22 @@
 """The folder that a trainer writes: identity, metrics, checkpoints, the finished model."""
 
+import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from treeward.export.durable import sync, write_file
-from treeward.search.errors import BadInput, SettingsConflict
+from treeward.search.errors import BadInput, MissingExtra, SettingsConflict
+from treeward.train.forward import saved_dtype
+from treeward.train.settings import Dtype, ReportTo
+from treeward.train.weights import blank_like, load_weights, merged_weights
 
 Json = dict[str, Any]
 
@@ -65,10 +70,15 @@ def _flat(sections: Json) -> Json:
 
 
 class Metrics:
-    """Appends one JSON object a line to `metrics.jsonl`."""
+    """Appends one JSON object a line to `metrics.jsonl`, and tells TensorBoard where asked."""
 
-    def __init__(self, out: Path, size: int) -> None:
-        """Opens the file and cuts off what was written after its first `size` bytes."""
+    def __init__(self, out: Path, size: int, report_to: ReportTo) -> None:
+        """Opens the file and cuts off what was written after its first `size` bytes.
+
+        Raises:
+            MissingExtra: TensorBoard is asked for and not installed.
+        """
+        self._board = _tensorboard(out) if report_to is ReportTo.TENSORBOARD else None
         self._file = (out / "metrics.jsonl").open("ab")
         self._file.truncate(size)
 
@@ -76,6 +86,11 @@ class Metrics:
         """Writes one line."""
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
+        if self._board is None:
+            return
+        for name, value in record.items():
+            if name != "step" and value is not None:
+                self._board.add_scalar(name, value, record["step"])
 
     def sync(self) -> int:
         """Returns the size in bytes, once all of them are on the disk."""
@@ -83,24 +98,46 @@ class Metrics:
         return self._file.tell()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the files."""
         self._file.close()
+        if self._board:
+            self._board.close()
 
 
-def write_model(out: Path, model: PreTrainedModel, source: Path, dtype: torch.dtype) -> None:
+def _tensorboard(out: Path) -> Any:
+    """Returns a writer of TensorBoard's event files."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtra("train.report_to=tensorboard", "tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: Any = SummaryWriter
+    return writer(str(out / "tensorboard"))
+
+
+def write_model(
+    out: Path,
+    model: PreTrainedModel,
+    source: Path,
+    chosen: Dtype | None,
+    others: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
     """Writes the finished model, its weights last, with the tokenizer of the one it came from.
 
     Args:
         out: The training output folder.
-        model: Converted to `dtype` in place.
+        model: Left as it is; adapters are merged into what is written.
         source: The model folder trained from.
-        dtype: What the weights are saved in.
+        chosen: What the weights are saved in; None takes what the source's configuration names.
+        others: Further files by name.
     """
     staging = out / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
-    module: nn.Module = model
-    module.to(dtype=dtype)
-    model.save_pretrained(staging)
+    dtype = getattr(torch, chosen) if chosen else saved_dtype(source)
+    finished: Any = blank_like(model)
+    load_weights(finished, merged_weights(model))
+    finished.to(dtype=dtype).save_pretrained(staging)
+    for name, content in others.items():
+        (staging / name).write_bytes(content)
     for name in COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, staging / name)

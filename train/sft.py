@@ -1,42 +1,25 @@
 """Fine-tunes a language model on solutions; the loss is on what the model is to write itself.
 
 The loss of a step is the mean over all learned tokens of its batch, however the batch is packed or
-split into forward passes. What a step does depends on the weights, the settings and its number
-alone, so a run that is killed and resumed ends with the same bits.
+split into forward passes.
 """
 
 import itertools
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from treeward.export.durable import disk_errors, file_sha256
-from treeward.search.errors import BadInput, TreewardError
-from treeward.search.quiet import no_bars
-from treeward.train.checkpoint import State, latest_checkpoint, load_checkpoint, save_checkpoint
-from treeward.train.forward import (
-    check_packing,
-    load_trainable,
-    saved_dtype,
-    target_logits,
-)
-from treeward.train.optim import adamw, learning_rate
-from treeward.train.output import Json, Metrics, open_output, write_model
-from treeward.train.packing import IGNORED, Batch, Row, batches, collate
+from treeward.search.errors import BadInput
+from treeward.train.checkpoint import State
+from treeward.train.forward import check_packing, load_trainable, target_logits
+from treeward.train.loop import Progress, Update, identity, run_loop, session
+from treeward.train.output import Json, open_output, write_model
+from treeward.train.packing import IGNORED, Batch, batches, collate
+from treeward.train.settings import Dtype
 from treeward.train.sft_data import SftRows, read_sft
-from treeward.train.sft_settings import Dtype, SftSettings
-
-Progress = Callable[[Json], None]
-"""Receives each line of `metrics.jsonl` as it is written."""
+from treeward.train.sft_settings import SftSettings
 
 
 def train_sft(
@@ -65,40 +48,20 @@ def train_sft(
         TreewardError: The disk is full, or the gradient stopped being a number.
     """
     room, skip_long = settings.sequence_length, settings.skip_long
-    with _process_state(settings.threads), no_bars(), _disk_errors(out):
-        trained = load_trainable(model, seed=settings.seed, device=settings.device)
+    with session(out, settings):
+        trained = load_trainable(model, settings)
         rows = read_sft(data, model, room=room, skip_long=skip_long)
         _check_vocabulary(rows, trained, model)
         check_packing(trained)
-        open_output(out, _identity(rows, model, settings), resume=resume)
-        _loop(trained.train(), rows.rows, out, settings, progress)
-        chosen = settings.save_dtype
-        dtype = getattr(torch, chosen) if chosen else saved_dtype(model)
-        write_model(out, trained, model, dtype)
+        about = {
+            "sha256": rows.fingerprint(),
+            "rows": len(rows.rows),
+            "rows_too_long": rows.n_too_long,
+        }
+        open_output(out, identity("sft", settings, model, about), resume=resume)
+        run_loop(trained.train(), out, settings, SftJob(trained, rows, settings), progress)
+        write_model(out, trained, model, settings.save_dtype)
     return out
-
-
-@contextmanager
-def _process_state(threads: int | None) -> Iterator[None]:
-    """Sets the thread count; afterwards it and the random state are as they were."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Turns what the disk refuses into one line; safetensors has an error of its own for it."""
-    doing = "cannot write the training output"
-    try:
-        with disk_errors(out, doing):
-            yield
-    except SafetensorError as e:
-        raise TreewardError(f"{out}: {doing}: {e}; free some space, then --resume") from e
 
 
 def _check_vocabulary(rows: SftRows, trained: PreTrainedModel, model: Path) -> None:
@@ -111,114 +74,50 @@ def _check_vocabulary(rows: SftRows, trained: PreTrainedModel, model: Path) -> N
         )
 
 
-def _identity(rows: SftRows, model: Path, settings: SftSettings) -> Json:
-    """Returns whatever decides the finished weights."""
-    files = [model / "config.json", *sorted(model.glob("*.safetensors"))]
-    return {
-        "schema_version": 1,
-        "kind": "sft",
-        "train": asdict(settings),
-        "data": {
-            "sha256": rows.fingerprint(),
-            "rows": len(rows.rows),
-            "rows_too_long": rows.n_too_long,
-        },
-        "model": {path.name: file_sha256(path) for path in files},
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "treeward")},
-    }
+class SftJob:
+    """Learns packed rows, in an order drawn from the seed; a `Job`."""
 
-
-def _loop(
-    model: PreTrainedModel, rows: list[Row], out: Path, settings: SftSettings, progress: Progress
-) -> None:
-    """Trains in place from the latest checkpoint, or from the start, to the last step."""
-    optimizer = adamw(model, weight_decay=settings.weight_decay, beta2=settings.adam_beta2)
-    state: State = {"step": 0, "rows": 0, "tokens": 0, "metrics_bytes": 0, "window": _EMPTY}
-    if checkpoint := latest_checkpoint(out):
-        state = load_checkpoint(checkpoint, model, optimizer)
-    stream = batches(
-        [row.places for row in rows],
-        room=settings.sequence_length,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
-    with closing(Metrics(out, state["metrics_bytes"])) as metrics:
-        started = time.perf_counter()
-        for packs in itertools.islice(stream, state["step"], settings.steps):
-            batch = collate(rows, packs)
-            facts = train_step(model, optimizer, batch, state["step"], settings)
-            state["step"] += 1
-            state["rows"] += sum(map(len, packs))
-            state["tokens"] += batch.n_tokens
-            state["window"] = {key: state["window"][key] + facts[key] for key in _EMPTY}
-            last = state["step"] == settings.steps
-            if last or state["step"] % settings.log_every == 0:
-                now = time.perf_counter()
-                record = _record(state, facts, len(rows), now - started)
-                metrics.append(record)
-                progress(record)
-                state["window"], started = _EMPTY, now
-            if last or state["step"] % settings.save_every == 0:
-                state["metrics_bytes"] = metrics.sync()
-                save_checkpoint(out, model, optimizer, state, keep=settings.save_total_limit)
-
-
-_EMPTY: dict[str, float] = {"loss": 0.0, "hits": 0, "targets": 0, "steps": 0}
-"""Sums since the last logged step."""
-
-
-def _record(state: State, facts: dict[str, float], n_rows: int, seconds: float) -> Json:
-    """Returns a line of metrics: means since the last line, the last step's norm and rate."""
-    window = state["window"]
-    return {
-        "step": state["step"],
-        "loss": window["loss"] / window["targets"],
-        "grad_norm": facts["grad_norm"],
-        "learning_rate": facts["learning_rate"],
-        "num_tokens": state["tokens"],
-        "epoch": state["rows"] / n_rows,
-        "mean_token_accuracy": window["hits"] / window["targets"],
-        "step_time": seconds / window["steps"],
-    }
-
-
-def train_step(
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    step: int,
-    settings: SftSettings,
-) -> dict[str, float]:
-    """Takes one optimizer step and returns its sums, gradient norm and learning rate.
-
-    Dropout is drawn from the seed and the step.
-
-    Raises:
-        TreewardError: The gradient is no number.
-    """
-    torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
-    loss, hits = backward(model, batch, settings)
-    bound = settings.max_grad_norm or float("inf")
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), bound))
-    if not norm < float("inf"):
-        raise TreewardError(
-            f"step {step + 1}: gradient norm {norm}, loss {loss}: training diverged; "
-            f"start again with a lower train.learning_rate than {settings.learning_rate}"
+    def __init__(self, model: PreTrainedModel, rows: SftRows, settings: SftSettings) -> None:
+        """Takes the model that is trained in place."""
+        self._model = model
+        self._rows = rows.rows
+        self._settings = settings
+        self._stream = batches(
+            [row.places for row in rows.rows],
+            room=settings.sequence_length,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
         )
-    rate = learning_rate(
-        step,
-        peak=settings.learning_rate,
-        steps=settings.steps,
-        warmup_steps=settings.warmup_steps,
-        schedule=settings.schedule,
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
-    sums = {"loss": loss, "hits": hits, "targets": batch.n_targets, "steps": 1}
-    return {**sums, "grad_norm": norm, "learning_rate": rate}
+        self._drawn = 0
+
+    def start(self) -> State:
+        """Returns no counts yet."""
+        return {"rows": 0, "tokens": 0, "loss": 0.0, "hits": 0, "targets": 0}
+
+    def step(self, state: State, update: Update) -> None:
+        """Learns one batch."""
+        skipped = state["step"] - self._drawn
+        packs = next(itertools.islice(self._stream, skipped, None))
+        self._drawn += skipped + 1
+        batch = collate(self._rows, packs)
+        loss, hits = backward(self._model, batch, self._settings)
+        update()
+        state["rows"] += sum(map(len, packs))
+        state["tokens"] += batch.n_tokens
+        state["loss"] += loss
+        state["hits"] += hits
+        state["targets"] += batch.n_targets
+
+    def record(self, state: State) -> Json:
+        """Returns means since the last line."""
+        line = {
+            "loss": state["loss"] / state["targets"],
+            "num_tokens": state["tokens"],
+            "epoch": state["rows"] / len(self._rows),
+            "mean_token_accuracy": state["hits"] / state["targets"],
+        }
+        state.update(loss=0.0, hits=0, targets=0)
+        return line
 
 
 def backward(model: PreTrainedModel, batch: Batch, settings: SftSettings) -> tuple[float, int]:

@@ -17,8 +17,9 @@ from treeward.search.arithmetic import make_problems
 from treeward.search.problem import Problem
 from treeward.search.prompts import load_template
 from treeward.train.optim import Schedule
+from treeward.train.settings import Dtype
 from treeward.train.sft import train_sft
-from treeward.train.sft_settings import Dtype, SftSettings
+from treeward.train.sft_settings import SftSettings
 
 CHARACTERS = "\n 0123456789+-*/=A"
 END = "<end>"

@@ -1,0 +1,127 @@
+"""The settings that every trainer has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+
+from treeward.search.errors import BadInput
+from treeward.train.optim import Schedule
+
+
+class Dtype(StrEnum):
+    """What numbers are computed in, or saved as."""
+
+    FLOAT32 = "float32"
+    """Single precision."""
+    BFLOAT16 = "bfloat16"
+    """Single precision's range with 8 bits of mantissa."""
+
+
+class ReportTo(StrEnum):
+    """Who is told the metrics beside `metrics.jsonl`."""
+
+    NONE = "none"
+    """Nobody."""
+    TENSORBOARD = "tensorboard"
+    """TensorBoard, by event files in the output folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """What any training is told; section `train.`, TRL's names where it has one."""
+
+    steps: int = 1000
+    """Optimizer steps of the whole run (TRL: max_steps)."""
+
+    learning_rate: float = 1e-4
+    """The highest learning rate."""
+
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises."""
+
+    schedule: Schedule = Schedule.LINEAR
+    """How the learning rate falls after warm-up (TRL: lr_scheduler_type)."""
+
+    weight_decay: float = 0.0
+    """AdamW's decay of matrices; vectors never decay."""
+
+    adam_beta2: float = 0.999
+    """Decay rate of AdamW's second moments, in [0, 1)."""
+
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 never scales."""
+
+    lora_r: int = 0
+    """Rank of LoRA's matrices on every linear layer of the decoder; 0 trains all weights."""
+
+    lora_alpha: float = 32.0
+    """LoRA's matrices count alpha / r."""
+
+    seed: int = 0
+    """Seeds the order of rows, what is sampled, dropout, and weights that a model has not."""
+
+    save_every: int = 500
+    """Steps between checkpoints (TRL: save_steps); the last step always makes one."""
+
+    save_total_limit: int = 2
+    """Checkpoints that stay; at least 1."""
+
+    log_every: int = 10
+    """Steps between lines in `metrics.jsonl` (TRL: logging_steps)."""
+
+    report_to: ReportTo = ReportTo.NONE
+    """Who is told the metrics beside `metrics.jsonl`."""
+
+    dtype: Dtype = Dtype.FLOAT32
+    """What the forward pass computes in; weights and optimizer are float32 either way."""
+
+    save_dtype: Dtype | None = None
+    """What the finished model is saved in; None keeps the dtype named by its `config.json`."""
+
+    threads: int | None = None
+    """CPU threads; None leaves the process as it is. A resume needs as many as the start had."""
+
+    device: str = "cpu"
+    """Where it trains: `cpu`, or `cuda`, where resuming is not promised to be bit for bit."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        one = ("steps", "save_every", "save_total_limit", "log_every")
+        zero = ("warmup_steps", "weight_decay", "max_grad_norm", "lora_r", "seed")
+        check_least(self, dict.fromkeys(one, 1) | dict.fromkeys(zero, 0))
+        for name, members in (("schedule", Schedule), ("dtype", Dtype), ("report_to", ReportTo)):
+            check_member(self, name, members)
+        if self.save_dtype is not None:
+            check_member(self, "save_dtype", Dtype)
+        for name in ("learning_rate", "lora_alpha"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"train.{name} must be above 0, got {getattr(self, name)!r}")
+        if not 0 <= self.adam_beta2 < 1:
+            raise BadInput(f"train.adam_beta2 must be in [0, 1), got {self.adam_beta2!r}")
+        if self.threads is not None and self.threads < 1:
+            raise BadInput(f"train.threads must be at least 1, got {self.threads!r}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise BadInput("train.device is cuda and this machine has none; use train.device=cpu")
+        if self.device not in ("cpu", "cuda"):
+            raise BadInput(f"train.device must be cpu or cuda, got {self.device!r}")
+
+
+def check_least(settings: TrainSettings, least: Mapping[str, float]) -> None:
+    """Raises BadInput for the first field that is below its least value."""
+    for name, low in least.items():
+        if not getattr(settings, name) >= low:
+            raise BadInput(f"train.{name} must be at least {low}, got {getattr(settings, name)!r}")
+
+
+def check_member(settings: TrainSettings, name: str, members: Any) -> None:
+    """Raises BadInput unless a field holds a member of its closed set."""
+    value = getattr(settings, name)
+    if not isinstance(value, members):
+        raise BadInput(f"train.{name} must be one of {', '.join(members)}, got {value!r}")
