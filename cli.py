@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -18,6 +18,8 @@ from treeward.search.errors import TreewardError
 from treeward.search.specs import nearest
 
 _PATH = click.Path(path_type=Path)
+
+T = TypeVar("T")
 
 
 class Commands(click.Group):
@@ -258,16 +260,53 @@ def train() -> None:
     """Train on datasets."""
 
 
-@train.command()
-@click.argument("data", type=_PATH)
-@click.option(
-    "--model", required=True, help="nano, smollm2-135m-instruct, a model folder or a hub id."
-)
-@click.option("--out", type=_PATH, required=True, help="The folder of the trained model.")
-@click.option("--resume", is_flag=True, help="Go on from the latest checkpoint, bit for bit.")
-@_config
-@_set
-@_json
+def _trainer(command: Callable[..., int | None]) -> click.Command:
+    """Makes a command of `train` with the arguments and options that all of them have."""
+    options = (
+        click.argument("data", type=_PATH),
+        click.option(
+            "--model",
+            required=True,
+            help="nano, smollm2-135m-instruct, a model folder or a hub id.",
+        ),
+        click.option("--out", type=_PATH, required=True, help="The folder of the trained model."),
+        click.option("--resume", is_flag=True, help="Go on from the last checkpoint, bit for bit."),
+        _config,
+        _set,
+        _json,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return train.command()(command)
+
+
+def _train_settings(kind: type[T], config: Path | None, assignments: tuple[str, ...]) -> T:
+    """Returns the section `train.` of what was given."""
+    from treeward.export.config import build, check_names, read_values
+
+    values = read_values(config, assignments)
+    check_names(values, {"train": kind})
+    return build(kind, "train", values)
+
+
+def _model_folder(model: str) -> Path:
+    import os
+
+    from treeward.search.models import cache_root, resolve_model
+
+    return resolve_model(model, cache_root(os.environ)).path
+
+
+_SHOWN = ("step", "loss", "mean_token_accuracy", "reward", "groups/kept_share", "step_time")
+"""The metrics that are worth a look while it runs; all are in `metrics.jsonl`."""
+
+
+def _show_metrics(line: dict[str, Any]) -> None:
+    numbers = (f"{name}={line[name]:.4g}" for name in _SHOWN if name in line)
+    click.echo(" ".join(numbers), err=True)
+
+
+@_trainer
 def sft(
     data: Path,
     model: str,
@@ -278,28 +317,68 @@ def sft(
     as_json: bool,
 ) -> None:
     """Fine-tune a model on the solutions in DATA; settings are in section train."""
-    import os
-
-    from treeward.export.config import build, check_names, read_values
-    from treeward.search.models import cache_root, resolve_model
     from treeward.train.sft import train_sft
     from treeward.train.sft_settings import SftSettings
 
-    values = read_values(config, assignments)
-    check_names(values, {"train": SftSettings})
-    settings = build(SftSettings, "train", values)
-    folder = resolve_model(model, cache_root(os.environ)).path
-    trained = train_sft(
-        data,
-        folder,
-        out,
-        settings,
-        resume=resume,
-        progress=lambda line: click.echo(
-            " ".join(f"{k}={v:.6g}" for k, v in line.items()), err=True
-        ),
-    )
+    settings = _train_settings(SftSettings, config, assignments)
+    folder = _model_folder(model)
+    trained = train_sft(data, folder, out, settings, resume=resume, progress=_show_metrics)
     _print({"model": str(trained)}, as_json=as_json, text=lambda: f"{trained}: trained model")
+
+
+@_trainer
+def srl(
+    data: Path,
+    model: str,
+    out: Path,
+    resume: bool,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Train a policy to write an expert's next step; DATA is an srl dataset.
+
+    Settings are in section train. Exits with 4 where training ended before its last step.
+    """
+    from treeward.train.srl import SrlSettings, train_srl
+
+    settings = _train_settings(SrlSettings, config, assignments)
+    folder = _model_folder(model)
+    trained = train_srl(data, folder, out, settings, resume=resume, progress=_show_metrics)
+    return _print_trained(trained, as_json)
+
+
+@_trainer
+@click.option("--trees", type=_PATH, help="A run whose trees tell how much each step gained.")
+def rlvr(
+    data: Path,
+    model: str,
+    out: Path,
+    trees: Path | None,
+    resume: bool,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Train a policy on verified answers; DATA is an rlvr dataset.
+
+    Settings are in section train. Exits with 4 where training ended before its last step.
+    """
+    from treeward.train.rlvr import RlvrSettings, train_rlvr
+
+    settings = _train_settings(RlvrSettings, config, assignments)
+    folder = _model_folder(model)
+    trained = train_rlvr(
+        data, folder, out, settings, trees=trees, resume=resume, progress=_show_metrics
+    )
+    return _print_trained(trained, as_json)
+
+
+def _print_trained(trained: Any, as_json: bool) -> int:
+    """Prints what came of a training by reinforcement and returns its exit code."""
+    ended = f"; ended early: {trained.ended}" if trained.ended else ""
+    _print(trained, as_json=as_json, text=lambda: f"{trained.out}: trained model{ended}")
+    return 4 if trained.ended else 0
 
 
 if __name__ == "__main__":

@@ -149,6 +149,11 @@ class Engine:
         self._new.clear()
         self._pools.clear()
 
+    def forget(self) -> None:
+        """Forgets prefixes too: for after the model's weights have changed."""
+        self.clear()
+        self.prefixes.clear()
+
     @torch.inference_mode()
     def tick(self) -> None:
         """Prefills new jobs, fills free slots, and adds one token to every row.

@@ -57,6 +57,11 @@ class PrefixCache:
             _, dropped = self._chunks.popitem(last=False)
             self._bytes -= _size(dropped)
 
+    def clear(self) -> None:
+        """Drops all chunks."""
+        self._chunks.clear()
+        self._bytes = 0
+
 
 def _size(chunk: Chunk) -> int:
     return chunk.kv_L2JTD.nbytes + chunk.logits_V.nbytes

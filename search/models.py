@@ -26,7 +26,7 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _DECIDING = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_TEMPLATE_OF = {NANO: "nano", smollm.NAME: "sums"}
+_EMBEDDED = (NANO, smollm.NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def resolve_model(policy: str, cache: Path) -> ModelFolder:
         name=policy,
         path=path,
         fingerprint=_fingerprint(path),
-        default_template=_default_template(policy, path, config),
+        default_template=_default_template(path, config),
     )
 
 
@@ -105,7 +105,7 @@ def _unknown(policy: str, path: Path) -> str:
     valid = f"{NANO}, {smollm.NAME}, a model folder or a hub id owner/name"
     if path.is_file():
         return f"policy {policy!r} is a file; --policy takes {valid}"
-    near = difflib.get_close_matches(policy.lower(), _TEMPLATE_OF, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(policy.lower(), _EMBEDDED, n=1, cutoff=0.5)
     if not near and path.parent.is_dir():
         folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
         near = [str(path.parent / n) for n in difflib.get_close_matches(path.name, folders, n=1)]
@@ -201,12 +201,12 @@ def _fingerprint(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _default_template(name: str, folder: Path, config: dict[str, Any]) -> str:
+def _default_template(folder: Path, config: dict[str, Any]) -> str:
     """Returns the template that suits a model: one it was made with, chat, or plain steps.
 
-    A model trained here says in its configuration which template it was trained on.
+    The embedded models, and those trained from them, name it in their configuration.
     """
-    chosen = _TEMPLATE_OF.get(name) or config.get("treeward_template")
+    chosen = config.get("treeward_template")
     if chosen is not None:
         if chosen not in TEMPLATES:
             raise BadInput(

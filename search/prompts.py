@@ -13,7 +13,7 @@ from typing import Any
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
 from treeward.search.specs import nearest
-from treeward.search.steps import StepRule
+from treeward.search.steps import StepRule, without_thoughts
 from treeward.search.tokens import Tokens
 
 BOXED = "\\boxed{"
@@ -161,6 +161,7 @@ class Template:
         The last mark counts. A mark that opens a brace ends where that brace closes; any other
         ends with its line.
         """
+        text = without_thoughts(text) if self.rule.think else text
         start = text.rfind(self.rule.answer_mark)
         if start < 0:
             return None
@@ -219,6 +220,17 @@ TEMPLATES = {
             max_step_tokens=512,
             max_rollout_tokens=2048,
         ),
+        Template(
+            name="think",
+            chat=True,
+            system="Solve the problem step by step. Before each step think between <think> and "
+            "</think>, then write that one step as a paragraph. Put the final answer in \\boxed{}.",
+            question="{prompt}",
+            answer="The answer is \\boxed{{answer}}.",
+            rule=StepRule(delimiter="\n\n", answer_mark=BOXED, answer_ends=False, think=True),
+            max_step_tokens=1024,
+            max_rollout_tokens=8192,
+        ),
     )
 }
 
@@ -254,7 +266,10 @@ _TEMPLATE_TYPES: Types = {
     "examples": list,
     "rule": dict,
 }
-_RULE_TYPES: Types = {"delimiter": str, "answer_mark": str, "answer_ends": bool}
+_RULE_TYPES: Types = {
+    **dict.fromkeys(("delimiter", "answer_mark"), str),
+    **dict.fromkeys(("answer_ends", "think"), bool),
+}
 _EXAMPLE_TYPES: Types = {"question": str, "steps": list, "answer": str}
 
 

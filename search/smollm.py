@@ -256,6 +256,7 @@ def _config(facts: dict[str, Any]) -> dict[str, Any]:
         # Stored in single precision; 9.999999747378752e-06 is 1e-05.
         "rms_norm_eps": float(f"{facts['llama.attention.layer_norm_rms_epsilon']:.6g}"),
         "tie_word_embeddings": True,
+        "treeward_template": "sums",
     }
 
 

@@ -13,6 +13,9 @@ from enum import StrEnum
 from treeward.search.errors import BadInput
 from treeward.search.tokens import Tokens
 
+OPEN, CLOSE = "<think>", "</think>"
+"""What thoughts are put between."""
+
 
 class Finish(StrEnum):
     """Why a generation stopped."""
@@ -37,6 +40,9 @@ class StepRule:
 
     answer_ends: bool = True
     """Whether a complete step with the mark ends the solution; else only an end token does."""
+
+    think: bool = False
+    """Whether steps may begin with a `<think>` block, in which nothing ends a step or answers."""
 
     def __post_init__(self) -> None:
         """Checks every field.
@@ -101,7 +107,7 @@ class Stepper:
         return finish
 
     def _finish(self, *, ended: bool) -> Finish | None:
-        complete = self.rule.delimiter.encode() in self.buffer
+        complete = self.rule.delimiter.encode() in self._spoken()
         if ended or (complete and self.rule.answer_ends and self._has_answer()):
             return Finish.END
         if self.budget.total <= 0 or (not complete and self.length >= self.budget.step):
@@ -113,8 +119,29 @@ class Stepper:
 
     def _lines(self) -> tuple[bytes, bytes]:
         """Returns what the step completes, and what it brings after that."""
-        done, _, rest = (self.carried + self.buffer).rpartition(self.rule.delimiter.encode())
-        return done, rest
+        text = self._spoken() if self._thinks() else self.carried + self.buffer
+        done, _, rest = text.rpartition(self.rule.delimiter.encode())
+        return bytes(done), bytes(rest)
+
+    def _thinks(self) -> bool:
+        """Returns whether the step begins with thoughts."""
+        text = self.carried + self.buffer
+        return self.rule.think and text.lstrip().startswith(OPEN.encode())
+
+    def _spoken(self) -> bytes | bytearray:
+        """Returns the bytes of the step that come after its thoughts; none while they last."""
+        if not self._thinks():
+            return self.buffer
+        return (self.carried + self.buffer).partition(CLOSE.encode())[2]
+
+
+def without_thoughts(text: str) -> str:
+    """Returns a text without what stands in `<think>` blocks; one left open goes to the end."""
+    before, opened, rest = text.partition(OPEN)
+    while opened:
+        spoken, opened, thoughts = rest.partition(CLOSE)[2].partition(OPEN)
+        before, rest = before + spoken, thoughts
+    return before
 
 
 def cut(ids: Iterable[int], tokens: Tokens, rule: StepRule) -> list[tuple[int, ...]]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from treeward.search.errors import BadInput
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.train.packing import Row
+from treeward.train.rows import open_parquet, parquet_files
 
 Part = tuple[list[int], bool]
 """Token ids and whether they are learned."""
@@ -87,11 +86,8 @@ def _row(parts: list[Part], where: str, tokens: Tokens) -> Row:
 
 def _all_parts(data: Path, tokens: Tokens, model: Path) -> Iterator[tuple[str, list[Part]]]:
     """Yields every record as parts, with the place it stands at."""
-    for path in _parquet_files(data):
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as e:
-            raise BadInput(f"{path}: no Parquet file: {e}") from e
+    for path in parquet_files(data, "sft"):
+        file = open_parquet(path)
         columns, reader = _reader(path, set(file.schema_arrow.names), tokens, model)
         index = 0
         with file:
@@ -100,15 +96,6 @@ def _all_parts(data: Path, tokens: Tokens, model: Path) -> Iterator[tuple[str, l
                     where = f"{path}: row {index}"
                     yield where, reader(record, where)
                     index += 1
-
-
-def _parquet_files(data: Path) -> list[Path]:
-    if data.is_file():
-        return [data]
-    files = sorted(data.rglob("train*.parquet")) or sorted(data.rglob("*.parquet"))
-    if not files:
-        raise BadInput(f"{data}: no Parquet file or folder; `treeward export RUN sft` makes one")
-    return files
 
 
 def _reader(path: Path, names: set[str], tokens: Tokens, model: Path) -> tuple[list[str], Reader]:

@@ -45,6 +45,7 @@ CONFIG = {
     "mlp_bias": False,
     "bos_token_id": None,
     "dtype": "bfloat16",
+    "treeward_template": "nano",
 }
 
 SETTINGS = SftSettings(

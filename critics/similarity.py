@@ -1,0 +1,48 @@
+"""How alike a written step and an expert's are: the reward of SRL (Deng et al. 2025, section 3.3).
+
+    2 M / T     M: size of all matching blocks, T: size of both sequences together
+
+(Ratcliff and Metzener 1988), in [0, 1]. It is not symmetric: the model's step comes first. No
+character is ever declared junk; difflib does that by default from 200 on, and the reward jumps.
+"""
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from enum import StrEnum
+
+MAX_UNITS = 4096
+"""Units of a step that are compared; what follows is not looked at. Time grows with the square."""
+
+_NUMBER = re.compile(r"(?<![\w.)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?", re.ASCII)
+
+
+class Similarity(StrEnum):
+    """What a step is a sequence of."""
+
+    CHARACTERS = "characters"
+    """Its characters, as in the paper. A calculation with one wrong digit is .8 to .9 like it."""
+    WORDS = "words"
+    """Its words, split at white space."""
+    NUMBERS = "numbers"
+    """Its numbers, in order, whatever is between them: what counts in a calculation."""
+
+
+def similarity(written: str, expert: str, by: Similarity) -> float:
+    """Returns how much of two steps matches, in [0, 1].
+
+    Args:
+        written: The model's step.
+        expert: The expert's step; it has at least one unit.
+        by: What is compared.
+    """
+    ours, theirs = units(written, by)[:MAX_UNITS], units(expert, by)[:MAX_UNITS]
+    assert theirs, "there is something to be like"
+    return SequenceMatcher(None, ours, theirs, autojunk=False).ratio()
+
+
+def units(step: str, by: Similarity) -> Sequence[str]:
+    """Returns a step as the sequence that is compared; white space around it does not count."""
+    if by is Similarity.CHARACTERS:
+        return step.strip()
+    return step.split() if by is Similarity.WORDS else _NUMBER.findall(step)

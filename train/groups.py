@@ -1,0 +1,97 @@
+"""Lays out groups so that a forward pass reads each prompt once, whatever the group's size.
+
+A group is one sequence: the prompt, then its completions one after the other. Every completion sees
+the prompt and itself, and its positions go on from the prompt's. A completion's last token is read
+by nobody, so it is a target only.
+
+B  groups of a pass      T  places of a sequence      N  tokens of completions
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+_PROMPT, _PADDING = 0, -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Holds what is learned of one prompt."""
+
+    prompt_ids: tuple[int, ...]
+    """All that the completions go on from; at least one token."""
+
+    completions: tuple[tuple[int, ...], ...]
+    """The sampled ids; at least one token each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Holds some groups as tensors; tokens of completions in the order of groups and places."""
+
+    input_ids_BT: torch.Tensor
+    position_ids_BT: torch.Tensor
+    visible_B1TT: torch.Tensor
+    """Whether a place (the third axis) sees another (the fourth)."""
+
+    rows_N: torch.Tensor
+    """The sequence that each token is in."""
+
+    places_N: torch.Tensor
+    """The place whose output predicts it."""
+
+    targets_N: torch.Tensor
+    """Its id."""
+
+    def to(self, device: torch.device) -> "Layout":
+        """Returns the same on another device."""
+        return Layout(**{name: getattr(self, name).to(device) for name in self.__slots__})
+
+
+def lay_out(groups: Sequence[Group]) -> Layout:
+    """Returns groups as tensors, padded to the longest of them."""
+    lines = [_Line(group) for group in groups]
+    width = max(len(line.ids) for line in lines)
+    ids, positions = (torch.zeros((len(lines), width), dtype=torch.long) for _ in range(2))
+    segments = torch.full((len(lines), width), _PADDING)
+    for row, line in enumerate(lines):
+        ids[row, : len(line.ids)] = torch.tensor(line.ids)
+        positions[row, : len(line.ids)] = torch.tensor(line.positions)
+        segments[row, : len(line.ids)] = torch.tensor(line.segments)
+    same = segments[:, :, None] == segments[:, None, :]
+    visible = (same | (segments == _PROMPT)[:, None, :]).tril()
+    sizes = torch.tensor([len(line.targets) for line in lines])
+    return Layout(
+        input_ids_BT=ids,
+        position_ids_BT=positions,
+        visible_B1TT=visible[:, None],
+        rows_N=torch.arange(len(lines)).repeat_interleave(sizes),
+        places_N=torch.tensor([place for line in lines for place in line.places]),
+        targets_N=torch.tensor([target for line in lines for target in line.targets]),
+    )
+
+
+class _Line:
+    """One group as lists."""
+
+    def __init__(self, group: Group) -> None:
+        end = len(group.prompt_ids)
+        self.ids = list(group.prompt_ids)
+        self.positions = list(range(end))
+        self.segments = [_PROMPT] * end
+        self.places: list[int] = []
+        self.targets: list[int] = []
+        for number, completion in enumerate(group.completions, start=1):
+            start, read = len(self.ids), len(completion) - 1
+            self.ids += completion[:-1]
+            self.positions += range(end, end + read)
+            self.segments += [number] * read
+            self.places += [end - 1, *range(start, start + read)]
+            self.targets += completion
+
+
+def passes(n: int, size: int) -> Iterator[slice]:
+    """Yields which of n groups go into each forward pass: `size` at a time, all of them for 0."""
+    for start in range(0, n, size or n):
+        yield slice(start, start + (size or n))

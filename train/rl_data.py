@@ -1,0 +1,27 @@
+"""What SRL and RLVR read alike: a model's template and tokens, and problems in dataset rows."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from treeward.search.models import cache_root, resolve_model
+from treeward.search.prompts import Template, load_template
+from treeward.search.tokens import Tokens, load_tokens
+from treeward.train.rl_settings import RlSettings
+
+
+def template_and_tokens(model: Path, settings: RlSettings) -> tuple[Template, Tokens]:
+    """Returns how problems are put to a model, and what its token ids stand for.
+
+    Raises:
+        BadInput: There is no such template, or the folder holds no model.
+    """
+    name = settings.template or resolve_model(str(model), cache_root(os.environ)).default_template
+    return load_template(name), load_tokens(model)
+
+
+def problem_row(record: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Returns a dataset's row as the fields of a problem: a chat of one question is plain text."""
+    messages = record["prompt"]
+    plain = len(messages) == 1 and messages[0]["role"] == "user"
+    return {"prompt": messages[0]["content"] if plain else messages, **fields}

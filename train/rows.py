@@ -1,0 +1,62 @@
+"""Reads the Parquet files of a dataset, record by record, with the place where each stands."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from treeward.search.errors import BadInput
+
+
+def parquet_files(data: Path, kind: str) -> list[Path]:
+    """Returns a file, or a folder's: every `train*.parquet` below it, else every Parquet file.
+
+    Args:
+        data: The file or folder.
+        kind: Which export makes one.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if data.is_file():
+        return [data]
+    files = sorted(data.rglob("train*.parquet")) or sorted(data.rglob("*.parquet"))
+    if not files:
+        raise BadInput(f"{data}: no Parquet file or folder; `treeward export RUN {kind}` makes one")
+    return files
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Opens a file; raises BadInput where it is no Parquet."""
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as e:
+        raise BadInput(f"{path}: no Parquet file: {e}") from e
+
+
+def records(data: Path, kind: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields where each record stands, and the record.
+
+    Args:
+        data: A file or folder.
+        kind: Which export makes one.
+        columns: Its columns that are read.
+
+    Raises:
+        BadInput: There is no file, or it lacks a column.
+    """
+    for path in parquet_files(data, kind):
+        with open_parquet(path) as file:
+            names = file.schema_arrow.names
+            if missing := [name for name in columns if name not in names]:
+                raise BadInput(
+                    f"{path}: no column {missing[0]}, so it is no {kind} dataset; "
+                    f"`treeward export RUN {kind}` makes one"
+                )
+            index = 0
+            for batch in file.iter_batches(columns=list(columns)):
+                for record in batch.to_pylist():
+                    yield f"{path}: row {index}", record
+                    index += 1

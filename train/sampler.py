@@ -1,0 +1,74 @@
+"""Draws completions from the weights as they are now."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from treeward.search.engine import Engine, EngineSettings, Job
+from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.tokens import Tokens
+from treeward.search.transformers_policy import TransformersSettings, load_model
+from treeward.train.weights import load_weights, merged_weights
+
+
+class Sampler:
+    """Holds a copy of the model that is trained, in float32 as it is, made for sampling."""
+
+    def __init__(self, folder: Path, tokens: Tokens, *, device: str, threads: int) -> None:
+        """Loads a model folder.
+
+        Raises:
+            BadInput: The folder holds no model that the transformers backend runs.
+        """
+        settings = TransformersSettings(device=device, dtype="float32", threads=threads)
+        self._model = load_model(folder, settings)
+        self._engine = Engine(self._model, tokens, EngineSettings(mode=Mode.NORMAL))
+
+    def follow(self, model: PreTrainedModel) -> None:
+        """Takes over the weights of the model that is trained.
+
+        Whatever was computed with others is forgotten, so what is drawn next depends on nothing
+        that was drawn before.
+        """
+        load_weights(self._model, merged_weights(model))
+        self._engine.forget()
+
+    def draw(self, asks: Sequence[Ask]) -> list[list[Draw]]:
+        """Returns the completions of each ask.
+
+        Raises:
+            CallFailed: An ask does not fit in the model's context.
+        """
+        results: dict[int, list[Draw]] = {}
+        failures: list[BaseException] = []
+
+        def settle(place: int, result: list[Draw] | BaseException) -> None:
+            if isinstance(result, BaseException):
+                failures.append(result)
+            else:
+                results[place] = result
+
+        for place, ask in enumerate(asks):
+            self._engine.add(Job(ask=ask, done=partial(settle, place)))
+        while self._engine.busy:
+            self._engine.tick()
+        if failures:
+            raise failures[0]
+        return [results[place] for place in range(len(asks))]
+
+
+def draw_seed(seed: int, prompt_id: str, round_: int, index: int) -> int:
+    """Returns the seed of one completion: 63 bits of which one it is, never of when it is drawn.
+
+    Args:
+        seed: The run's.
+        prompt_id: What is asked.
+        round_: How often it was asked before.
+        index: Which one of the group.
+    """
+    name = prompt_id.encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(f"train:{seed}:{round_}:{index}:".encode() + name, digest_size=8)
+    return int.from_bytes(digest.digest(), "little") >> 1

@@ -1,0 +1,145 @@
+"""Supervised reinforcement learning: write an expert's next step (SRL, Deng et al. 2025, sec. 3).
+
+A prompt is a problem with the expert's steps so far. One step is drawn, and its reward is how alike
+it is to the expert's next one, in [0, 1], or -1 where it is no step. What is reasoned in a
+`<think>` block, where the template asks for one, is free: only the step after it is compared.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treeward.critics.similarity import Similarity, similarity, units
+from treeward.search.errors import BadInput
+from treeward.search.policy import Draw, PolicySettings
+from treeward.search.prompts import Template
+from treeward.search.requests import Kind
+from treeward.search.rows import as_problem
+from treeward.search.steps import CLOSE, OPEN, Finish, StepRule
+from treeward.search.tokens import Tokens
+from treeward.train.environment import Grades, Prompt
+from treeward.train.loop import Progress
+from treeward.train.output import Json
+from treeward.train.rl import Trained, train_rl
+from treeward.train.rl_data import problem_row, template_and_tokens
+from treeward.train.rl_settings import RlSettings
+from treeward.train.rows import records
+from treeward.train.settings import check_member
+
+BAD_FORMAT = -1.0
+"""The reward of what is no step: it did not end, it is empty, or its thoughts are not closed."""
+
+_COLUMNS = ("id", "prompt", "prefix_steps", "target_step")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SrlSettings(RlSettings):
+    """How a policy learns an expert's steps; section `train.`."""
+
+    similarity: Similarity = Similarity.NUMBERS
+    """What steps are compared by."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        RlSettings.__post_init__(self)
+        check_member(self, "similarity", Similarity)
+
+
+def train_srl(
+    data: Path, model: Path, out: Path, settings: SrlSettings, *, resume: bool, progress: Progress
+) -> Trained:
+    """Trains a policy on an `srl` dataset; see `train_rl`.
+
+    Raises:
+        BadInput: A row cannot be learned from; the message names it.
+    """
+    template, tokens = template_and_tokens(model, settings)
+    environment = Srl(data, template, tokens, settings)
+    return train_rl(environment, model, out, settings, resume=resume, progress=progress)
+
+
+class Srl:
+    """Asks for the next step of expert solutions; an `Environment`."""
+
+    name = "srl"
+    reward_name = "similarity"
+    kind = Kind.SAMPLE
+
+    def __init__(
+        self, data: Path, template: Template, tokens: Tokens, settings: SrlSettings
+    ) -> None:
+        """Reads a dataset.
+
+        Raises:
+            BadInput: A row breaks a rule, or the model cannot read its prompt.
+        """
+        self._tokens = tokens
+        self._by = settings.similarity
+        self.template = template.name
+        self.rule: StepRule = template.rule
+        limit = settings.max_completion_length or template.max_step_tokens
+        self._targets: list[str] = []
+        self.prompts: list[Prompt] = []
+        digest = hashlib.sha256()
+        for where, record in records(data, self.name, _COLUMNS):
+            prompt = _prompt(where, record, template, tokens)
+            self._targets.append(_target(where, record, self._by))
+            self.prompts.append(prompt)
+            digest.update(json.dumps([prompt.id, prompt.ids, self._targets[-1]]).encode())
+        if not self.prompts:
+            raise BadInput(f"{data}: no rows to learn from")
+        longest = max(len(prompt.prefix_ids) for prompt in self.prompts)
+        self.sampling = PolicySettings(
+            temperature=settings.temperature,
+            max_step_tokens=limit,
+            max_rollout_tokens=longest + limit,
+        )
+        self.about: Json = {"sha256": digest.hexdigest(), "rows": len(self.prompts)}
+
+    def grade(self, place: int, draws: Sequence[Draw]) -> Grades:
+        """Returns how alike each step is to the expert's."""
+        steps = [self._step(draw) for draw in draws]
+        rewards = [
+            BAD_FORMAT if step is None else similarity(step, self._targets[place], self._by)
+            for step in steps
+        ]
+        share = steps.count(None) / len(steps)
+        return Grades(rewards=tuple(rewards), shares={"completions/bad_format_ratio": share})
+
+    def _step(self, draw: Draw) -> str | None:
+        """Returns what a draw says as its step, or None where it is no step."""
+        text = self._tokens.text_of(draw.token_ids)
+        if self.rule.think:
+            before, _, rest = text.partition(OPEN)
+            _, closed, text = rest.partition(CLOSE)
+            if before.strip() or not closed or OPEN in rest or CLOSE in text:
+                return None
+        step = text.replace(self.rule.delimiter, " ").strip()
+        return None if draw.finish is Finish.LENGTH else step or None
+
+
+def _prompt(where: str, record: dict[str, Any], template: Template, tokens: Tokens) -> Prompt:
+    try:
+        problem = as_problem(problem_row(record), "srl")
+        prompt_ids = template.render(problem, tokens)
+    except BadInput as e:
+        raise BadInput(f"{where}: {e}") from e
+    prefix = "".join(step + template.rule.delimiter for step in record["prefix_steps"])
+    return Prompt(id=record["id"], prompt_ids=prompt_ids, prefix_ids=tuple(tokens.encode(prefix)))
+
+
+def _target(where: str, record: dict[str, Any], by: Similarity) -> str:
+    """Returns a row's target; raises BadInput where there is nothing in it to be like."""
+    target = record["target_step"]
+    if not isinstance(target, str) or not units(target, by):
+        raise BadInput(
+            f"{where}: target_step {target!r:.60} has no {by}; choose another train.similarity"
+        )
+    return target
