@@ -55,7 +55,7 @@ def test_nano_is_in_the_package(tmp_path: Path) -> None:
 
 
 def test_smollm_comes_from_the_cache(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / NAME)
+    folder = make_model(tmp_path / NAME, treeward_template="sums")
     found = resolve_model(NAME, tmp_path)
     assert (found.name, found.path, found.default_template) == (NAME, folder, "sums")
 

@@ -165,6 +165,7 @@ def test_weights_are_bfloat16_and_the_config_is_llamas(tiny: Tiny) -> None:
     for name in ("rms_norm_eps", "max_position_embeddings", "rope_parameters", "vocab_size"):
         assert getattr(read, name) == getattr(CONFIG, name), name
     assert AutoModelForCausalLM.from_pretrained(tiny.folder).dtype == torch.bfloat16
+    assert read.treeward_template == "sums"
 
 
 def test_digits_are_split_before_merges(tiny: Tiny) -> None:

@@ -75,8 +75,15 @@ def check_groups(model: PreTrainedModel) -> None:
     prompt, some = (first, second, third), (tuple(rest[:3]), tuple(rest[3:]))
     groups = [[Group(prompt_ids=prompt, completions=some)]]
     groups += [[Group(prompt_ids=prompt, completions=(each,))] for each in some]
-    together, *apart = (hidden_states(model, lay_out(g).to(model.device)) for g in groups)
-    model.train(training)
+    try:
+        together, *apart = (hidden_states(model, lay_out(g).to(model.device)) for g in groups)
+    except (RuntimeError, TypeError, ValueError) as e:
+        raise BadInput(
+            f"model type {model.config.model_type!r} takes no mask of its own ({e}); "
+            "train a decoder with attention"
+        ) from e
+    finally:
+        model.train(training)
     if float((together - torch.cat(apart)).abs().max()) > 1e-3 * float(together.abs().max()):
         raise BadInput(
             f"model type {model.config.model_type!r} mixes the completions of a group; "
