@@ -42,7 +42,8 @@ class Job(Protocol):
     def step(self, state: State, update: Update) -> None:
         """Takes step `state["step"]`: makes gradients, calls `update`, counts in the state.
 
-        It may set `state["done"]`: then this was the last step.
+        It may set `state["done"]`: then this was the last step or, where it did not update, the
+        step before was.
         """
         ...
 
@@ -117,18 +118,22 @@ def run_loop(
         while state["step"] < settings.steps and not state["done"]:
             # Dropout is drawn from the seed and the step.
             torch.manual_seed(seed_of_step(settings.seed, state["step"]))
+            facts.clear()
             job.step(state, update)
-            state["step"] += 1
-            state["since_logged"] += 1
+            taken = bool(facts)
+            assert taken or state["done"], "a step updates, or is none"
+            state["step"] += taken
+            state["since_logged"] += taken
             last = state["done"] or state["step"] == settings.steps
-            if last or state["step"] % settings.log_every == 0:
+            if state["since_logged"] and (last or state["step"] % settings.log_every == 0):
                 now = time.perf_counter()
                 seconds = (now - started) / state["since_logged"]
                 line = {"step": state["step"], **job.record(state), **facts, "step_time": seconds}
                 metrics.append(line)
                 progress(line)
                 state["since_logged"], started = 0, now
-            if last or state["step"] % settings.save_every == 0:
+            due = state["step"] % settings.save_every == 0
+            if (last or due) and (taken or not due):
                 state["metrics_bytes"] = metrics.sync()
                 save_checkpoint(out, model, optimizer, state, keep=settings.save_total_limit)
     return state

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from treeward.search.errors import TreewardError
+from treeward.search.errors import BadInput, TreewardError
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
 from treeward.search.tokens import load_tokens
@@ -70,6 +70,7 @@ def train_rl(
     with session(out, settings):
         trained = load_trainable(model, settings)
         check_groups(trained)
+        check_room(trained, environment)
         tokens, threads = load_tokens(model), torch.get_num_threads()
         sampler = Sampler(model, tokens, device=settings.device, threads=threads)
         about = identity(environment.name, settings, model, environment.about)
@@ -97,6 +98,7 @@ class RlJob:
         self._environment = environment
         self._settings = settings
         self._learner = Learner(model, settings)
+        self._limit = token_limit(environment)
 
     def start(self) -> State:
         """Returns no counts yet."""
@@ -115,16 +117,10 @@ class RlJob:
             drawn += more
             kept += [group for group in more if teaches(group, self._settings.min_reward_std)]
         facts = describe(drawn, kept, self._environment.reward_name)
-        facts |= self._learner.learn(lessons(kept, self._settings), self._limit(), update)
+        facts |= self._learner.learn(lessons(kept, self._settings), self._limit, update)
         for name, value in facts.items():
             total, count = state["sums"].get(name, (0.0, 0))
             state["sums"][name] = (total + value, count + 1)
-
-    def _limit(self) -> int:
-        """Returns how many tokens a completion may have."""
-        sampling = self._environment.sampling
-        whole = self._environment.kind is Kind.ROLLOUT
-        return sampling.max_rollout_tokens if whole else sampling.max_step_tokens
 
     def record(self, state: State) -> Json:
         """Returns means since the last line, and totals."""
@@ -189,6 +185,26 @@ class RlJob:
             settings=environment.sampling,
             rule=environment.rule,
             stick_to=prompt.id,
+        )
+
+
+def token_limit(environment: Environment) -> int:
+    """Returns how many tokens a completion may have."""
+    sampling = environment.sampling
+    whole = environment.kind is Kind.ROLLOUT
+    return sampling.max_rollout_tokens if whole else sampling.max_step_tokens
+
+
+def check_room(model: PreTrainedModel, environment: Environment) -> None:
+    """Raises BadInput unless every prompt leaves room for a completion in the model's context."""
+    room = getattr(model.config, "max_position_embeddings", None)
+    limit = token_limit(environment)
+    longest = max(environment.prompts, key=lambda prompt: len(prompt.ids))
+    if room is not None and len(longest.ids) + limit > room:
+        raise BadInput(
+            f"prompt {longest.id!r:.60} has {len(longest.ids)} tokens and a completion may have "
+            f"{limit}, but the model has {room} positions; lower train.max_completion_length or "
+            "leave that problem out"
         )
 
 

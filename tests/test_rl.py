@@ -1,0 +1,291 @@
+"""The loop of SRL and RLVR on the embedded model, with rewards that are known beforehand."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from treeward.export.durable import file_sha256
+from treeward.search.errors import BadInput, TreewardError
+from treeward.search.models import resolve_model
+from treeward.search.policy import Draw, PolicySettings
+from treeward.search.requests import Kind
+from treeward.search.steps import StepRule
+from treeward.search.tokens import load_tokens
+from treeward.train.environment import Grades, Prompt
+from treeward.train.optim import Schedule
+from treeward.train.rl import Trained, next_visits, train_rl
+from treeward.train.rl_settings import RlSettings
+from treeward.train.settings import Dtype, ReportTo
+from treeward.train.spans import Span
+
+NANO = resolve_model("nano", Path("unused")).path
+TOKENS = load_tokens(NANO)
+SETTINGS = RlSettings(
+    steps=2,
+    prompts_per_step=2,
+    group_size=4,
+    learning_rate=1e-3,
+    log_every=1,
+    threads=1,
+    save_dtype=Dtype.FLOAT32,
+)
+GradeOf = Callable[[int, Sequence[Draw]], Grades]
+
+
+class World:
+    """Asks for solutions that differ a lot and grades them as a test says; an `Environment`."""
+
+    name = "world"
+    reward_name = "wish"
+    kind = Kind.ROLLOUT
+    sampling = PolicySettings(max_step_tokens=48, max_rollout_tokens=48)
+    template = "nano"
+    rule = StepRule(answer_mark="A")
+
+    def __init__(self, grade: GradeOf, n: int = 5) -> None:
+        self._grade = grade
+        self.prompts = [
+            Prompt(id=f"p{i}", prompt_ids=tuple(TOKENS.encode(f"6{i} *7 +389 -{i}5\n")))
+            for i in range(n)
+        ]
+        self.about = {"sha256": "0" * 64, "rows": n}
+
+    def grade(self, place: int, draws: Sequence[Draw]) -> Grades:
+        return self._grade(place, draws)
+
+
+def alternating(_: int, draws: Sequence[Draw]) -> Grades:
+    """Rewards that spread whatever was drawn."""
+    return Grades(rewards=tuple(float(i % 2) for i in range(len(draws))))
+
+
+def ignore(_: dict[str, Any]) -> None:
+    """Shows nobody."""
+
+
+def train(world: World, out: Path, **changes: Any) -> Trained:
+    settings = dataclasses.replace(SETTINGS, **changes)
+    return train_rl(world, NANO, out, settings, resume=False, progress=ignore)
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model.safetensors")
+
+
+def test_what_is_rewarded_becomes_likelier(tmp_path: Path) -> None:
+    """Writing many sevens is rewarded; they are one in ten characters at first."""
+
+    def sevens(_: int, draws: Sequence[Draw]) -> Grades:
+        texts = [TOKENS.text_of(draw.token_ids) for draw in draws]
+        return Grades(rewards=tuple(text.count("7") / len(text) for text in texts))
+
+    train(World(sevens), tmp_path / "out", steps=10, group_size=8, learning_rate=3e-3)
+    rewards = [line["reward"] for line in metrics(tmp_path / "out")]
+    assert rewards[0] < 0.2
+    assert rewards[-1] > 2 * rewards[0]
+
+
+def test_groups_without_spread_are_drawn_anew(tmp_path: Path) -> None:
+    """Of five prompts three never teach: rounds are asked until two groups do, and all count."""
+    graded: list[int] = []
+
+    def some(place: int, draws: Sequence[Draw]) -> Grades:
+        graded.append(place)
+        return alternating(place, draws) if place < 2 else Grades(rewards=(1.0,) * len(draws))
+
+    train(World(some), tmp_path / "out", steps=1)
+    (line,) = metrics(tmp_path / "out")
+    kept = sum(place < 2 for place in graded)
+    assert 2 <= kept < len(graded)
+    assert line["groups/kept_share"] == pytest.approx(kept / len(graded))
+    assert line["frac_reward_zero_std"] == pytest.approx(1 - kept / len(graded))
+    assert line["epoch"] == pytest.approx(len(graded) / 5)
+
+
+def test_nothing_to_learn_at_first_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    same = World(lambda _, draws: Grades(rewards=(0.0,) * len(draws)))
+    expected = (
+        r"step 1: 0 of 6 groups had a reward spread above 0.0 \(mean reward 0\) and a step needs 2;"
+    )
+    with pytest.raises(TreewardError, match=expected):
+        train(same, tmp_path / "out", max_refills=3)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_nothing_to_learn_later_ends_with_the_model_so_far(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def dries_up(place: int, draws: Sequence[Draw]) -> Grades:
+        calls.append(place)
+        return alternating(place, draws) if len(calls) <= 2 else Grades(rewards=(None,) * 4)
+
+    trained = train(World(dries_up), tmp_path / "out", max_refills=3, schedule=Schedule.CONSTANT)
+    assert trained.ended is not None
+    assert "step 2: 0 of 6 groups had a reward spread above 0.0 (mean reward unk" in trained.ended
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    straight = train(World(alternating), tmp_path / "one", steps=1, schedule=Schedule.CONSTANT)
+    assert straight.ended is None
+    for name, tensor in weights(tmp_path / "one").items():
+        assert not torch.equal(tensor, load_file(NANO / "model.safetensors")[name].float()), name
+        assert torch.equal(tensor, weights(tmp_path / "out")[name]), name
+
+
+def test_a_budget_of_sampled_tokens_ends_training(tmp_path: Path) -> None:
+    trained = train(World(alternating), tmp_path / "out", steps=99, token_budget=300)
+    assert trained.ended == "the budget of 300 sampled tokens is spent"
+    lines = metrics(tmp_path / "out")
+    assert lines[-2]["sampled_tokens"] < 300 <= lines[-1]["sampled_tokens"]
+    assert all("loss" in line for line in lines)
+
+
+def test_nobody_learns_from_what_nobody_knows(tmp_path: Path) -> None:
+    """Completions of unknown reward leave no trace: their part of the batch may be anything."""
+
+    def odd(_: int, draws: Sequence[Draw]) -> Grades:
+        return Grades(rewards=(1.0, 0.0, None, None)[: len(draws)])
+
+    def only(_: int, draws: Sequence[Draw]) -> Grades:
+        return Grades(rewards=(1.0, 0.0))
+
+    train(World(odd), tmp_path / "four", steps=1)
+    train(World(only), tmp_path / "two", steps=1, group_size=2)
+    (four,), (two,) = metrics(tmp_path / "four"), metrics(tmp_path / "two")
+    assert four["completions/unknown_ratio"] == 0.5
+    assert four["loss"] == pytest.approx(two["loss"], abs=1e-6)
+    assert four["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+
+
+def test_steps_alone_can_teach_a_group_that_all_fail(tmp_path: Path) -> None:
+    def blamed(_: int, draws: Sequence[Draw]) -> Grades:
+        spans = tuple((Span(0, 1, -0.5, "step"),) if i else () for i in range(len(draws)))
+        return Grades(rewards=(0.0,) * len(draws), steps=spans, step_weight=1.0)
+
+    trained = train(World(blamed), tmp_path / "out", steps=1)
+    assert trained.ended is None
+    assert metrics(tmp_path / "out")[0]["grad_norm"] > 0
+
+
+def test_passes_change_only_last_bits(tmp_path: Path) -> None:
+    for name, size in (("whole", 0), ("single", 1)):
+        train(World(alternating), tmp_path / name, micro_batch_size=size, steps=1)
+    whole, single = metrics(tmp_path / "whole")[0], metrics(tmp_path / "single")[0]
+    assert single["loss"] == pytest.approx(whole["loss"], abs=1e-6)
+    assert single["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+
+
+def test_sampler_and_trainer_compute_the_same(tmp_path: Path) -> None:
+    """Also after updates, so the sampler has followed."""
+    train(World(alternating), tmp_path / "out", steps=3, lora_r=2)
+    for line in metrics(tmp_path / "out"):
+        assert line["sampling/sampling_logp_difference/mean"] < 1e-5
+
+
+def test_a_second_update_is_off_policy_and_the_first_is_not(tmp_path: Path) -> None:
+    train(World(alternating), tmp_path / "one", steps=1)
+    train(World(alternating), tmp_path / "two", steps=1, num_iterations=2, learning_rate=3e-3)
+    (one,), (two,) = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert one["clip_ratio/region_mean"] == 0
+    assert two["clip_ratio/region_mean"] > 0
+
+
+def test_divergence_from_the_start_is_measured_and_costs(tmp_path: Path) -> None:
+    train(World(alternating), tmp_path / "out", steps=3, beta=0.5, lora_r=2, lora_alpha=8.0)
+    lines = metrics(tmp_path / "out")
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-9)
+    assert lines[2]["kl"] > 1e-6
+
+
+def test_adapters_alone_are_trained_and_saved_and_the_model_is_whole(tmp_path: Path) -> None:
+    """W + (alpha / r) B A, worked out from the checkpoint, is what is written."""
+    out = tmp_path / "out"
+    changes = {"lora_r": 2, "lora_alpha": 6.0, "save_every": 1}
+    train(World(alternating), out, **changes)
+    adapters = load_file(out / "checkpoints" / "step-000002" / "model.safetensors")
+    assert {".lora_" in name for name in adapters} == {True}
+    base, finished = load_file(NANO / "model.safetensors"), weights(out)
+    assert finished.keys() == base.keys()
+    changed = 0
+    for name, before in base.items():
+        stem = name.removesuffix(".weight")
+        a = adapters.get(f"{stem}.lora_A.default.weight")
+        expected = before.float()
+        if a is not None:
+            expected = expected + 3.0 * (adapters[f"{stem}.lora_B.default.weight"] @ a)
+            changed += 1
+        assert torch.equal(finished[name], expected), name
+    assert changed == 4 * 7
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(name)
+    out = tmp_path / "out"
+    train(World(alternating), out, report_to=ReportTo.TENSORBOARD)
+    board = events.EventAccumulator(str(out / "tensorboard"))
+    board.Reload()
+    for name in ("loss", "reward", "grad_norm"):
+        seen = [(event.step, event.value) for event in board.Scalars(name)]
+        lines = [(line["step"], pytest.approx(line[name], rel=1e-5)) for line in metrics(out)]
+        assert seen == lines
+
+
+def test_a_prompt_that_leaves_no_room_stops_before_anything_is_written(tmp_path: Path) -> None:
+    world = World(alternating)
+    world.sampling = PolicySettings(max_rollout_tokens=500)
+    with pytest.raises(BadInput, match=r"'p0' has 15 tokens .* 500, but the model has 512"):
+        train(world, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sizes", [[7], [1] * 7, [3, 4], [2, 2, 3]])
+def test_every_round_asks_each_prompt_once_however_it_is_cut(sizes: list[int]) -> None:
+    visits, asked = [], 0
+    for n in sizes:
+        visits += list(next_visits(asked, n, 3, seed=4))
+        asked += n
+    assert visits == list(next_visits(0, 7, 3, seed=4))
+    assert sorted(visits[:3]) == [(0, 0), (0, 1), (0, 2)]
+    assert sorted(visits[3:6]) == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_the_same_run_twice_has_the_same_bits(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(World(alternating), tmp_path / name)
+    assert len({file_sha256(tmp_path / n / "model.safetensors") for n in ("a", "b")}) == 1
+    train(World(alternating), tmp_path / "c", seed=1)
+    assert file_sha256(tmp_path / "c" / "model.safetensors") != file_sha256(
+        tmp_path / "a" / "model.safetensors"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("group_size", 1),
+        ("prompts_per_step", 0),
+        ("temperature", 0.0),
+        ("max_refills", 0),
+        ("token_budget", 0),
+        ("max_completion_length", 0),
+        ("epsilon", -0.1),
+        ("beta", -1.0),
+        ("lora_r", -1),
+        ("loss_type", "ppo"),
+        ("scale_rewards", "all"),
+        ("report_to", "wandb"),
+    ],
+)
+def test_settings_out_of_range_are_named(name: str, value: object) -> None:
+    changes: dict[str, Any] = {name: value}
+    with pytest.raises(BadInput, match=f"train\\.{name} must be"):
+        RlSettings(**changes)
