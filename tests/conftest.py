@@ -5,11 +5,13 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
 
+from treeward.cli import main
 from treeward.export.schema import SCHEMAS, TABLES
 from treeward.search.verdicts import VERDICT_OF, Reason
 
@@ -85,6 +87,27 @@ def _rollouts(tree: str, nodes: list[Row], rng: random.Random) -> list[Row]:
             value = (right + 0.5) / (known + 1)
             node |= {"value": value, "value_low": value / 2, "value_high": (1 + value) / 2}
     return rows
+
+
+class Ran(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def treeward(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Runs a command in this process."""
+
+    def run(*arguments: str | Path) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

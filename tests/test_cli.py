@@ -4,36 +4,15 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
-
-from treeward.cli import main
 
 GOOD = '{"prompt": "1 +2", "answer": "3"}\n'
 QUICK = ("--set", "search.simulations=1", "--set", "search.rollouts=1")
 
 
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ran]
-
-
-@pytest.fixture
-def treeward(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process."""
-
-    def run(*arguments: str | Path) -> Ran:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+Command = Callable[..., Any]
 
 
 @pytest.fixture

@@ -1,0 +1,153 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from treeward import generate, open_run
+from treeward.search.errors import BadInput
+from treeward.search.models import resolve_model
+from treeward.search.policy import Draw
+from treeward.search.problem import Problem
+from treeward.search.prompts import load_template
+from treeward.search.reader import Reader
+from treeward.search.steps import Finish
+from treeward.search.tokens import load_tokens
+from treeward.search.verdicts import Judgement, Reason
+from treeward.train.rlvr import Rlvr, RlvrSettings, read_rlvr
+from treeward.train.spans import Span
+from treeward.train.stored_values import StoredValues, read_stored_values
+
+NANO = resolve_model("nano", Path("unused")).path
+TOKENS = load_tokens(NANO)
+READER = Reader(load_template("nano"), TOKENS)
+PROBLEM = Problem(id="p", prompt="12 *3 -4", answer="32")
+
+
+class Exact:
+    """Compares texts; answers of one digit are beyond it."""
+
+    def judge(self, problem: Problem, answer: str | None) -> Judgement:
+        assert answer is not None
+        if len(answer) == 1:
+            return Judgement(Reason.CHECKER_LIMIT, answer)
+        return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
+
+
+def environment(stored: StoredValues | None = None, **changes: Any) -> Rlvr:
+    return Rlvr([PROBLEM], READER, Exact(), RlvrSettings(**changes), stored)
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(TOKENS.encode(text))
+
+
+def draws(*texts: str, finish: Finish = Finish.END) -> list[Draw]:
+    return [Draw(ids(text), 0.0, finish) for text in texts]
+
+
+def test_only_a_right_answer_in_time_is_rewarded_and_unknown_is_no_number() -> None:
+    ended = draws("12*3=36\n36-4=32\nA32\n", "A33\n", "A\n", "12*3=36\n", "A3\n")
+    cut_short = draws("12*3=36\n36-4=32\nA32", finish=Finish.LENGTH)
+    grades = environment().grade(0, ended + cut_short)
+    assert grades.rewards == (1.0, 0.0, 0.0, 0.0, None, 0.0)
+    assert grades.shares == {"completions/no_answer_ratio": 2 / 6}
+    assert grades.steps == ()
+
+
+def stored(**values: float) -> StoredValues:
+    """Values of prefixes, given as their texts with `_` for the line's end."""
+    known = {ids(text.replace("_", "\n")): value for text, value in values.items()}
+    return StoredValues(values={"p": known}, fingerprint="f")
+
+
+def test_steps_that_a_tree_knows_bring_value_differences() -> None:
+    values = stored(**{"": 0.5, "12*3=36_": 0.75, "12*3=35_": 0.125, "12*3=36_36-4=32_": 1.0})
+    texts = ("12*3=36\n36-4=32\nA32\n", "12*3=35\n35-4=31\nA31\n", "12*3=30\nA30\n")
+    grades = environment(values, step_weight=2.0).grade(0, draws(*texts))
+    assert grades.steps == (
+        (Span(0, 8, 0.25, "step"), Span(8, 16, 0.25, "step")),
+        (Span(0, 8, -0.375, "step"),),
+        (),
+    )
+    assert grades.step_weight == 2.0
+    assert grades.shares["steps/known_ratio"] == pytest.approx(3 / 8)
+
+
+def test_nothing_is_known_below_a_prefix_that_the_tree_lacks() -> None:
+    """A gap stays a gap: no difference is made up across it."""
+    values = stored(**{"": 0.5, "12*3=36_36-4=32_": 1.0})
+    (spans,) = environment(values).grade(0, draws("12*3=36\n36-4=32\nA32\n")).steps
+    assert spans == ()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rlvr") / "run"
+    assignments = ("search.simulations=3", "search.rollouts=4")
+    generate("task:arithmetic?n=4&seed=3", folder, assignments=assignments)
+    return folder
+
+
+def test_stored_values_are_those_of_the_nodes(run: Path) -> None:
+    found = read_stored_values(run, TOKENS).values
+    nodes = open_run(run).sql("SELECT problem_id, path, node_id, tree_id, value_tree FROM nodes")
+    own = open_run(run).sql("SELECT tree_id, node_id, token_ids FROM nodes").to_pylist()
+    ids_of = {(row["tree_id"], row["node_id"]): row["token_ids"] for row in own}
+    checked = 0
+    for row in nodes.to_pylist():
+        prefix = tuple(t for node in row["path"] for t in ids_of[row["tree_id"], node])
+        if row["value_tree"] is not None:
+            assert found[row["problem_id"]][prefix] == row["value_tree"]
+            checked += 1
+    assert checked > 10
+
+
+class Shifted:
+    """Tokens in which every id stands for another character."""
+
+    def __init__(self) -> None:
+        self.pieces: Sequence[bytes] = TOKENS.pieces
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        return TOKENS.text_of([(token + 1) % len(self.pieces) for token in token_ids])
+
+
+def test_trees_of_another_tokenizer_are_refused(run: Path) -> None:
+    other: Any = Shifted()
+    with pytest.raises(BadInput, match="its tokens are not this model's"):
+        read_stored_values(run, other)
+
+
+def test_problems_come_back_from_the_dataset(run: Path, tmp_path: Path) -> None:
+    report = open_run(run).export("rlvr", tmp_path / "data")
+    assert report is not None
+    problems = read_rlvr(tmp_path / "data")
+    rows = open_run(run).sql("SELECT problem_id, prompt, answer FROM trees").to_pylist()
+    expected = {(row["problem_id"], row["prompt"], row["answer"]) for row in rows}
+    assert {(p.id, p.prompt, p.answer) for p in problems} == expected
+    assert all(problem.verifier == "number" for problem in problems)
+
+
+def test_a_row_that_is_no_problem_is_named(run: Path, tmp_path: Path) -> None:
+    open_run(run).export("rlvr", tmp_path / "data")
+    (path,) = (tmp_path / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    for column, value, message in (
+        ("info", "{", r"row 0: "),
+        ("prompt", [], r"row 0: "),
+        ("dataset", "no-such", r"row 0: .*no-such"),
+    ):
+        changed = table.to_pylist()
+        changed[0][column] = value
+        pq.write_table(table.from_pylist(changed, schema=table.schema), tmp_path / "bad.parquet")
+        with pytest.raises(BadInput, match=message):
+            read_rlvr(tmp_path / "bad.parquet")
+
+
+def test_the_digest_knows_prompts_answers_and_trees() -> None:
+    digests = {str(environment().about), str(environment(stored(**{"": 0.5})).about)}
+    other = Problem(id="p", prompt="12 *3 -4", answer="33")
+    digests.add(str(Rlvr([other], READER, Exact(), RlvrSettings(), None).about))
+    assert len(digests) == 3

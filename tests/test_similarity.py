@@ -1,0 +1,71 @@
+from difflib import SequenceMatcher
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treeward.critics.similarity import MAX_UNITS, Similarity, similarity, units
+
+CHARACTERS, WORDS, NUMBERS = Similarity.CHARACTERS, Similarity.WORDS, Similarity.NUMBERS
+
+
+@pytest.mark.parametrize(
+    ("written", "expert", "by", "expected"),
+    [
+        # 7 characters each; all but the last match: 2 * 6 / 14.
+        ("12*3=35", "12*3=36", CHARACTERS, 12 / 14),
+        # Of three numbers two match: 2 * 2 / 6.
+        ("12*3=35", "12*3=36", NUMBERS, 2 / 3),
+        ("12 * 3 is 36.", "12*3=36", NUMBERS, 1.0),
+        ("nothing", "12*3=36", NUMBERS, 0.0),
+        ("", "12*3=36", CHARACTERS, 0.0),
+        # "so" and "is" of 3 and 4 words: 2 * 2 / 7.
+        ("so it is", "so that is all", WORDS, 4 / 7),
+        ("  12*3=36 \n", "12*3=36", CHARACTERS, 1.0),
+    ],
+)
+def test_values_by_hand(written: str, expert: str, by: Similarity, expected: float) -> None:
+    assert similarity(written, expert, by) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("62 -13=49", ["62", "-13", "49"]),
+        ("62-13=49", ["62", "13", "49"]),
+        ("(3)-2", ["3", "2"]),
+        ("x-2", ["2"]),
+        ("1.50 and .5, 2.", ["1.50", "5", "2"]),
+        ("1,000", ["1", "000"]),
+        ("\N{ARABIC-INDIC DIGIT THREE}", []),
+    ],
+)
+def test_numbers_are_found(text: str, numbers: list[str]) -> None:
+    assert units(text, NUMBERS) == numbers
+
+
+@pytest.mark.parametrize("length", [199, 200, 201, 400])
+def test_nothing_changes_at_200_characters(length: int) -> None:
+    """difflib's own default drops frequent characters from 200 on: the last line shows the trap."""
+    expert = ("abcdefghij" * 40)[:length]
+    written = "x" + expert[1:]
+    assert similarity(written, expert, CHARACTERS) == pytest.approx(1 - 1 / length)
+    junked = SequenceMatcher(None, written, expert).ratio()
+    assert (junked < 0.1) == (length >= 200)
+
+
+def test_the_order_of_the_arguments_is_fixed() -> None:
+    """Ratcliff and Obershelp's matching depends on it: 'tide' finds 'd' or 'id' first."""
+    assert similarity("tide", "diet", CHARACTERS) == pytest.approx(2 / 8)
+    assert similarity("diet", "tide", CHARACTERS) == pytest.approx(4 / 8)
+
+
+def test_only_the_beginning_of_a_long_step_is_compared() -> None:
+    expert = "1 " * 10 + "2"
+    assert similarity("3 " * MAX_UNITS + expert, expert, NUMBERS) == 0.0
+
+
+@given(st.text(max_size=40), st.text(min_size=1, max_size=40).filter(str.strip))
+def test_it_is_a_share_and_whole_for_the_same(written: str, expert: str) -> None:
+    assert 0.0 <= similarity(written, expert, CHARACTERS) <= 1.0
+    assert similarity(expert, expert, CHARACTERS) == 1.0

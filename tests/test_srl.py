@@ -1,0 +1,237 @@
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from treeward import generate, open_run
+from treeward.export.durable import file_sha256
+from treeward.search.errors import BadInput
+from treeward.search.models import resolve_model
+from treeward.search.policy import Draw
+from treeward.search.prompts import Template, load_template
+from treeward.search.steps import Finish
+from treeward.search.tokens import load_tokens
+from treeward.train.srl import BAD_FORMAT, Srl, SrlSettings
+
+NANO = resolve_model("nano", Path("unused")).path
+TOKENS = load_tokens(NANO)
+Command = Callable[..., Any]
+
+RUN_SETTINGS = ("search.simulations=2", "search.rollouts=2")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("srl") / "run"
+    generate("task:arithmetic?n=8&seed=3", folder, assignments=RUN_SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["srl", "rlvr"])
+def dataset(request: pytest.FixtureRequest, run: Path) -> tuple[str, Path]:
+    out = run.parent / request.param
+    open_run(run).export(request.param, out)
+    return request.param, out
+
+
+def rows(path: Path, *records: dict[str, Any]) -> Path:
+    default = {"id": "r", "prompt": [{"role": "user", "content": "12 *3 -4"}]}
+    default |= {"prefix_steps": [], "target_step": "12*3=36"}
+    full = [default | {"id": f"r{i}"} | record for i, record in enumerate(records)]
+    strings = pa.list_(pa.string())
+    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    names = {"id": pa.string(), "prompt": messages, "prefix_steps": strings}
+    schema = pa.schema({**names, "target_step": pa.string()})
+    pq.write_table(pa.Table.from_pylist(full, schema=schema), path)
+    return path
+
+
+def environment(data: Path, template: Template | None = None, **changes: Any) -> Srl:
+    return Srl(data, template or load_template("nano"), TOKENS, SrlSettings(**changes))
+
+
+def draw(text: str, finish: Finish = Finish.STEP) -> Draw:
+    return Draw(tuple(TOKENS.encode(text)), 0.0, finish)
+
+
+def test_the_prompt_is_the_problem_and_the_steps_so_far(tmp_path: Path) -> None:
+    data = rows(tmp_path / "d.parquet", {"prefix_steps": ["12*3=36"], "target_step": "36-4=32"})
+    (prompt,) = environment(data).prompts
+    assert TOKENS.text_of(prompt.ids) == "12 *3 -4\n12*3=36\n"
+    assert TOKENS.text_of(prompt.prefix_ids) == "12*3=36\n"
+    assert prompt.id == "r0"
+
+
+def test_a_step_is_rewarded_by_its_numbers_and_a_bad_one_is_minus_one(tmp_path: Path) -> None:
+    world = environment(rows(tmp_path / "d.parquet", {}))
+    draws = [draw("12*3=36\n"), draw("12*3=35\n"), draw("\n"), draw("12*3=36", Finish.LENGTH)]
+    grades = world.grade(0, draws)
+    assert list(grades.rewards) == pytest.approx([1.0, 2 / 3, BAD_FORMAT, BAD_FORMAT])
+    assert grades.shares == {"completions/bad_format_ratio": 0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Stands in for tokens where a draw's ids are characters."""
+
+    unknown_id: int | None = None
+
+    def text_of(self, ids: Any) -> str:
+        return "".join(map(chr, ids))
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(char) for char in text]
+
+    encode_prompt = encode
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("<think>3 times 12, 99?</think>12*3=36\n\n", 1.0),
+        ("\n <think></think>12*3=36\n\n", 1.0),
+        ("12*3=36\n\n", BAD_FORMAT),
+        ("first <think>a</think>12*3=36\n\n", BAD_FORMAT),
+        ("<think>12*3=36\n\n", BAD_FORMAT),
+        ("<think>a</think>\n\n", BAD_FORMAT),
+        ("<think>a</think>12*3=36<think>b</think>\n\n", BAD_FORMAT),
+        ("<think>a<think>b</think>12*3=36\n\n", BAD_FORMAT),
+        ("<think>a</think></think>12*3=36\n\n", BAD_FORMAT),
+    ],
+)
+def test_thoughts_are_free_where_the_template_asks_for_them(
+    tmp_path: Path, text: str, reward: float
+) -> None:
+    think = dataclasses.replace(load_template("think"), chat=False)
+    tokens: Any = Texts()
+    world = Srl(rows(tmp_path / "d.parquet", {}), think, tokens, SrlSettings())
+    spoken = Draw(tuple(map(ord, text)), 0.0, Finish.STEP)
+    assert world.grade(0, [spoken]).rewards == (reward,)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"target_step": "so it is"}, "row 1: target_step 'so it is' has no numbers; .*similarity"),
+        ({"target_step": None}, "row 1: target_step None has no numbers"),
+        ({"prompt": [{"role": "user", "content": "12 ?"}]}, "row 1: .*cannot read"),
+        ({"prompt": []}, "row 1: "),
+    ],
+)
+def test_rows_that_teach_nothing_are_named(
+    tmp_path: Path, record: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        environment(rows(tmp_path / "d.parquet", {}, record))
+
+
+def test_other_datasets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no rows to learn from"):
+        environment(rows(tmp_path / "none.parquet"))
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(BadInput, match="no column prompt, so it is no srl dataset"):
+        environment(tmp_path / "other.parquet")
+
+
+def test_a_digest_stands_for_all_that_decides_rewards(tmp_path: Path) -> None:
+    digests = {
+        environment(rows(tmp_path / "d.parquet", record)).about["sha256"]
+        for record in ({}, {"target_step": "12*3=37"}, {"prefix_steps": ["1+1=2"]})
+    }
+    assert len(digests) == 3
+
+
+ASSIGNMENTS = {
+    "steps": "6",
+    "save_every": "2",
+    "log_every": "1",
+    "prompts_per_step": "2",
+    "group_size": "4",
+    "learning_rate": "1e-3",
+    "max_refills": "50",
+    "threads": "1",
+    "lora_r": "2",
+}
+
+
+def arguments(kind: str, data: Path, out: Path, *more: str) -> list[str]:
+    settings = [f"--set=train.{name}={value}" for name, value in ASSIGNMENTS.items()]
+    return ["train", kind, str(data), "--model", "nano", "--out", str(out), *settings, *more]
+
+
+def bits(out: Path) -> list[str]:
+    last = out / "checkpoints" / "step-000006"
+    files = [out / "model.safetensors", *sorted(last.glob("*.safetensors"))]
+    assert len(files) == 3
+    return [file_sha256(path) for path in files]
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(line.pop("step_time") > 0 for line in found)
+    return found
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    treeward: Command, dataset: tuple[str, Path], tmp_path: Path
+) -> None:
+    kind, data = dataset
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert treeward(*arguments(kind, data, straight)).code == 0
+
+    shell = [sys.executable, "-m", "treeward.cli", *arguments(kind, data, killed)]
+    with subprocess.Popen(shell, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = [line.split()[0] for line in (next(process.stderr) for _ in range(3))]
+        assert process.poll() is None
+        process.kill()
+    assert (process.returncode, seen) == (-signal.SIGKILL, ["step=1", "step=2", "step=3"])
+    assert not (killed / "model.safetensors").exists()
+
+    assert treeward(*arguments(kind, data, killed, "--resume")).code == 0
+    assert lines(killed) == lines(straight)
+    assert bits(killed) == bits(straight)
+
+
+def test_a_trained_model_is_a_policy_that_knows_its_template(
+    treeward: Command, dataset: tuple[str, Path], tmp_path: Path
+) -> None:
+    kind, data = dataset
+    out = tmp_path / "out"
+    result = treeward(*arguments(kind, data, out, "--json", "--set=train.steps=1"))
+    assert json.loads(result.out) == {"out": str(out), "ended": None}
+    generate(
+        "task:arithmetic?n=1&seed=9", tmp_path / "run", policy=str(out), assignments=RUN_SETTINGS
+    )
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    assert settings["prompt.template"] == "nano"
+
+
+def test_an_early_end_is_work_done_in_part(
+    treeward: Command, dataset: tuple[str, Path], tmp_path: Path
+) -> None:
+    kind, data = dataset
+    budget = "--set=train.token_budget=100"
+    result = treeward(*arguments(kind, data, tmp_path / "out", budget))
+    assert result.code == 4
+    assert "ended early: the budget of 100 sampled tokens is spent" in result.out
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_wrong_settings_name_the_right_ones(
+    treeward: Command, dataset: tuple[str, Path], tmp_path: Path
+) -> None:
+    kind, data = dataset
+    given = arguments(kind, data, tmp_path / "out", "--set=train.group_sizes=4")
+    result = treeward(*given)
+    assert result.code == 2
+    assert "train.group_size" in result.err
+    assert not (tmp_path / "out").exists()
