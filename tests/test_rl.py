@@ -130,6 +130,9 @@ def test_nothing_to_learn_later_ends_with_the_model_so_far(tmp_path: Path) -> No
         return alternating(place, draws) if len(calls) <= 2 else Grades(rewards=(None,) * 4)
 
     trained = train(World(dries_up), tmp_path / "out", max_refills=3, schedule=Schedule.CONSTANT)
+    last = metrics(tmp_path / "out")[-1]
+    assert (last["step"], last["groups/kept_share"]) == (2, 0.0)
+    assert not {"loss", "grad_norm", "learning_rate"} & last.keys()
     assert trained.ended is not None
     assert "step 2: 0 of 6 groups had a reward spread above 0.0 (mean reward unk" in trained.ended
     assert (tmp_path / "out" / "model.safetensors").is_file()
@@ -144,8 +147,8 @@ def test_a_budget_of_sampled_tokens_ends_training(tmp_path: Path) -> None:
     trained = train(World(alternating), tmp_path / "out", steps=99, token_budget=300)
     assert trained.ended == "the budget of 300 sampled tokens is spent"
     lines = metrics(tmp_path / "out")
-    assert lines[-2]["sampled_tokens"] < 300 <= lines[-1]["sampled_tokens"]
-    assert all("loss" in line for line in lines)
+    assert lines[-2]["sampled_tokens"] >= 300 > lines[-3]["sampled_tokens"]
+    assert ["loss" in line for line in lines] == [True] * (len(lines) - 1) + [False]
 
 
 def test_nobody_learns_from_what_nobody_knows(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ class Job(Protocol):
     def step(self, state: State, update: Update) -> None:
         """Takes step `state["step"]`: makes gradients, calls `update`, counts in the state.
 
-        It may set `state["done"]`: then this was the last step or, where it did not update, the
-        step before was.
+        It may set `state["done"]`: then this was the last step or, where it did not update, no
+        step at all. It is logged nevertheless.
         """
         ...
 
@@ -122,13 +122,14 @@ def run_loop(
             job.step(state, update)
             taken = bool(facts)
             assert taken or state["done"], "a step updates, or is none"
+            tried = state["step"] + 1
             state["step"] += taken
-            state["since_logged"] += taken
+            state["since_logged"] += 1
             last = state["done"] or state["step"] == settings.steps
-            if state["since_logged"] and (last or state["step"] % settings.log_every == 0):
+            if last or tried % settings.log_every == 0:
                 now = time.perf_counter()
                 seconds = (now - started) / state["since_logged"]
-                line = {"step": state["step"], **job.record(state), **facts, "step_time": seconds}
+                line = {"step": tried, **job.record(state), **facts, "step_time": seconds}
                 metrics.append(line)
                 progress(line)
                 state["since_logged"], started = 0, now

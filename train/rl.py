@@ -105,19 +105,22 @@ class RlJob:
         return {"asked": 0, "tokens": 0, "sampled": 0, "sums": {}, "ended": None}
 
     def step(self, state: State, update: Update) -> None:
-        """Draws until there are enough groups with a signal, and learns from them."""
+        """Draws until there are enough groups with a signal, and learns from them.
+
+        Where there is no end to it, nothing is learned and training is done.
+        """
         self._sampler.follow(self._model)
         drawn: list[Drawn] = []
         kept: list[Drawn] = []
-        while len(kept) < self._settings.prompts_per_step:
-            if reason := self._why_end(state, drawn, kept):
-                state["done"], state["ended"] = True, reason
-                return
-            more = self._draw(state)
-            drawn += more
-            kept += [group for group in more if teaches(group, self._settings.min_reward_std)]
-        facts = describe(drawn, kept, self._environment.reward_name)
-        facts |= self._learner.learn(lessons(kept, self._settings), self._limit, update)
+        while len(kept) < self._settings.prompts_per_step and not state["done"]:
+            state["ended"] = self._why_end(state, drawn, kept)
+            state["done"] = state["ended"] is not None
+            if not state["done"]:
+                drawn += (more := self._draw(state))
+                kept += [group for group in more if teaches(group, self._settings.min_reward_std)]
+        facts = describe(drawn, kept, self._environment.reward_name) if drawn else {}
+        if not state["done"]:
+            facts |= self._learner.learn(lessons(kept, self._settings), self._limit, update)
         for name, value in facts.items():
             total, count = state["sums"].get(name, (0.0, 0))
             state["sums"][name] = (total + value, count + 1)
