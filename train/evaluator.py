@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from treeward.critics.votes import majority
+from treeward.export.plan import SECTIONS as ALL_SECTIONS
 from treeward.export.plan import Plan
 from treeward.search.errors import CallFailed
-from treeward.search.forest import together
+from treeward.search.forest import Progress, together
 from treeward.search.policy import Ask, Draw, Policy, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
@@ -20,8 +21,11 @@ from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.verdicts import Judgement, Reason, Verdict, Verifier
 from treeward.train.evaluation import EvalSettings, Evaluation, ProblemResult, summarise
 
-Watch = Callable[[int, int], None]
-"""Called after each problem with how many are done and how many tokens were sampled."""
+Watch = Callable[[Progress, int], None]
+"""Called after each problem with what has happened and how many problems there are."""
+
+SECTIONS = {name: ALL_SECTIONS[name] for name in ("policy", "prompt", "backend")}
+"""The settings that an evaluation depends on; see `make_plan`."""
 
 
 def evaluate_plan(plan: Plan, settings: EvalSettings, watch: Watch | None = None) -> Evaluation:
@@ -56,7 +60,8 @@ class Evaluator:
         self._sampling = sampling
         self._settings = settings
         self._watch = watch
-        self._done = self._tokens = 0
+        self._progress = Progress()
+        self._total = 0
 
     async def evaluate(self, problems: Sequence[Problem]) -> Evaluation:
         """Returns how the policy does on some problems.
@@ -66,6 +71,7 @@ class Evaluator:
         """
         results: dict[int, ProblemResult] = {}
         places = iter(enumerate(problems))
+        self._total = len(problems)
         workers = min(self._settings.concurrency, len(problems))
         try:
             await together(self._work(places, results) for _ in range(workers))
@@ -77,12 +83,16 @@ class Evaluator:
     async def _work(
         self, places: Iterator[tuple[int, Problem]], results: dict[int, ProblemResult]
     ) -> None:
+        progress = self._progress
         for place, problem in places:
+            progress.in_flight += 1
             results[place] = result = await self._solve(problem)
-            self._done += 1
-            self._tokens += round((result.mean_tokens or 0) * self._settings.samples)
+            progress.in_flight -= 1
+            progress.trees += 1
+            progress.failures += result.error is not None
+            progress.tokens += round((result.mean_tokens or 0) * self._settings.samples)
             if self._watch is not None:
-                self._watch(self._done, self._tokens)
+                self._watch(progress, self._total)
 
     async def _solve(self, problem: Problem) -> ProblemResult:
         count = range(self._settings.samples)
