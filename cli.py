@@ -381,5 +381,74 @@ def _print_trained(trained: Any, as_json: bool) -> int:
     return 4 if trained.ended else 0
 
 
+@treeward.group(name="eval")
+def evaluations() -> None:
+    """Measure models."""
+
+
+@evaluations.command(name="policy")
+@click.argument("model")
+@click.argument("problems")
+@click.option("--samples", type=click.IntRange(min=1), default=8, help="Solutions a problem.")
+@click.option(
+    "--k",
+    "ks",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="A k of pass@k; may be given more than once.  [default: 1, 2, 4, ... up to --samples]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Take the first N problems.")
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--concurrency", type=click.IntRange(min=1), default=128, help="Problems at once.")
+@click.option(
+    "--deterministic/--no-deterministic",
+    default=None,
+    help="Results do not depend on batches.  [default: on for nano]",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave bad problems out and count them.")
+@click.option("--out", type=_PATH, help="A Parquet file for a row a problem.")
+@_config
+@_set
+@_json
+def eval_policy(
+    model: str,
+    problems: str,
+    samples: int,
+    ks: tuple[int, ...],
+    seed: int,
+    concurrency: int,
+    out: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Measure how often MODEL solves PROBLEMS: pass@k, majority vote, and what solutions cost.
+
+    MODEL is nano, smollm2-135m-instruct, a folder or a hub id; PROBLEMS are what `generate` takes.
+    Intervals are about the problems, whose samples resemble each other. Verdicts that are unknown
+    are counted and left out. Settings are in sections policy, prompt and backend; greedy decoding
+    is --samples 1 --set policy.temperature=1e-6. Exits with 4 where calls failed.
+    """
+    from treeward.export.console import RunProgress
+    from treeward.export.plan import Options, make_plan
+    from treeward.train.eval_report import about_plan, as_data, as_text, write_problems
+    from treeward.train.evaluation import EvalSettings
+    from treeward.train.evaluator import SECTIONS, evaluate_plan
+
+    settings = EvalSettings(samples=samples, ks=ks, seed=seed, concurrency=concurrency)
+    plan = make_plan(Options(problems=problems, policy=model, seed=seed, **options), SECTIONS)
+    for reason in plan.skipped:
+        click.echo(f"left out: {reason}", err=True)
+    progress = RunProgress(_console(), "problems")
+    try:
+        found = evaluate_plan(plan, settings, progress)
+    finally:
+        progress.close()
+    about = about_plan(plan, seed)
+    if out is not None:
+        write_problems(found, out, about)
+    _print(as_data(found, about), as_json=as_json, text=lambda: as_text(found))
+    return 4 if found.n_failed_problems else 0
+
+
 if __name__ == "__main__":
     main()

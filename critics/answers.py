@@ -80,15 +80,21 @@ def tidy(text: str) -> str:
 
 def same_text(reference: str, answer: str) -> bool:
     """Returns whether two texts are equal up to what `tidy` takes away, and letter case."""
-    return tidy(reference).casefold() == tidy(answer).casefold()
+    return text_key(reference) == text_key(answer)
+
+
+def text_key(text: str) -> str:
+    """Returns what texts that `same_text` calls equal have in common."""
+    return tidy(text).casefold()
 
 
 def same_expression(reference: str, answer: str) -> bool:
     r"""Returns whether two expressions are written alike up to spacing, \left and \dfrac."""
-    return _expression_key(reference) == _expression_key(answer)
+    return expression_key(reference) == expression_key(answer)
 
 
-def _expression_key(text: str) -> str:
+def expression_key(text: str) -> str:
+    """Returns what expressions that `same_expression` calls equal have in common."""
     text = _SPACING.sub(" ", tidy(text)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return _LOOSE_SPACE.sub("", " ".join(text.split()))
 
@@ -138,7 +144,10 @@ def same_choice(reference: str, answer: str) -> bool:
 
     A reference that is no single letter or digit ("yes") is compared as text.
     """
-    named, given = (_CHOICE.fullmatch(tidy(text)) for text in (reference, answer))
-    if named and given:
-        return named[1].casefold() == given[1].casefold()
-    return same_text(reference, answer)
+    return choice_key(reference) == choice_key(answer)
+
+
+def choice_key(text: str) -> str:
+    """Returns the letter or digit that a text names in small letters, or else its `text_key`."""
+    named = _CHOICE.fullmatch(tidy(text))
+    return named[1].casefold() if named else text_key(text)

@@ -46,9 +46,10 @@ def _cell(value: object, width: int) -> str:
 class RunProgress:
     """Shows progress on stderr: a bar on a terminal, else lines that come ever more rarely."""
 
-    def __init__(self, console: Console) -> None:
-        """Takes a console that writes to stderr."""
+    def __init__(self, console: Console, what: str = "trees") -> None:
+        """Takes a console that writes to stderr, and what is counted there."""
         self._console = console
+        self._what = what
         self._started = self._last = time.monotonic()
         self._bar: Progress | None = None
 
@@ -63,7 +64,7 @@ class RunProgress:
             seconds = self._seconds() * (total - counts.trees) / counts.trees if known else 0
             left = f", about {seconds:.0f} s left" if known else ""
             self._console.print(
-                f"{counts.trees}/{total} trees, {self._facts(counts)}{left}", highlight=False
+                f"{counts.trees}/{total} {self._what}, {self._facts(counts)}{left}", highlight=False
             )
 
     def close(self) -> None:
@@ -74,7 +75,7 @@ class RunProgress:
     def _show_bar(self, counts: Counts, total: int) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("trees"),
+                TextColumn(self._what),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from treeward import __version__
@@ -166,8 +167,12 @@ class Plan:
         return _digest([_digest(dict(self.identity.settings)), problem.id])
 
 
-def make_plan(options: Options) -> Plan:
+def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(SECTIONS)) -> Plan:
     """Reads and checks everything that a run needs; problems before anything else.
+
+    Args:
+        options: What is asked for.
+        sections: The settings that may be given, for callers that do not use all of them.
 
     Raises:
         BadInput: Something breaks its rule.
@@ -175,7 +180,7 @@ def make_plan(options: Options) -> Plan:
     """
     found = read_problems(options.problems, limit=options.limit, skip_bad=options.skip_bad)
     values = read_values(options.config, options.assignments)
-    check_names(values, SECTIONS)
+    check_names(values, sections)
     if options.algorithm is not None:
         values["search.algorithm"] = options.algorithm
     search = build(SearchSettings, "search", values)

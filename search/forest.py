@@ -88,10 +88,10 @@ async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], Non
                 finished(tree)
                 plan.progress.trees += 1
 
-    await _together(work() for _ in range(plan.concurrency))
+    await together(work() for _ in range(plan.concurrency))
 
 
-async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Returns what all calls return, in order; where one raises, none goes on behind our back."""
     tasks = [asyncio.create_task(call) for call in calls]
     try:
@@ -115,7 +115,7 @@ async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None
     while requests is not None:
         if plan.stopping.is_set():
             return None
-        replies = await _together(
+        replies = await together(
             _answer(forest, plan, tree, prompt_ids, request) for request in requests
         )
         try:

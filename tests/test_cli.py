@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 GOOD = '{"prompt": "1 +2", "answer": "3"}\n'
@@ -198,7 +199,17 @@ def test_an_unknown_command_names_the_nearest(treeward: Command) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "generate", "status", "query", "export", "verify", "doctor", "train sft"],
+    [
+        "demo",
+        "generate",
+        "status",
+        "query",
+        "export",
+        "verify",
+        "doctor",
+        "train sft",
+        "eval policy",
+    ],
 )
 def test_help_names_every_option_with_its_default(treeward: Command, command: str) -> None:
     ran = treeward(*command.split(), "--help")
@@ -210,3 +221,42 @@ def test_doctor_names_the_embedded_model(treeward: Command, tmp_path: Path) -> N
     checks = {check["name"]: check for check in json.loads(treeward("doctor", "--json").out)}
     assert checks["nano"]["ok"]
     assert all(check["remedy"] for check in checks.values() if not check["ok"])
+
+
+def test_eval_policy_prints_one_document_and_writes_its_problems(
+    treeward: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "problems.parquet"
+    command = ("eval", "policy", "nano", "task:arithmetic?n=3", "--samples", "2", "--out", out)
+    ran = treeward(*command, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["pass_at"].keys() == {"1", "2"}
+    assert found["pass_at"]["1"]["level"] == 0.9
+    assert [row["n"] + row["n_unknown"] for row in found["problems"]] == [2, 2, 2]
+    assert pq.read_table(out).to_pylist() == found["problems"]
+    shown = treeward(*command).out
+    assert "pass@2" in shown
+    assert "maj@2" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nano", "none.jsonl"), "none.jsonl"),
+        (("nanoo", "task:arithmetic?n=2"), "nano"),
+        (("nano", "task:arithmetic?n=2", "--samples", "2", "--k", "3"), "--samples"),
+        (("nano", "task:arithmetic?n=2", "--set", "policy.temprature=1"), "policy.temperature"),
+        (("nano", "task:arithmetic?n=2", "--set", "search.width=2"), "unknown setting"),
+        (("nano", "task:arithmetic?n=2", "--set", "policy.temperature=0"), "greater than 0"),
+        (("nano", "task:arithmetic?n=1", "--samples", "1", "--out", "/proc/x.parquet"), "/proc"),
+    ],
+)
+def test_eval_policy_refuses_in_one_line(
+    treeward: Command, arguments: tuple[str, ...], says: str
+) -> None:
+    ran = treeward("eval", "policy", *arguments)
+    assert ran.code == 2
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+    assert ran.out == ""

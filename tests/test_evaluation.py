@@ -1,0 +1,184 @@
+"""Evaluations: what is counted and what is missing, sameness over batches, comparisons."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from treeward.export.plan import Options, make_plan
+from treeward.search.errors import BadInput, CallFailed
+from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.scripted import Script, ScriptedPolicy
+from treeward.search.steps import StepRule
+from treeward.search.tokens import byte_tokens
+from treeward.search.verdicts import Judgement, Reason
+from treeward.train.evaluation import EvalSettings, Evaluation, compare
+from treeward.train.evaluator import SECTIONS, Evaluator, evaluate_plan
+
+TEMPLATE = Template(
+    name="t", answer="A{answer}", rule=StepRule(answer_mark="A"), max_rollout_tokens=64
+)
+READER = Reader(TEMPLATE, byte_tokens())
+SAMPLING = PolicySettings(max_step_tokens=16, max_rollout_tokens=24)
+PROBLEMS = [Problem(id=f"p{n}", prompt=f"{n}", answer="1") for n in range(40)]
+
+
+class Exact:
+    """Answers are right where they are equal to the reference; 9 is beyond this checker."""
+
+    def judge(self, problem: Problem, answer: str | None) -> Judgement:
+        if answer == "9":
+            return Judgement(Reason.CHECKER_LIMIT, answer)
+        return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
+
+
+def always(*ends: tuple[str, float]) -> Script:
+    return lambda prompt, text: list(ends)
+
+
+def evaluate(
+    script: Script,
+    problems: Sequence[Problem] = PROBLEMS,
+    policy: type[ScriptedPolicy] = ScriptedPolicy,
+    **settings: Any,
+) -> Evaluation:
+    evaluator = Evaluator(policy(script), READER, Exact(), SAMPLING, EvalSettings(**settings))
+    return asyncio.run(evaluator.evaluate(problems))
+
+
+def test_estimates_agree_with_the_probability_of_the_script() -> None:
+    found = evaluate(always(("A1\n", 0.3), ("A2\n", 0.7)), samples=50)
+    # 2,000 samples of probability .3: standard error .0102. Five of them miss 6 times in 10^7.
+    assert found.pass_at[1].value == pytest.approx(0.3, abs=0.052)
+    assert list(found.pass_at) == [1, 2, 4, 8, 16, 32]
+    assert found.majority.value == 0.0
+    assert found.tokens.value == 3.0
+    counted = [(row.n, row.n_right) for row in found.problems]
+    assert found.pass_at[1].value == pytest.approx(sum(c / n for n, c in counted) / 40)
+
+
+def test_what_is_unknown_leaves_every_denominator_and_is_counted() -> None:
+    found = evaluate(always(("A1\n", 0.5), ("A9\n", 0.5)), samples=4)
+    known = [row for row in found.problems if row.n]
+    assert all(row.n_right == row.n and row.n + row.n_unknown == 4 for row in found.problems)
+    assert found.pass_at[1].value == found.majority.value == 1.0
+    assert found.pass_at[1].n_problems == len(known) == 40 - found.n_unknown_problems
+    # A problem with fewer than k known samples says nothing of pass@k.
+    for k, estimate in found.pass_at.items():
+        assert estimate.n_problems == sum(row.n >= k for row in found.problems)
+    assert found.unknown.value == pytest.approx(sum(row.n_unknown for row in found.problems) / 160)
+    assert found.unknown.n_problems == 40
+
+
+def test_problems_that_nobody_can_judge_are_no_zeros() -> None:
+    found = evaluate(always(("A9\n", 1.0)))
+    assert found.n_unknown_problems == 40
+    assert found.pass_at[1].value is None
+    assert found.majority.value is None
+    assert found.unknown.value == 1.0
+    assert found.problems[0].majority_answers is None
+    assert found.n_failed_problems == 0
+
+
+def test_no_answer_and_over_length_are_wrong_and_told_apart() -> None:
+    found = evaluate(always(("A1\n", 0.4), ("A \n", 0.3), ("word\n", 0.3)), samples=32)
+    shares = (found.pass_at[1].value, found.no_answer.value, found.length.value)
+    # A solution goes on after "word" until its 24 tokens are spent: four times in a row.
+    assert all(each is not None and 0 < each < 1 for each in shares)
+    for row in found.problems:
+        assert row.n == 32
+        assert row.n_right + row.n_no_answer + row.n_length == 32
+
+
+class Failing(ScriptedPolicy):
+    """Cannot be asked about every second problem."""
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        if int(ask.stick_to[1:]) % 2:
+            raise CallFailed("timeout", "nobody there")
+        return await super().draw(ask)
+
+
+def test_a_failed_call_is_data_with_its_cause() -> None:
+    found = evaluate(always(("A1\n", 1.0)), policy=Failing)
+    assert found.n_failed_problems == found.n_unknown_problems == 20
+    assert found.pass_at[8].value == 1.0
+    assert found.pass_at[8].n_problems == found.tokens.n_problems == 20
+    assert {row.error for row in found.problems} == {None, "timeout: nobody there"}
+
+
+class Slow(ScriptedPolicy):
+    """Replies in an order that is not the one asked in."""
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        for _ in range(ask.seeds[0] % 7):
+            await asyncio.sleep(0)
+        return await super().draw(ask)
+
+
+def test_nothing_depends_on_how_many_are_asked_at_once_or_on_the_order() -> None:
+    script = always(("A1\n", 0.5), ("A2\n", 0.2), ("go\n", 0.3))
+    one = evaluate(script, concurrency=1)
+    assert evaluate(script, concurrency=7, policy=Slow) == one
+    back = evaluate(script, PROBLEMS[::-1])
+    assert back.problems[::-1] == one.problems
+
+
+def test_more_samples_begin_with_the_same() -> None:
+    script = always(("A1\n", 0.5), ("A2\n", 0.5))
+    few, many = evaluate(script, samples=4), evaluate(script, samples=8)
+    more = [m.n_right - f.n_right for f, m in zip(few.problems, many.problems, strict=True)]
+    assert all(0 <= each <= 4 for each in more)
+    assert evaluate(script, seed=1) != evaluate(script, seed=0)
+
+
+@pytest.mark.parametrize("settings", [{"samples": 0}, {"concurrency": 0}])
+def test_settings_below_one_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="at least 1"):
+        EvalSettings(**settings)
+
+
+def test_a_k_beyond_the_samples_is_refused() -> None:
+    with pytest.raises(BadInput, match="raise --samples"):
+        EvalSettings(samples=4, ks=(5,))
+    assert EvalSettings(samples=4, ks=(4, 1, 4)).ks_used == (1, 4)
+
+
+def test_a_policy_compared_with_itself_gains_nothing() -> None:
+    found = evaluate(always(("A1\n", 0.5), ("A2\n", 0.5)))
+    same = compare(found, found)
+    assert same.gain.value == 0.0
+    assert not same.settled
+    assert same.before == same.after
+
+
+def test_a_gain_is_the_difference_of_means_over_problems_known_to_both() -> None:
+    before = evaluate(always(("A1\n", 0.3), ("A2\n", 0.7)))
+    after = evaluate(always(("A1\n", 0.9), ("A2\n", 0.1)), policy=Failing)
+    found = compare(before, after)
+    assert found.n_left_out == 20
+    assert found.gain.n_problems == 20
+    assert found.before.value is not None
+    assert found.after.value is not None
+    assert found.gain.value == pytest.approx(found.after.value - found.before.value)
+    # A gain of .6 over 20 problems with a standard error below .06: ten of them from 0.
+    assert found.settled
+
+
+def test_other_problems_cannot_be_compared() -> None:
+    script = always(("A1\n", 1.0))
+    with pytest.raises(BadInput, match="same problems"):
+        compare(evaluate(script), evaluate(script, PROBLEMS[1:]))
+
+
+def test_nano_gets_the_same_results_whatever_is_asked_at_once() -> None:
+    plan = make_plan(Options(problems="task:arithmetic?n=6&seed=3", policy="nano"), SECTIONS)
+    one, all_ = (
+        evaluate_plan(plan, EvalSettings(samples=3, concurrency=n)) for n in (1, len(plan.problems))
+    )
+    assert one == all_
+    assert all(row.n == 3 for row in one.problems)

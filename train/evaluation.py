@@ -1,0 +1,201 @@
+"""How good a policy is on some problems: pass@k, majority vote, and what its solutions cost.
+
+A sample that nobody can judge is missing: it is counted, and leaves every denominator.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from treeward.search.errors import BadInput
+from treeward.train.estimates import Estimate, difference, mean, pass_at_k, share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSettings:
+    """What is asked of the policy."""
+
+    samples: int = 8
+    """Solutions a problem."""
+
+    ks: tuple[int, ...] = ()
+    """The k of pass@k; none takes 1, 2, 4, 8, ... up to `samples`."""
+
+    seed: int = 0
+    """Seeds what is sampled."""
+
+    concurrency: int = 128
+    """Problems asked at once. Changes speed only, in deterministic mode."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        for name in ("samples", "concurrency"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        for k in self.ks:
+            if not 1 <= k <= self.samples:
+                raise BadInput(
+                    f"k must be from 1 to the samples of a problem, which are {self.samples}, "
+                    f"got {k!r}; raise --samples"
+                )
+
+    @property
+    def ks_used(self) -> tuple[int, ...]:
+        """Returns the k of pass@k, smallest first, each once."""
+        powers = (1 << n for n in range(self.samples.bit_length()))
+        return tuple(sorted(set(self.ks or powers)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemResult:
+    """Says how one problem went."""
+
+    problem_id: str
+    prompt: str
+
+    n: int
+    """Samples whose verdict is known."""
+
+    n_right: int
+    """Right ones among them."""
+
+    n_no_answer: int
+    """Those among the known that ended without an answer: wrong."""
+
+    n_length: int
+    """Those among the known that ran out of their token budget: wrong."""
+
+    n_unknown: int
+    """Samples whose verdict is not known; not among `n`."""
+
+    majority_answers: tuple[str, ...] | None
+    """The answers with most votes, several in a tie; None where no verdict is known."""
+
+    majority_right: float | None
+    """The chance that one of them, drawn by lot, is right; None where no verdict is known."""
+
+    mean_tokens: float | None
+    """Tokens of a solution; None where the call failed."""
+
+    error: str | None
+    """Why the policy could not be asked; None where it could."""
+
+    def pass_at(self, k: int) -> float | None:
+        """Returns the chance that one of k samples is right; None for fewer than k known."""
+        return pass_at_k(self.n, self.n_right, k) if self.n >= k else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Says how a policy did."""
+
+    pass_at: Mapping[int, Estimate]
+    """By k, the chance that one of k samples is right."""
+
+    majority: Estimate
+    """The chance that the vote of all samples is right; ties are settled by lot."""
+
+    tokens: Estimate
+    """Tokens of a solution."""
+
+    no_answer: Estimate
+    """Share of solutions without an answer, among those whose verdict is known."""
+
+    length: Estimate
+    """Share of solutions that ran out of tokens, among those whose verdict is known."""
+
+    unknown: Estimate
+    """Share of samples whose verdict is not known."""
+
+    n_problems: int
+    n_unknown_problems: int
+    """Problems with no known verdict at all: they are in no estimate of what is right."""
+
+    n_failed_problems: int
+    """Those among them that the policy could not be asked."""
+
+    samples: int
+    """Solutions asked for, a problem."""
+
+    problems: tuple[ProblemResult, ...]
+    """In the order given."""
+
+
+def summarise(results: Sequence[ProblemResult], settings: EvalSettings) -> Evaluation:
+    """Returns the estimates over problems, each over those that know something of it."""
+    known = [result for result in results if result.n]
+    asked = settings.samples * len(results)
+    trials = sum(result.n for result in known)
+    return Evaluation(
+        pass_at={k: _pass_at(results, k) for k in settings.ks_used},
+        majority=share(_known(result.majority_right for result in known), len(known)),
+        tokens=mean(_known(result.mean_tokens for result in results)),
+        no_answer=share([result.n_no_answer / result.n for result in known], trials),
+        length=share([result.n_length / result.n for result in known], trials),
+        unknown=share([result.n_unknown / settings.samples for result in results], asked),
+        n_problems=len(results),
+        n_unknown_problems=len(results) - len(known),
+        n_failed_problems=sum(result.error is not None for result in results),
+        samples=settings.samples,
+        problems=tuple(results),
+    )
+
+
+def _pass_at(results: Sequence[ProblemResult], k: int) -> Estimate:
+    """Returns pass@k; the samples of a problem hold n // k independent tries at k."""
+    trials = sum(result.n // k for result in results)
+    return share(_known(result.pass_at(k) for result in results), trials)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Says what changed between two evaluations on the same problems."""
+
+    before: Estimate
+    """pass@k of the first, over the problems compared."""
+
+    after: Estimate
+    """pass@k of the second, over the problems compared."""
+
+    gain: Estimate
+    """after - before, in pairs by problem."""
+
+    n_left_out: int
+    """Problems of which one of the two knows too little."""
+
+    @property
+    def settled(self) -> bool:
+        """Returns whether the interval of the gain leaves out 0."""
+        gain = self.gain
+        return gain.low is not None and gain.high is not None and not gain.low <= 0 <= gain.high
+
+
+def compare(before: Evaluation, after: Evaluation, k: int = 1) -> Comparison:
+    """Compares two evaluations problem by problem.
+
+    Raises:
+        BadInput: They are not of the same problems in the same order.
+    """
+    ids = [[result.problem_id for result in each.problems] for each in (before, after)]
+    if ids[0] != ids[1]:
+        raise BadInput(
+            f"evaluations of {len(ids[0])} and {len(ids[1])} problems that are not the same cannot "
+            "be compared; evaluate both on the same problems"
+        )
+    pairs = list(zip(before.problems, after.problems, strict=True))
+    kept = [(b, a) for b, a in pairs if min(b.n, a.n) >= k]
+    sides = list(zip(*kept, strict=True)) or [(), ()]
+    values = [_known(result.pass_at(k) for result in side) for side in sides]
+    return Comparison(
+        before=_pass_at(sides[0], k),
+        after=_pass_at(sides[1], k),
+        gain=difference(*values),
+        n_left_out=len(pairs) - len(kept),
+    )
