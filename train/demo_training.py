@@ -59,7 +59,7 @@ def describe(found: Comparison) -> str:
         return "Too little is known to compare the model before and after."
     line = (
         f"Right in one try, before and after: {found.before.value:.3f} and "
-        f"{found.after.value:.3f} ({gain.value:+.3f}, {gain.level:.0%} interval {gain.low:+.3f} to "
+        f"{found.after.value:.3f} ({gain.value:+.3f}, {100 * gain.level:.0f} % interval {gain.low:+.3f} to "
         f"{gain.high:+.3f}) on {gain.n_problems} problems never seen in training."
     )
     if not found.settled:
