@@ -60,7 +60,7 @@ def describe(found: Comparison) -> str:
     line = (
         f"Right in one try, before and after: {found.before.value:.3f} and "
         f"{found.after.value:.3f} ({gain.value:+.3f}, {100 * gain.level:.0f} % interval "
-        f"{gain.low:+.3f} to {gain.high:+.3f}) on {gain.n_problems} problems never seen in training."
+        f"{gain.low:+.3f} to {gain.high:+.3f}) on {gain.n_problems} problems never seen before."
     )
     if not found.settled:
         return f"{line}\nSo short a training made no difference that this many problems can tell."
