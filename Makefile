@@ -10,7 +10,7 @@ ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 .PHONY: help venv demo test test-wheel lint format bench clean
 
 help:
-	@echo "make demo    search, label, query and export on the embedded model, in about a minute"
+	@echo "make demo    search, label, query, export and train on the embedded model, in about two minutes"
 	@echo "make test    the test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark behind a figure in the docs"

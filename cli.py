@@ -249,7 +249,7 @@ def doctor(out: Path, as_json: bool) -> None:
 @treeward.command()
 @click.option("--out", type=_PATH, default=Path("demo-run"), help="Where the demo writes.")
 def demo(out: Path) -> None:
-    """Show the whole path on the embedded model, in about a minute."""
+    """Show the whole path on the embedded model, in about two minutes."""
     from treeward.train.demo import run_demo
 
     run_demo(out, Console())

@@ -16,6 +16,7 @@ from treeward.search.scripted import Script, ScriptedPolicy
 from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.verdicts import Judgement, Reason
+from treeward.train.demo_training import describe
 from treeward.train.evaluation import EvalSettings, Evaluation, compare
 from treeward.train.evaluator import SECTIONS, Evaluator, evaluate_plan
 
@@ -167,6 +168,18 @@ def test_a_gain_is_the_difference_of_means_over_problems_known_to_both() -> None
     assert found.gain.value == pytest.approx(found.after.value - found.before.value)
     # A gain of .6 over 20 problems with a standard error below .06: ten of them from 0.
     assert found.settled
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [(0.2, 0.9, "better"), (0.9, 0.2, "worse"), (0.5, 0.5, "no difference")],
+)
+def test_the_demo_says_what_came_out_whichever_way(before: float, after: float, says: str) -> None:
+    # Gains of .7 over 40 problems lie ten standard errors from 0; equal policies differ by 0.
+    one, other = (evaluate(always(("A1\n", p), ("A2\n", 1 - p))) for p in (before, after))
+    told = describe(compare(one, other))
+    assert [word for word in ("better", "worse", "no difference") if word in told] == [says]
+    assert "40 problems" in told
 
 
 def test_other_problems_cannot_be_compared() -> None:

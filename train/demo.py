@@ -17,6 +17,7 @@ from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.truth import compare, read_trees
 from treeward.export.viewer import draw_tree, read_nodes
+from treeward.train.demo_training import train_a_little
 
 PROBLEMS = "task:arithmetic?n=32&seed=2026"
 
@@ -45,10 +46,10 @@ QUERIES = (
 
 
 def run_demo(out: Path, console: Console) -> None:
-    """Searches, labels, queries and exports, and says what it does and what came out.
+    """Searches, labels, queries, exports and trains, and says what it does and what came out.
 
     Args:
-        out: Gets `run/` and `datasets/`; done again, it goes on where it was.
+        out: Gets `run/`, `datasets/` and `model/`; done again, it goes on where it was.
         console: Where the story is told.
     """
     plan = make_plan(Options(problems=PROBLEMS))
@@ -73,10 +74,13 @@ def run_demo(out: Path, console: Console) -> None:
     show_labels(run, console)
     show_queries(run, console)
     write_datasets(run, out / "datasets", console)
+    heading(console, "6. Training")
+    train_a_little(out / "datasets" / Kind.RLVR.value, run.path, out / "model", console)
     console.print(
         f"\nGo on from here:\n"
         f"  treeward status {run.path}\n"
         f'  treeward query {run.path} "SELECT * FROM nodes LIMIT 5"\n'
+        f"  treeward eval policy {out / 'model'} task:arithmetic?n=50\n"
         f"  treeward generate PROBLEMS.jsonl --policy smollm2-135m-instruct --out runs/mine",
         highlight=False,
     )

@@ -63,7 +63,7 @@ def as_text(evaluation: Evaluation) -> str:
         ("unknown", evaluation.unknown),
         ("tokens", evaluation.tokens),
     ]
-    level = f"{evaluation.unknown.level:.0%} interval"
+    level = f"{100 * evaluation.unknown.level:.0f} % interval"
     header = ["", "mean", level, "problems", "interval by"]
     lines = [table(header, [_row(name, estimate) for name, estimate in rows])]
     if evaluation.n_unknown_problems:
