@@ -21,7 +21,7 @@ from treeward.train.environment import Grades, Prompt
 from treeward.train.optim import Schedule
 from treeward.train.rl import Trained, next_visits, train_rl
 from treeward.train.rl_settings import RlSettings
-from treeward.train.settings import Dtype, ReportTo
+from treeward.train.settings import ReportTo
 from treeward.train.spans import Span
 
 NANO = resolve_model("nano", Path("unused")).path
@@ -33,7 +33,6 @@ SETTINGS = RlSettings(
     learning_rate=1e-3,
     log_every=1,
     threads=1,
-    save_dtype=Dtype.FLOAT32,
 )
 GradeOf = Callable[[int, Sequence[Draw]], Grades]
 

@@ -138,6 +138,7 @@ data, model, out, settings = sys.argv[1:]
 settings = json.loads(settings)
 settings |= {"schedule": Schedule(settings["schedule"]), "dtype": Dtype(settings["dtype"])}
 settings |= {"report_to": ReportTo(settings["report_to"])}
+settings |= {"save_dtype": Dtype(settings["save_dtype"])}
 def progress(record):
     print(record["step"], flush=True)
     if record["step"] == 6:

@@ -9,14 +9,12 @@ from treeward.search.models import NANO
 from treeward.train.evaluation import Comparison, EvalSettings, Evaluation, compare
 from treeward.train.evaluator import SECTIONS, evaluate_plan
 from treeward.train.rlvr import RlvrSettings, train_rlvr
-from treeward.train.settings import Dtype
 
 HELD_OUT = "task:arithmetic?n=150&seed=4052"
 
 EVALUATION = EvalSettings(samples=4, ks=(1,))
 
-# Steps this small would be lost in the rounding of bfloat16.
-SETTINGS = RlvrSettings(steps=15, learning_rate=2e-5, log_every=5, save_dtype=Dtype.FLOAT32)
+SETTINGS = RlvrSettings(steps=15, learning_rate=2e-5, log_every=5)
 
 
 def train_a_little(data: Path, run: Path, out: Path, console: Console) -> None:

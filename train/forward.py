@@ -47,12 +47,6 @@ def load_trainable(folder: Path, settings: TrainSettings) -> PreTrainedModel:
     return model
 
 
-def saved_dtype(folder: Path) -> torch.dtype:
-    """Returns the dtype that a model's configuration names; float32 where it names none."""
-    dtype = _config(folder).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
 def _config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise BadInput(f"{folder}: no config.json; --model needs a Hugging Face model folder")

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from treeward.export.durable import sync, write_file
 from treeward.search.errors import BadInput, MissingExtra, SettingsConflict
-from treeward.train.forward import saved_dtype
 from treeward.train.settings import Dtype, ReportTo
 from treeward.train.weights import blank_like, load_weights, merged_weights
 
@@ -118,7 +117,7 @@ def write_model(
     out: Path,
     model: PreTrainedModel,
     source: Path,
-    chosen: Dtype | None,
+    dtype: Dtype,
     others: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Writes the finished model, its weights last, with the tokenizer of the one it came from.
@@ -127,15 +126,14 @@ def write_model(
         out: The training output folder.
         model: Left as it is; adapters are merged into what is written.
         source: The model folder trained from.
-        chosen: What the weights are saved in; None takes what the source's configuration names.
+        dtype: What the weights are saved in.
         others: Further files by name.
     """
     staging = out / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
-    dtype = getattr(torch, chosen) if chosen else saved_dtype(source)
     finished: Any = blank_like(model)
     load_weights(finished, merged_weights(model))
-    finished.to(dtype=dtype).save_pretrained(staging)
+    finished.to(dtype=getattr(torch, dtype)).save_pretrained(staging)
     for name, content in others.items():
         (staging / name).write_bytes(content)
     for name in COPIED:
