@@ -3,8 +3,8 @@
     PYTHON_OF_TRL benchmarks/trl_grpo.py JOB.json
 
 Runs where TRL is installed and needs nothing of Treeward. The job names the model folder, the
-output folder, the problems (prompt text and answer) and the settings under TRL's names. Writes
-`steps.jsonl`, one JSON object a step, and the trained model.
+output folder, the problems (prompt text and answer) and the settings under TRL's names. Writes one
+JSON object a step to `steps.jsonl`, and the trained model.
 """
 
 import json
@@ -31,43 +31,53 @@ def outcome(completions: list[str], answer: list[str], **_: Any) -> list[float]:
 
 
 class Clock(TrainerCallback):
-    """Writes what each step took and what the trainer logged of it."""
+    """Writes what each step took and gave."""
 
-    def __init__(self, path: Path) -> None:
-        """Starts an empty file."""
+    def __init__(self, path: Path, completions: int) -> None:
+        """Starts an empty file; a step samples that many completions."""
         self._path = path
         self._path.write_text("")
-        self._started = self._seconds = 0.0
+        self._completions = completions
+        self._seconds = self._cpu = 0.0
+        self._took = (0.0, 0.0)
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Starts the clock."""
-        self._started = time.perf_counter()
+        """Starts the clocks."""
+        self._seconds, self._cpu = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Takes the time since the end of the step before."""
-        now = time.perf_counter()
-        self._seconds, self._started = now - self._started, now
+        seconds, cpu = time.perf_counter(), time.process_time()
+        self._took = (seconds - self._seconds, cpu - self._cpu)
+        self._seconds, self._cpu = seconds, cpu
 
     def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
-        """Writes a line for a step; the last log, of the whole training, has no reward."""
+        """Writes a line for a step; the last log, of the whole training, has no reward.
+
+        All completions count as learned from, those without an advantage too.
+        """
         if "reward" in logs:
+            sampled = logs["completions/mean_length"] * self._completions
+            row = {"reward": logs["reward"], "sampled": sampled, "learned": sampled}
+            row |= dict(zip(("seconds", "cpu_seconds"), self._took, strict=True))
             with self._path.open("a") as file:
-                file.write(json.dumps({**logs, "seconds": self._seconds}) + "\n")
+                file.write(json.dumps(row) + "\n")
 
 
 def main() -> None:
     """Trains."""
     job = json.loads(Path(sys.argv[1]).read_text())
-    out = Path(job["out"])
+    args = GRPOConfig(output_dir=job["out"], **job["settings"])
+    clock = Clock(Path(job["steps"]), args.generation_batch_size)
     trainer = GRPOTrainer(
         model=job["model"],
         reward_funcs=outcome,
-        args=GRPOConfig(output_dir=str(out), **job["settings"]),
+        args=args,
         train_dataset=Dataset.from_list(job["problems"]),
-        callbacks=[Clock(out / "steps.jsonl")],
+        callbacks=[clock],
     )
     trainer.train()
-    trainer.save_model(str(out))
+    trainer.save_model(job["out"])
 
 
 if __name__ == "__main__":
