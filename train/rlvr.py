@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from treeward.export.plan import make_verifier
 from treeward.search.errors import BadInput
@@ -21,6 +22,7 @@ from treeward.search.reader import Reader
 from treeward.search.requests import Kind
 from treeward.search.rows import as_problem
 from treeward.search.steps import StepRule
+from treeward.search.tokens import Tokens
 from treeward.search.verdicts import Reason, Verdict, Verifier
 from treeward.train.environment import Grades, Prompt
 from treeward.train.loop import Progress
@@ -30,7 +32,9 @@ from treeward.train.rl_data import problem_row, template_and_tokens
 from treeward.train.rl_settings import RlSettings
 from treeward.train.rows import records
 from treeward.train.settings import check_least
-from treeward.train.stored_values import StoredValues, read_stored_values
+
+if TYPE_CHECKING:
+    from treeward.train.stored_values import StoredValues
 
 _COLUMNS = ("problem_id", "prompt", "answer", "dataset", "data_source", "info")
 _REWARD = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNKNOWN: None}
@@ -80,10 +84,17 @@ def train_rlvr(
     """
     template, tokens = template_and_tokens(model, settings)
     problems = read_rlvr(data)
-    stored = read_stored_values(trees, tokens) if trees else None
+    stored = _stored_values(trees, tokens) if trees else None
     with make_verifier(problems) as verifier:
         environment = Rlvr(problems, Reader(template, tokens), verifier, settings, stored)
         return train_rl(environment, model, out, settings, resume=resume, progress=progress)
+
+
+def _stored_values(trees: Path, tokens: Tokens) -> "StoredValues":
+    # DuckDB and what it loads take some 50 MB, which outcomes alone do not need.
+    from treeward.train.stored_values import read_stored_values
+
+    return read_stored_values(trees, tokens)
 
 
 def read_rlvr(data: Path) -> list[Problem]:
@@ -119,7 +130,7 @@ class Rlvr:
         reader: Reader,
         verifier: Verifier,
         settings: RlvrSettings,
-        stored: StoredValues | None,
+        stored: "StoredValues | None",
     ) -> None:
         """Takes problems and what reads and judges their solutions.
 

@@ -1,0 +1,226 @@
+"""Sets the RLVR trainer beside TRL's GRPOTrainer: rewards, tokens a second, peak memory.
+
+    python benchmarks/against_trl.py --trl-python ENV/bin/python --out runs/against-trl
+
+ENV is an environment of its own with trl==1.16.0 and the torch of constraints.txt. Both train nano
+in float32 on one CPU thread, one process after the other: the same problems, 8 prompts of 8
+completions, up to 96 tokens each, the loss (dapo, rewards scaled by group, epsilon 0.2 and 0.28, no
+KL), AdamW without decay at a constant rate, gradients clipped at 1, and passes of the same number
+of groups. The problems are those that nano solves in 20 to 80 % of its tries, so nearly every group
+has a spread.
+
+What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 have one, so a step of
+ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
+problems. TRL's completions end one token later, with the end token after the answer line. All that
+TRL passes through the model counts as learned; of ours only what has an advantage.
+
+Speeds are medians over steps, without the first. CPU seconds are steadier than wall seconds where
+others use the machine.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+HERE = Path(__file__).parent
+NANO = HERE.parent / "search" / "nano"
+GROUP, PROMPTS, LENGTH = 8, 8, 96
+SAMPLING = ("--search=rollouts", "--set=search.max_depth=1", "--set=prompt.template=nano")
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one training came to."""
+
+    side: str
+    steps: list[dict[str, float]]
+    """One a step: reward, sampled and learned tokens, seconds, cpu_seconds."""
+    peak_mb: float
+    fresh: float
+    """Share of fresh problems that the trained model solves."""
+
+    def speeds(self, clock: str) -> list[float]:
+        """Returns sampled and learned tokens a second, for every step but the first."""
+        return [(step["sampled"] + step["learned"]) / step[clock] for step in self.steps[1:]]
+
+    def rewards(self, start: int, end: int) -> float:
+        """Returns the mean reward of some steps."""
+        return statistics.mean(step["reward"] for step in self.steps[start:end])
+
+
+def run(command: list[str]) -> float:
+    """Runs a command to its end; returns the most memory that it held, in MB.
+
+    The kernel counts what the parent held when it started the child, so this program stays small.
+    """
+    process = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command[:3])} ended with {process.returncode}")
+    return usage.ru_maxrss / 1024
+
+
+def treeward(*arguments: str) -> None:
+    """Runs a command of ours."""
+    run([sys.executable, "-m", "treeward.cli", *arguments])
+
+
+def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
+    """Writes the dataset of problems that are neither easy nor hopeless; returns them for TRL."""
+    found, data = a.out / "rlvr", a.out / "data" / "train.parquet"
+    if not data.exists():
+        treeward(
+            "generate", a.problems, f"--out={a.out / 'run'}", *SAMPLING, "--set=search.width=16"
+        )
+        treeward("export", str(a.out / "run"), "rlvr", f"--out={found}")
+        table = pq.read_table(found / "data" / "train.parquet")
+        rate = table["pass_rate"]
+        data.parent.mkdir(exist_ok=True)
+        fit = pc.and_(pc.greater_equal(rate, 0.2), pc.less_equal(rate, 0.8))
+        pq.write_table(table.filter(fit), data)
+    rows = pq.read_table(data, columns=["prompt", "answer"]).to_pylist()
+    return [{"prompt": row["prompt"][0]["content"] + "\n", "answer": row["answer"]} for row in rows]
+
+
+def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Returns what our side is told; everything else is its default."""
+    settings = {
+        "steps": a.steps,
+        "seed": seed,
+        "learning_rate": a.learning_rate,
+        "schedule": "constant",
+        "prompts_per_step": PROMPTS,
+        "group_size": GROUP,
+        "max_completion_length": LENGTH,
+        "micro_batch_size": a.groups_a_pass,
+        "log_every": 1,
+    }
+    data = {"data": str(a.out / "data")}
+    return data | {"assignments": [f"train.{name}={value}" for name, value in settings.items()]}
+
+
+def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) -> dict[str, Any]:
+    """Returns what TRL's side is told, in words of GRPOConfig."""
+    settings = {
+        "max_steps": a.steps,
+        "seed": seed,
+        "learning_rate": a.learning_rate,
+        "lr_scheduler_type": "constant",
+        "num_generations": GROUP,
+        "per_device_train_batch_size": GROUP * a.groups_a_pass,
+        "gradient_accumulation_steps": PROMPTS // a.groups_a_pass,
+        "max_completion_length": LENGTH,
+        "temperature": 1.0,
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "epsilon": 0.2,
+        "epsilon_high": 0.28,
+        "beta": 0.0,
+        "weight_decay": 0.0,
+        "adam_beta2": 0.999,
+        "max_grad_norm": 1.0,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "model_init_kwargs": {"dtype": "float32"},
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return {"problems": problems, "settings": settings}
+
+
+def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, str]]) -> Outcome:
+    """Trains one side in a process of its own and asks the model for fresh problems' answers."""
+    folder = a.out / f"{side}-{seed}"
+    folder.mkdir(exist_ok=True)
+    model, steps, job_file = folder / "model", folder / "steps.jsonl", folder / "job.json"
+    ours = side == "treeward"
+    job = treeward_job(a, seed) if ours else trl_job(a, seed, problems)
+    job |= {"model": str(NANO), "out": str(model), "steps": str(steps)}
+    job_file.write_text(json.dumps(job))
+    program = [sys.executable, "treeward_rlvr.py"] if ours else [a.trl_python, "trl_grpo.py"]
+    peak = run([program[0], str(HERE / program[1]), str(job_file)])
+    lines = [json.loads(line) for line in steps.read_text().splitlines()]
+    fresh = solved(a, model, folder / "fresh")
+    return Outcome(side=side, steps=lines, peak_mb=peak, fresh=fresh)
+
+
+def solved(a: argparse.Namespace, model: Path, out: Path) -> float:
+    """Returns the share of solutions to fresh problems that are right."""
+    named = f"--policy={model}"
+    treeward("generate", a.fresh, f"--out={out}", named, *SAMPLING, "--set=search.width=8")
+    command = [sys.executable, "-m", "treeward.cli", "query", str(out), "--json"]
+    sql = "SELECT avg(pass_rate) AS solved FROM trees"
+    rows = json.loads(subprocess.check_output([*command, sql], env=os.environ | ENVIRONMENT))
+    return float(rows[0]["solved"])
+
+
+def spread(values: list[float]) -> str:
+    """Returns the mean of some seeds and their standard deviation."""
+    deviation = f" sd {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
+
+
+def describe(a: argparse.Namespace, outcomes: dict[str, list[Outcome]]) -> list[str]:
+    """Returns both sides beside each other, as lines."""
+    lines = [f"{'':26}{'treeward':>20}{'trl':>20}"]
+
+    def row(name: str, ours: str, theirs: str, ratio: str = "") -> None:
+        lines.append(f"{name:26}{ours:>20}{theirs:>20}  {ratio}".rstrip())
+
+    for start in range(0, a.steps, 10):
+        end = min(start + 10, a.steps)
+        parts = [spread([o.rewards(start, end) for o in side]) for side in outcomes.values()]
+        row(f"reward, steps {start + 1} to {end}", *parts)
+    row("solves of fresh problems", *(spread([o.fresh for o in o_]) for o_ in outcomes.values()))
+    for name, clock in (("second", "seconds"), ("CPU second", "cpu_seconds")):
+        speeds = [
+            statistics.median(speed for outcome in side for speed in outcome.speeds(clock))
+            for side in outcomes.values()
+        ]
+        row(f"tokens a {name}", *(f"{s:,.0f}" for s in speeds), f"{speeds[0] / speeds[1]:.2f} x")
+    peaks = [max(outcome.peak_mb for outcome in side) for side in outcomes.values()]
+    row("peak memory, MB", *(f"{peak:,.0f}" for peak in peaks), f"{peaks[0] / peaks[1]:.2f} x")
+    return lines
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trl-python", required=True, help="The interpreter of TRL's environment.")
+    parser.add_argument("--out", type=Path, default=Path("runs/against-trl"))
+    parser.add_argument("--problems", default="task:arithmetic?n=300&seed=7")
+    parser.add_argument("--fresh", default="task:arithmetic?n=100&seed=8")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--groups-a-pass", type=int, default=1, help="1, 2, 4 or 8.")
+    a = parser.parse_args()
+    a.out.mkdir(parents=True, exist_ok=True)
+    problems = make_data(a)
+    outcomes: dict[str, list[Outcome]] = {"treeward": [], "trl": []}
+    for seed in range(a.seeds):
+        # Whoever goes first has the calmer or the busier machine: take turns.
+        for side in sorted(outcomes, reverse=bool(seed % 2)):
+            outcome = train(a, side, seed, problems)
+            outcomes[side].append(outcome)
+            print(f"seed {seed}, {side}: {outcome.peak_mb:.0f} MB", file=sys.stderr)
+    print(f"{len(problems)} problems, {a.seeds} seeds, {a.groups_a_pass} groups a pass")
+    print("\n".join(describe(a, outcomes)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The other side of `against_trl.py`: TRL's GRPOTrainer on the same problems and settings.
+
+    PYTHON_OF_TRL benchmarks/trl_grpo.py JOB.json
+
+Runs where TRL is installed and needs nothing of Treeward. The job names the model folder, the
+output folder, the problems (prompt text and answer) and the settings under TRL's names. Writes one
+JSON object a step to `steps.jsonl`, and the trained model.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+
+def outcome(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    """Returns 1 for each completion whose first answer line, "A893", holds the answer, else 0.
+
+    A line that the token limit cut off is no answer.
+    """
+    said = [
+        next((line[1:] for line in text.split("\n")[:-1] if line.startswith("A")), None)
+        for text in completions
+    ]
+    return [float(a == b) for a, b in zip(said, answer, strict=True)]
+
+
+class Clock(TrainerCallback):
+    """Writes what each step took and gave."""
+
+    def __init__(self, path: Path, completions: int) -> None:
+        """Starts an empty file; a step samples that many completions."""
+        self._path = path
+        self._path.write_text("")
+        self._completions = completions
+        self._seconds = self._cpu = 0.0
+        self._took = (0.0, 0.0)
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Starts the clocks."""
+        self._seconds, self._cpu = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Takes the time since the end of the step before."""
+        seconds, cpu = time.perf_counter(), time.process_time()
+        self._took = (seconds - self._seconds, cpu - self._cpu)
+        self._seconds, self._cpu = seconds, cpu
+
+    def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+        """Writes a line for a step; the last log, of the whole training, has no reward.
+
+        All completions count as learned from, those without an advantage too.
+        """
+        if "reward" in logs:
+            sampled = logs["completions/mean_length"] * self._completions
+            row = {"reward": logs["reward"], "sampled": sampled, "learned": sampled}
+            row |= dict(zip(("seconds", "cpu_seconds"), self._took, strict=True))
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    """Trains."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    args = GRPOConfig(output_dir=job["out"], **job["settings"])
+    clock = Clock(Path(job["steps"]), args.generation_batch_size)
+    trainer = GRPOTrainer(
+        model=job["model"],
+        reward_funcs=outcome,
+        args=args,
+        train_dataset=Dataset.from_list(job["problems"]),
+        callbacks=[clock],
+    )
+    trainer.train()
+    trainer.save_model(job["out"])
+
+
+if __name__ == "__main__":
+    main()
