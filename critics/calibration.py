@@ -57,9 +57,9 @@ class Calibration:
     """The bins that hold something, of equal width."""
 
 
-def calibrate(predicted: Reals, n_right: Reals, n_rollouts: Reals, *, n_bins: int = 10) -> (
-    Calibration | None
-):
+def calibrate(
+    predicted: Reals, n_right: Reals, n_rollouts: Reals, *, n_bins: int = 10
+) -> Calibration | None:
     """Returns how predictions agree with counts; None where no rollout says anything.
 
     Args:

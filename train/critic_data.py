@@ -112,9 +112,7 @@ def read_critic_data(
                 split = named if held_out else split_of(row.problem_id, validation)
                 splits[split].append(row)
     _check_splits(data, splits)
-    return CriticData(
-        train=splits[TRAIN], validation=splits[VALIDATION], n_too_long=n_too_long
-    )
+    return CriticData(train=splits[TRAIN], validation=splits[VALIDATION], n_too_long=n_too_long)
 
 
 def _check_splits(data: Path, splits: dict[str, list[CriticRow]]) -> None:

@@ -3,8 +3,7 @@
 Shape suffix: N places.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ Sums = dict[Head, float]
 
 
 class CriticJob:
-    """Learns rows in an order drawn from the seed until the held-out loss stops falling; a `Job`."""
+    """Learns rows in an order drawn from the seed, until the held-out loss stops falling."""
 
     def __init__(
         self, model: CriticModel, data: CriticData, out: Path, settings: CriticSettings
@@ -45,7 +44,7 @@ class CriticJob:
 
     def start(self) -> State:
         """Returns no counts yet."""
-        best = {"best_step": 0, "best_loss": math.inf, "best_sha256": "", "looks_since_best": 0}
+        best = {"best_step": 0, "best_loss": None, "best_sha256": "", "looks_since_best": 0}
         return {"sums": _zeros(), "places": _zeros(), "looked": {}, **best}
 
     def step(self, state: State, update: Update) -> None:
@@ -63,7 +62,7 @@ class CriticJob:
     def record(self, state: State) -> Json:
         """Returns means since the last line, and what the last look since then saw."""
         means = _means(state["sums"], state["places"])
-        rows = (state["step"]) * self._settings.batch_size
+        rows = state["step"] * self._settings.batch_size
         line = {
             "loss": self._total(means),
             **{f"{head}_loss": mean for head, mean in means.items()},
@@ -105,11 +104,9 @@ class CriticJob:
             "eval_loss": loss,
             **{f"eval_{head}_loss": mean for head, mean in means.items()},
         }
-        if loss < state["best_loss"]:
+        if state["best_loss"] is None or loss < state["best_loss"]:
             digest = save_best(self._out, self._model, done)
-            state.update(
-                best_step=done, best_loss=loss, best_sha256=digest, looks_since_best=0
-            )
+            state.update(best_step=done, best_loss=loss, best_sha256=digest, looks_since_best=0)
         else:
             state["looks_since_best"] += 1
             patience = self._settings.patience
@@ -129,6 +126,26 @@ class CriticJob:
         self._model.train()
         return _means(sums, places)
 
-    def _total(self, means: dict[Head, float | None]) -> float:
+    def _total(self, means: Mapping[Head, float | None]) -> float:
         """Returns the weighted loss of all heads that have something to learn."""
         return sum(self._weights[head] * mean for head, mean in means.items() if mean is not None)
+
+
+def batch_of(rows: Sequence[CriticRow], step: int, settings: CriticSettings) -> list[CriticRow]:
+    """Returns the rows of a step: epoch after epoch, each in an order drawn from the seed."""
+    first = step * settings.batch_size
+    places = range(first, first + settings.batch_size)
+    orders = {
+        epoch: np.random.default_rng([settings.seed, epoch]).permutation(len(rows))
+        for epoch in {place // len(rows) for place in places}
+    }
+    return [rows[orders[place // len(rows)][place % len(rows)]] for place in places]
+
+
+def _zeros() -> dict[str, float]:
+    return {head.value: 0.0 for head in Head}
+
+
+def _means(sums: Mapping[Any, float], places: Mapping[Any, float]) -> dict[Head, float | None]:
+    """Returns by head the mean loss; None where it had nothing to learn."""
+    return {head: sums[head] / places[head] if places[head] else None for head in Head}
