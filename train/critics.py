@@ -6,7 +6,6 @@ known, weighed by the settings; however the batch is split into forward passes.
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from treeward.critics.calibration import Calibration, Fit, calibrate, fit
 from treeward.critics.heads import CriticModel, Head
 from treeward.critics.learned import ABOUT, HEADS, SCHEMA_VERSION, load_critics, reader_for
 from treeward.export.durable import write_file
-from treeward.search.models import cache_root, resolve_model
+from treeward.search.models import default_template
 from treeward.search.prompts import Template, load_template
 from treeward.train.best_weights import load_best
 from treeward.train.checkpoint import State
@@ -102,7 +101,7 @@ def train_critics(
     """
     with session(out, settings):
         trunk = load_trainable(model, settings)
-        template = _template(model, settings)
+        template = load_template(settings.template or default_template(model))
         rows = read_critic_data(
             data,
             reader_for(trunk, model, template),
@@ -118,13 +117,6 @@ def train_critics(
         others = _files(trained.heads, heads, template)
         write_model(out, trunk, model, settings.save_dtype, others)
         return _measure(out, rows.validation, heads, state, settings)
-
-
-def _template(model: Path, settings: CriticSettings) -> Template:
-    name = settings.template
-    if name is None:
-        name = resolve_model(str(model.absolute()), cache_root(os.environ)).default_template
-    return load_template(name)
 
 
 def _about(rows: CriticData) -> Json:
