@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from labels import Rows, fresh_values, pick_nodes
 from numpy.typing import NDArray
+
 from treeward.critics.calibration import calibrate
 from treeward.critics.learned import LearnedCritic, load_critics
 from treeward.export.dataset_spec import ExportSettings, Kind

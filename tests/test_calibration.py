@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from treeward.critics.calibration import auc, calibrate, fit
+from treeward.critics.calibration import Reals, auc, calibrate, fit
 
 
 def test_a_report_worked_out_by_hand() -> None:
@@ -44,7 +44,8 @@ def test_the_error_of_perfect_predictions_is_the_noise() -> None:
     # 200 rounds of 10 bins with 160 rollouts each: the mean error is within 4 % of the noise at
     # three standard errors (each round's error varies by .006 about .024).
     rng = np.random.default_rng(1)
-    predicted, n = rng.uniform(size=400), np.full(400, 4.0)
+    predicted: Reals = rng.uniform(size=400)
+    n = np.full(400, 4.0)
     rounds = [calibrate(predicted, rng.binomial(4, predicted) * 1.0, n) for _ in range(200)]
     errors = [found.ece for found in rounds if found]
     assert rounds[0] is not None
