@@ -117,11 +117,9 @@ def test_a_killed_run_resumes_to_the_same_bits(
 ) -> None:
     straight, out = tmp_path / "straight", tmp_path / "killed"
     whole = run(data, tiny_trunk, straight)
-    changed = {
-        name: getattr(SETTINGS, name)
-        for name in ("steps", "batch_size", "learning_rate", "eval_every", "patience")
-        + ("save_every", "log_every", "validation", "threads")
-    }
+    names = ("steps", "batch_size", "learning_rate", "eval_every", "patience")
+    names += ("save_every", "log_every", "validation", "threads")
+    changed = {name: getattr(SETTINGS, name) for name in names}
     command = [sys.executable, "-c", CHILD, str(data), str(tiny_trunk), str(out)]
     with subprocess.Popen([*command, json.dumps(changed)], stdin=-1, stdout=-1) as process:
         assert process.stdout is not None
@@ -185,8 +183,8 @@ def test_critics_learn_what_the_counts_say(
         (scores,) = critics.score([Prefix(problem, tuple(row["steps"]))])
         assert scores[1].value == pytest.approx(row["n_right"][0] / 8, abs=0.15)
         assert scores[1].progress == pytest.approx(row["progress"][0], abs=0.1)
-        assert scores[2].outcome == pytest.approx(row["verdict"][1] == "right", abs=0.15)
-        assert scores[2].value == pytest.approx(row["verdict"][1] == "right", abs=0.15)
+        assert scores[2].outcome == pytest.approx(1.0 * (row["verdict"][1] == "right"), abs=0.15)
+        assert scores[2].value == pytest.approx(1.0 * (row["verdict"][1] == "right"), abs=0.15)
 
 
 def test_hard_targets_are_one_outcome_a_step(
@@ -291,7 +289,7 @@ def test_what_is_given_for_validation_is_held_out(
     found = read_critic_data(tmp_path, reader, validation=0.9, skip_long=False)
     assert (len(found.train), len(found.validation)) == (7, 3)
     write_critic_rows(tmp_path / "validation.parquet", rows[6:])
-    with pytest.raises(BadInput, match="problem '6 .1' is in both splits"):
+    with pytest.raises(BadInput, match=r"problem '6 \+1' is in both splits"):
         read_critic_data(tmp_path, reader, validation=0.9, skip_long=False)
 
 
