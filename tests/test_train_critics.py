@@ -382,6 +382,5 @@ def test_settings_out_of_range_are_named(name: str, value: object) -> None:
     changes: dict[str, Any] = {name: value}
     with pytest.raises(BadInput, match=f"train\\.{name} must be"):
         CriticSettings(**changes)
-    weights = ("value_weight", "progress_weight", "outcome_weight")
     with pytest.raises(BadInput, match="are all 0"):
-        CriticSettings(**dict.fromkeys(weights, 0.0))
+        CriticSettings(value_weight=0.0, progress_weight=0.0, outcome_weight=0.0)
