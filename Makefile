@@ -61,6 +61,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/deterministic.py
 	$(ENV) $(BIN)/python benchmarks/same_rows.py
 	$(ENV) $(BIN)/python benchmarks/labels.py
+	$(ENV) $(BIN)/python benchmarks/critics.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-wheel dist build demo-run *.egg-info

@@ -297,7 +297,15 @@ def _model_folder(model: str) -> Path:
     return resolve_model(model, cache_root(os.environ)).path
 
 
-_SHOWN = ("step", "loss", "mean_token_accuracy", "reward", "groups/kept_share", "step_time")
+_SHOWN = (
+    "step",
+    "loss",
+    "eval_loss",
+    "mean_token_accuracy",
+    "reward",
+    "groups/kept_share",
+    "step_time",
+)
 """The metrics that are worth a look while it runs; all are in `metrics.jsonl`."""
 
 
@@ -346,6 +354,29 @@ def srl(
     folder = _model_folder(model)
     trained = train_srl(data, folder, out, settings, resume=resume, progress=_show_metrics)
     return _print_trained(trained, as_json)
+
+
+@_trainer
+def critics(
+    data: Path,
+    model: str,
+    out: Path,
+    resume: bool,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train critics of value, progress and outcome; DATA is a critic dataset.
+
+    Settings are in section train. Prints how the critics agree with problems that were held out.
+    """
+    from treeward.train.critic_settings import CriticSettings
+    from treeward.train.critics import train_critics
+
+    settings = _train_settings(CriticSettings, config, assignments)
+    folder = _model_folder(model)
+    trained = train_critics(data, folder, out, settings, resume=resume, progress=_show_metrics)
+    _print(trained, as_json=as_json, text=trained.__str__)
 
 
 @_trainer

@@ -166,11 +166,6 @@ def split_of(problem_id: str, validation: float) -> str:
     return VALIDATION if place < validation else TRAIN
 
 
-def clean_step(text: str, delimiter: str) -> str:
-    """Returns a step without delimiters, so that no step can be read as two."""
-    return " ".join(part for part in text.split(delimiter) if part)
-
-
 def messages_of(item: Item) -> list[Row]:
     """Returns a problem as chat messages that end with the question."""
     given = item.problem.messages

@@ -6,6 +6,7 @@ from treeward.export.dataset_spec import (
     COUNT,
     FLAG,
     ID,
+    MESSAGES,
     PROBLEM_ID,
     REAL,
     TEXT,
@@ -15,19 +16,26 @@ from treeward.export.dataset_spec import (
     Kind,
     Row,
     Tally,
-    clean_step,
     list_of,
+    messages_of,
     row_id,
     template_of,
 )
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
+from treeward.search.steps import clean_step
 
 COLUMNS = (
     ID,
     PROBLEM_ID,
     Column("tree_id", TEXT, "The tree in the run."),
     Column("problem", TEXT, "The question."),
+    Column(
+        "messages",
+        MESSAGES,
+        "The problem as the chat that ends with the question; null where it was plain text.",
+        optional=True,
+    ),
     Column("problem_n_right", COUNT, "Right rollouts from the bare question."),
     Column("problem_n_rollouts", COUNT, "Right and wrong ones together."),
     Column("steps", list_of(TEXT), "The steps' texts, as sampled but without delimiters."),
@@ -79,6 +87,7 @@ def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
                 "problem_id": item.problem.id,
                 "tree_id": item.tree.row.tree_id,
                 "problem": item.problem.prompt,
+                "messages": messages_of(item) if item.problem.messages else None,
                 "problem_n_right": nodes[0]["n_right"],
                 "problem_n_rollouts": nodes[0]["n_rollouts"],
                 "steps": [clean_step(step["step_text"], delimiter) for step in steps],

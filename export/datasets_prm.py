@@ -15,7 +15,6 @@ from treeward.export.dataset_spec import (
     Kind,
     Row,
     Tally,
-    clean_step,
     list_of,
     row_id,
     template_of,
@@ -31,6 +30,7 @@ from treeward.export.labels import (
 )
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Grown, Item
+from treeward.search.steps import clean_step
 from treeward.search.verdicts import Verdict
 
 COLUMNS = (

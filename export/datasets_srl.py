@@ -18,7 +18,6 @@ from treeward.export.dataset_spec import (
     Kind,
     Row,
     Tally,
-    clean_step,
     list_of,
     messages_of,
     row_id,
@@ -27,6 +26,7 @@ from treeward.export.dataset_spec import (
 from treeward.export.experts import EXPERT_READS, EXPERT_SAYS, solutions
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
+from treeward.search.steps import clean_step
 
 COLUMNS = (
     ID,

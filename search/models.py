@@ -71,12 +71,12 @@ def resolve_model(policy: str, cache: Path) -> ModelFolder:
         TreewardError: It cannot be fetched.
     """
     path = _locate(policy, cache)
-    config = check_model_folder(path)
+    check_model_folder(path)
     return ModelFolder(
         name=policy,
         path=path,
         fingerprint=_fingerprint(path),
-        default_template=_default_template(path, config),
+        default_template=default_template(path),
     )
 
 
@@ -201,12 +201,15 @@ def _fingerprint(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _default_template(folder: Path, config: dict[str, Any]) -> str:
+def default_template(folder: Path) -> str:
     """Returns the template that suits a model: one it was made with, chat, or plain steps.
 
     The embedded models, and those trained from them, name it in their configuration.
+
+    Raises:
+        BadInput: The folder has no configuration that can be read, or it names no template.
     """
-    chosen = config.get("treeward_template")
+    chosen = _read_json(folder / "config.json").get("treeward_template")
     if chosen is not None:
         if chosen not in TEMPLATES:
             raise BadInput(

@@ -251,7 +251,7 @@ def load_template(name: str) -> Template:
         )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _from_data(path.stem, data)
+        return template_from(path.stem, data)
     except (OSError, ValueError) as e:
         raise BadInput(f"prompt.template: {path}: {e}") from e
 
@@ -273,8 +273,16 @@ _RULE_TYPES: Types = {
 _EXAMPLE_TYPES: Types = {"question": str, "steps": list, "answer": str}
 
 
-def _from_data(name: str, data: dict[str, Any]) -> Template:
-    """Builds a template from parsed TOML; raises ValueError where a field breaks its rule."""
+def template_from(name: str, data: dict[str, Any]) -> Template:
+    """Builds a template from parsed TOML or JSON, such as `asdict` makes of one.
+
+    Args:
+        name: What it is called unless the data says so.
+        data: Its fields; consumed.
+
+    Raises:
+        ValueError: A field breaks its rule.
+    """
     _check_types("", data, _TEMPLATE_TYPES)
     rule = data.pop("rule", {})
     _check_types("rule.", rule, _RULE_TYPES)

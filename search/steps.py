@@ -144,6 +144,11 @@ def without_thoughts(text: str) -> str:
     return before
 
 
+def clean_step(text: str, delimiter: str) -> str:
+    """Returns a step without delimiters, so that no step can be read as two."""
+    return " ".join(part for part in text.split(delimiter) if part)
+
+
 def cut(ids: Iterable[int], tokens: Tokens, rule: StepRule) -> list[tuple[int, ...]]:
     """Splits the ids of a solution into steps; put together they are the ids again.
 

@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import json
 import random
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from treeward.cli import main
+from treeward.export.datasets_critic import COLUMNS as CRITIC_COLUMNS
 from treeward.export.schema import SCHEMAS, TABLES
+from treeward.search.models import NANO, resolve_model
 from treeward.search.verdicts import VERDICT_OF, Reason
 
 Tables = dict[str, pa.Table]
@@ -150,3 +155,42 @@ def file_size_limit() -> Callable[[int], AbstractContextManager[None]]:
             signal.signal(signal.SIGXFSZ, handler)
 
     return limit
+
+
+@pytest.fixture(scope="session")
+def tiny_trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder without weights that reads what `nano` reads, with 20 thousand parameters."""
+    folder = tmp_path_factory.mktemp("trunk")
+    nano = resolve_model(NANO, folder).path
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copyfile(nano / name, folder / name)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16}
+    small |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 96}
+    # Dropout, so that a resume must also find its randomness again.
+    others = {"attention_dropout": 0.1, "initializer_range": 0.1, "dtype": "float32"}
+    config = json.loads((nano / "config.json").read_text()) | small | others
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_critic_rows() -> Callable[[Path, list[Row]], Path]:
+    """Writes rows of a `critic` dataset: `write_critic_rows(path, rows)`.
+
+    What a row leaves out is nothing known: no rollouts, no progress, no verdict, every step new.
+    """
+    schema = pa.schema([pa.field(c.name, c.kind, c.optional) for c in CRITIC_COLUMNS])
+
+    def write(path: Path, rows: list[Row]) -> Path:
+        whole = []
+        for row in rows:
+            n = len(row["steps"])
+            known = {"id": "", "problem_id": row["problem"], "tree_id": row["problem"]}
+            known |= {"problem_n_right": 0, "problem_n_rollouts": 0, "messages": None}
+            known |= {"n_right": [0] * n, "n_rollouts": [0] * n, "progress": [None] * n}
+            known |= {"verdict": [None] * n, "is_new": [True] * n, "node_ids": [*range(1, n + 1)]}
+            whole.append(known | row)
+        pq.write_table(pa.Table.from_pylist(whole, schema=schema), path)
+        return path
+
+    return write

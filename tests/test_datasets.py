@@ -16,7 +16,7 @@ import pytest
 
 from treeward.critics.verifier import AnswerVerifier
 from treeward.export.columns import Origin, tree_tables
-from treeward.export.dataset_spec import Expert, clean_step
+from treeward.export.dataset_spec import Expert
 from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.parts import write_part
 from treeward.export.queries import run_query
@@ -33,6 +33,7 @@ from treeward.search.reader import Reader
 from treeward.search.replies import Reply
 from treeward.search.scripted import ScriptedPolicy
 from treeward.search.settings import SearchSettings
+from treeward.search.steps import clean_step
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import Tree
 

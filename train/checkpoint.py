@@ -46,7 +46,7 @@ def save_checkpoint(
     final, staging = root / f"step-{state['step']:06d}", root / ".staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    save_file(_trained(model), staging / "model.safetensors")
+    save_file(trained_tensors(model), staging / "model.safetensors")
     save_file(_optimizer_tensors(model, optimizer), staging / "optimizer.safetensors")
     sums = {name: file_sha256(staging / name) for name in _TENSORS}
     body = {"schema_version": SCHEMA_VERSION, "state": state, "files": sums}
@@ -92,7 +92,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     return state
 
 
-def _trained(model: nn.Module) -> dict[str, torch.Tensor]:
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Returns the trainable parameters by name, shared ones once."""
     named = model.named_parameters()
     return {name: value.detach() for name, value in named if value.requires_grad}
