@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from treeward.search.errors import BadInput
-from treeward.train.groups import Group, lay_out, passes
+from treeward.train.groups import Group, lay_out, passes, share_prompts
 from treeward.train.logprobs import check_groups, token_logprobs
 from treeward.train.settings import Dtype
 
@@ -133,3 +133,27 @@ def test_a_model_that_mixes_completions_is_refused(model: Any) -> None:
     config = transformers.MambaConfig(vocab_size=37, hidden_size=16, num_hidden_layers=1)
     with pytest.raises(BadInput, match="mamba"):
         check_groups(transformers.MambaForCausalLM(config))
+
+
+def test_a_split_group_has_the_same_logprobs_in_the_same_order(model: Any) -> None:
+    whole = group(3, 7)
+    parts = share_prompts(whole, width=1)
+    assert len(parts) > 1
+    assert tuple(ids for part in parts for ids in part.completions) == whole.completions
+    found = ours(model, parts).detach().tolist()
+    assert found == pytest.approx(plainly(model, whole, 1.0), abs=2e-5)
+
+
+def test_a_prompt_is_shared_by_as_many_as_pays() -> None:
+    """With prompt P and n completions of C, size k costs n / k (P + k C) (6 E + P + k C)."""
+
+    def sizes(prompt: int, completion: int, width: int) -> list[int]:
+        whole = Group(prompt_ids=(1,) * prompt, completions=((2,) * completion,) * 8)
+        return [len(part.completions) for part in share_prompts(whole, width)]
+
+    # 1: 8 x 10 x 16 = 1,280. 2: 4 x 19 x 25 = 1,900.
+    assert sizes(prompt=1, completion=9, width=1) == [1] * 8
+    # 1: 8 x 83 x 851 = 565,064. 2: 4 x 148 x 916 = 542,272. 4: 2 x 278 x 1,046 = 581,576.
+    assert sizes(prompt=18, completion=65, width=128) == [2] * 4
+    # 4: 2 x 1,040 x 7,040 = 14,643,200. 8: 1,080 x 7,080 = 7,646,400.
+    assert sizes(prompt=1000, completion=10, width=1000) == [8]

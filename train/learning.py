@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from treeward.search.policy import Draw
 from treeward.train.advantages import outcome_advantages, scaled_steps
 from treeward.train.environment import Grades, Prompt
-from treeward.train.groups import Group, Layout, lay_out, passes
+from treeward.train.groups import Group, Layout, lay_out, passes, share_prompts
 from treeward.train.logprobs import token_logprobs
 from treeward.train.loop import Update
 from treeward.train.objective import token_loss, token_weights
@@ -157,7 +157,9 @@ class Learner:
                 for ids, spans in zip(lesson.group.completions, lesson.spans, strict=True):
                     advantages.append(torch.from_numpy(per_token(spans, len(ids))))
                     weighed.append(torch.full((len(ids),), next(weights)))
-            layout = lay_out([lesson.group for lesson in batch[part]])
+            width = self._model.config.hidden_size
+            groups = [g for lesson in batch[part] for g in share_prompts(lesson.group, width)]
+            layout = lay_out(groups)
             parts.append(
                 _Pass(
                     layout=layout.to(device),
