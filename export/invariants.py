@@ -126,6 +126,10 @@ LAWS = (
           "is_terminal AND value IS NOT NULL "
           "AND (verdict = 'unknown' OR value <> (verdict = 'right')::INT)"),
     _node("q lies in [0, 1]", "q NOT BETWEEN 0 AND 1"),
+    _node("critics' scores lie in their ranges, and the root has no step to be scored",
+          "value_critic NOT BETWEEN 0 AND 1 OR progress_critic NOT BETWEEN -1 AND 1 "
+          "OR outcome_critic NOT BETWEEN 0 AND 1 OR (parent_id IS NULL "
+          "AND (progress_critic IS NOT NULL OR outcome_critic IS NOT NULL))"),
     _node("it has a verdict where a solution ends, and nowhere else",
           "is_terminal <> (verdict IS NOT NULL)"),
     _node("its verdict is what its reason says",

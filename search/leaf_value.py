@@ -1,13 +1,13 @@
 """What a node is worth to a search: rollouts counted there, and what critics say.
 
-The three critics are put on one scale of [0, 1] and weighted, as in the leaf score of
-`s(s) = b_value v + b_PRM PRM + b_ORM E[ORM]` (MCTS with three critics; weights there are all 1):
+The three critics are put on one scale of [0, 1] and weighted, as in the leaf score of AlphaLLM
+(Tian et al. 2024: `b_value v + b_PRM PRM + b_ORM ORM`, every weight 1):
 
     C = (w_v V + w_p (1 + A) / 2 + w_o O) / (w_v + w_p + w_o)
 
-A critic that says nothing drops out of both sums. We depart from the sum in two ways: it is a mean,
-so that it stays a probability, and it is combined with k right of n rollouts as a prior that weighs
-m rollouts, so that counting wins where there is much to count:
+A critic that says nothing drops out of both sums. It is a mean and no sum, so that it stays a
+probability; and it joins k right of n rollouts as a prior that weighs m rollouts, so that counting
+wins where there is much to count:
 
     (k + m C) / (n + m)
 """
