@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from treeward.export.api import generate, open_run
+    from treeward.export.api import generate, open_run, score
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "generate", "open_run"]
+__all__ = ["__version__", "generate", "open_run", "score"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports the public functions when they are first asked for: they bring torch and DuckDB."""
-    if name in {"generate", "open_run"}:
+    if name in {"generate", "open_run", "score"}:
         from treeward.export import api
 
         return getattr(api, name)

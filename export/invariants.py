@@ -149,13 +149,31 @@ LAWS = (
 )  # fmt: skip
 
 
+SCORE_LAWS = (
+    _row("scores", "node_id", "scores lie in their ranges",
+         "value NOT BETWEEN 0 AND 1 OR progress NOT BETWEEN -1 AND 1 "
+         "OR outcome NOT BETWEEN 0 AND 1"),
+    _row("scores", "node_id", "node 0 has no step to be scored",
+         "node_id = 0 AND (progress IS NOT NULL OR outcome IS NOT NULL)"),
+    _row("scores", "node_id", "it has scores, or an error that says why not",
+         "(error_kind IS NULL) <> (error IS NULL) OR (error IS NOT NULL "
+         "AND (value IS NOT NULL OR progress IS NOT NULL OR outcome IS NOT NULL))"),
+    Law(table="scores", says="every node of its tree is there once, numbered from 0",
+        broken="SELECT s.tree_id, max(s.node_id) FROM scores s LEFT JOIN sizes t USING (tree_id) "
+        "GROUP BY s.tree_id, t.n_nodes HAVING count(*) <> t.n_nodes OR t.n_nodes IS NULL "
+        "OR count(DISTINCT s.node_id) <> t.n_nodes OR min(s.node_id) <> 0 "
+        "OR max(s.node_id) <> t.n_nodes - 1"),
+)  # fmt: skip
+"""What holds in every part of scores, beside a table `sizes` of the run's trees."""
+
+
 def broken_laws(
     tables: Mapping[str, pa.Table], laws: Iterable[Law] = LAWS
 ) -> Iterator[tuple[str, str]]:
     """Yields the table and one line for each law that the rows of a part break.
 
     Args:
-        tables: `trees`, `nodes` and `rollouts` of one part.
+        tables: `trees`, `nodes` and `rollouts` of one part, or what other laws are about.
         laws: Which laws to check.
     """
     # Parts are small: one thread is faster than handing work to several.

@@ -16,6 +16,9 @@ from treeward.search.problem import Problem
 
 Setting = str | int | float | bool | None
 
+CRITIC = "critic."
+"""What the names of settings begin with that say which critics a run was grown with."""
+
 _OWN = {".lock", ".staging", ".problems.parquet.half", ".run.json.half"}
 _BEFORE_IDENTITY = {*_OWN, "parts", "journal", "problems.parquet"}
 """What a folder may hold whose making was interrupted."""
@@ -49,6 +52,11 @@ class Identity:
 
     versions: Mapping[str, str]
     """Of treeward and the libraries that the run was begun with; recorded, never compared."""
+
+    @property
+    def has_critics(self) -> bool:
+        """Returns whether the run was grown with critics, whose scores are in its nodes."""
+        return any(name.startswith(CRITIC) for name in self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

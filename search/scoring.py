@@ -61,6 +61,8 @@ def _checked(prefix: Prefix, scores: list[Scores]) -> Scored:
         return Failure(
             "critic", f"{len(scores)} scores for a problem and {len(prefix.steps)} steps"
         )
+    if scores[0].progress is not None or scores[0].outcome is not None:
+        return Failure("critic", "progress and outcome of a bare problem must be None")
     for of_step in scores:
         for name, least in _LEAST.items():
             score = getattr(of_step, name)
