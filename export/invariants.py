@@ -149,6 +149,16 @@ LAWS = (
 )  # fmt: skip
 
 
+COMPLETE = Law(
+    table="scores",
+    says="every node of its tree is there once, numbered from 0",
+    broken="SELECT s.tree_id, max(s.node_id) FROM scores s LEFT JOIN sizes t USING (tree_id) "
+    "GROUP BY s.tree_id, t.n_nodes HAVING count(*) <> t.n_nodes OR t.n_nodes IS NULL "
+    "OR count(DISTINCT s.node_id) <> t.n_nodes OR min(s.node_id) <> 0 "
+    "OR max(s.node_id) <> t.n_nodes - 1",
+)
+"""About scores beside a table `sizes` of the run's trees."""
+
 SCORE_LAWS = (
     _row("scores", "node_id", "scores lie in their ranges",
          "value NOT BETWEEN 0 AND 1 OR progress NOT BETWEEN -1 AND 1 "
@@ -158,13 +168,9 @@ SCORE_LAWS = (
     _row("scores", "node_id", "it has scores, or an error that says why not",
          "(error_kind IS NULL) <> (error IS NULL) OR (error IS NOT NULL "
          "AND (value IS NOT NULL OR progress IS NOT NULL OR outcome IS NOT NULL))"),
-    Law(table="scores", says="every node of its tree is there once, numbered from 0",
-        broken="SELECT s.tree_id, max(s.node_id) FROM scores s LEFT JOIN sizes t USING (tree_id) "
-        "GROUP BY s.tree_id, t.n_nodes HAVING count(*) <> t.n_nodes OR t.n_nodes IS NULL "
-        "OR count(DISTINCT s.node_id) <> t.n_nodes OR min(s.node_id) <> 0 "
-        "OR max(s.node_id) <> t.n_nodes - 1"),
+    COMPLETE,
 )  # fmt: skip
-"""What holds in every part of scores, beside a table `sizes` of the run's trees."""
+"""What holds in every part of scores."""
 
 
 def broken_laws(

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from treeward.export.durable import file_sha256
-from treeward.export.invariants import SCORE_LAWS, broken_laws
+from treeward.export.invariants import COMPLETE, SCORE_LAWS, broken_laws
 from treeward.export.journal import read_entries
 from treeward.export.open_critic import name_of
 from treeward.export.parts import MANIFEST, FileRecord, committed_parts, parts_in, read_manifest
@@ -54,7 +54,10 @@ def verify_run(path: Path) -> tuple[Finding, ...]:
     except DamagedData as e:
         return (_damage(path / "run.json", str(e)),)
     sizes: dict[str, int] = {}
-    return (*_problems(run), *_parts(run, sizes), *_scores(run, sizes), *_leftovers(run))
+    parts = tuple(_parts(run, sizes))
+    whole = all(finding.level is not Level.DAMAGE for finding in parts)
+    scores = _scores(run, sizes if whole else None)
+    return (*_problems(run), *parts, *scores, *_leftovers(run))
 
 
 def require_sound(findings: tuple[Finding, ...]) -> None:
@@ -122,9 +125,12 @@ def _has_scores(nodes: pa.Table) -> bool:
     return any(nodes[name].null_count < len(nodes) for name in names)
 
 
-def _scores(run: RunFolder, sizes: dict[str, int]) -> Iterator[Finding]:
-    """Checks what critics said later, against the nodes of each tree."""
-    trees = pa.table({"tree_id": list(sizes), "n_nodes": pa.array(sizes.values(), pa.int64())})
+def _scores(run: RunFolder, sizes: dict[str, int] | None) -> Iterator[Finding]:
+    """Checks what critics said later, and where the trees' sizes are known that all is there."""
+    laws = SCORE_LAWS if sizes is not None else [law for law in SCORE_LAWS if law is not COMPLETE]
+    counts = list((sizes or {}).items())
+    columns = {"tree_id": [tree for tree, _ in counts], "n_nodes": [size for _, size in counts]}
+    trees = pa.table(columns, schema=pa.schema([("tree_id", pa.string()), ("n_nodes", pa.int64())]))
     for place in score_sets(run.path):
         yield from _critic(place)
         first_seen: dict[str, Path] = {}
@@ -134,7 +140,7 @@ def _scores(run: RunFolder, sizes: dict[str, int]) -> Iterator[Finding]:
             if TABLE not in tables:
                 continue
             file = part / f"{TABLE}.parquet"
-            for _, message in broken_laws({**tables, "sizes": trees}, SCORE_LAWS):
+            for _, message in broken_laws({**tables, "sizes": trees}, laws):
                 yield _damage(file, message)
             if set(tables[TABLE]["critic"].to_pylist()) - {place.name}:
                 yield _damage(file, "holds the scores of another critic")
