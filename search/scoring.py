@@ -114,6 +114,7 @@ class CriticThread:
 
     async def _serve(self) -> None:
         """Serves those who have waited longest; nobody is forgotten where this is cancelled."""
+        await asyncio.sleep(0)  # siblings ask in the same turn of the loop
         batch = self._waiting[:TOGETHER]
         scored = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._score, [waiting.prefix for waiting in batch]
