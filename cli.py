@@ -172,10 +172,10 @@ def score(run: Path, critics: Path, device: str, as_json: bool) -> int:
     from treeward.export.run_folder import open_run_folder
     from treeward.export.scores import score_run
 
-    open_run_folder(run)
+    alone = open_run_folder(run).identity.is_deterministic
     scoring = score_run(
         run,
-        open_critic(critics, device=device),
+        open_critic(critics, device=device, alone=alone),
         lambda done, total: click.echo(f"{done}/{total} trees have scores", err=True),
     )
     _print(scoring, as_json=as_json, text=lambda: f"{run}: {scoring}")

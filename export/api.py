@@ -98,5 +98,6 @@ def score(run: Path | str, critics: Path | str | Critic, *, device: str = "cpu")
     Raises:
         BadInput: The path is no run folder, or the folder holds no critics.
     """
-    score_run(Path(run), open_critic(critics, device=device))
+    alone = open_run_folder(Path(run)).identity.is_deterministic
+    score_run(Path(run), open_critic(critics, device=device, alone=alone))
     return open_run(run)

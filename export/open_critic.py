@@ -9,14 +9,19 @@ from treeward.search.critic import Critic
 
 
 def open_critic(
-    critics: Path | str | Critic, *, device: str = "cpu", threads: int | None = None
+    critics: Path | str | Critic,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    alone: bool = False,
 ) -> Critic:
     """Returns critics that can be asked.
 
     Args:
         critics: A folder that `treeward train critics` made, or critics of one's own.
         device: A torch device, for those in a folder.
-        threads: Threads of a pass, likewise; None takes torch's default.
+        threads: Threads of a pass, likewise; None takes their own default.
+        alone: Whether each prefix has a pass of its own, likewise.
 
     Raises:
         BadInput: The folder holds no critics.
@@ -24,7 +29,9 @@ def open_critic(
     if not isinstance(critics, Path | str):
         return critics
     learned = importlib.import_module("treeward.critics.learned")
-    opened: Critic = learned.load_critics(Path(critics), device=device, threads=threads)
+    opened: Critic = learned.load_critics(
+        Path(critics), device=device, threads=threads, alone=alone
+    )
     return opened
 
 

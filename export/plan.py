@@ -232,7 +232,8 @@ def _open_critic(options: Options, backend: TransformersSettings) -> Critic | No
     if options.critics is None:
         return None
     threads = backend.threads_used
-    return open_critic(options.critics, device=backend.device, threads=threads)
+    alone = backend.mode is Mode.DETERMINISTIC
+    return open_critic(options.critics, device=backend.device, threads=threads, alone=alone)
 
 
 def _check_readable(problems: Sequence[Problem], reader: Reader) -> None:

@@ -12,6 +12,7 @@ from treeward.export.durable import disk_errors, file_sha256, seal, unseal, writ
 from treeward.export.problems_file import read_problems, write_problems
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, SettingsConflict, TreewardError
+from treeward.search.policy import Mode
 from treeward.search.problem import Problem
 
 Setting = str | int | float | bool | None
@@ -52,6 +53,11 @@ class Identity:
 
     versions: Mapping[str, str]
     """Of treeward and the libraries that the run was begun with; recorded, never compared."""
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Returns whether no companion in a batch may change a reply's bits."""
+        return self.settings.get("backend.mode") == Mode.DETERMINISTIC
 
     @property
     def has_critics(self) -> bool:

@@ -16,7 +16,6 @@ from treeward.export.schema import SCORES
 from treeward.export.score_store import scored_trees, write_scores
 from treeward.export.tree_stream import stream
 from treeward.search.critic import Critic, Prefix, Scores
-from treeward.search.policy import Mode
 from treeward.search.problem import Problem
 from treeward.search.replies import Failure
 from treeward.search.scoring import score_each
@@ -77,7 +76,7 @@ def score_run(path: Path, critic: Critic, watch: Watch | None = None) -> Scoring
         TreewardError: Another process writes to the run, or the disk failed.
     """
     found = open_run_folder(path)
-    alone = found.identity.settings.get("backend.mode") == Mode.DETERMINISTIC
+    alone = found.identity.is_deterministic
     with writing(path, found.identity, found.problems()) as run:
         writer = _Writer(run, critic, watch)
         before = len(writer.done)

@@ -174,7 +174,8 @@ def command(
     """Runs a command where every folder holds the same critics."""
     learned = ModuleType("treeward.critics.learned")
 
-    def load_critics(folder: Path, *, device: str, threads: int | None = None) -> Critic:
+    def load_critics(folder: Path, *, device: str, threads: int | None, alone: bool) -> Critic:
+        assert alone, "the embedded model runs in deterministic mode"
         if not folder.is_dir():
             raise BadInput(f"{folder}: no critics")
         return Counting(f"{folder.name} on {device}")
