@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from treeward.critics.learned import load_critics
-    from treeward.export.api import generate, open_run
+    from treeward.export.api import generate, open_run, score
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "generate", "load_critics", "open_run"]
+__all__ = ["__version__", "generate", "load_critics", "open_run", "score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
         from treeward.critics.learned import load_critics
 
         return load_critics
-    if name in {"generate", "open_run"}:
+    if name in {"generate", "open_run", "score"}:
         from treeward.export import api
 
         return getattr(api, name)

@@ -90,6 +90,7 @@ _set = click.option(
 )
 @click.option("--backend", type=click.Choice(["auto", "transformers"]), default="auto")
 @click.option("--search", "algorithm", type=click.Choice(["mcts", "rollouts"]), help="The search.")
+@click.option("--critics", type=_PATH, help="A folder of trained critics that steer the search.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take the first N problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0)
 @click.option("--concurrency", type=click.IntRange(min=1), default=64, help="Trees at once.")
@@ -159,13 +160,39 @@ def status(run: Path, as_json: bool) -> None:
 
 @treeward.command()
 @click.argument("run", type=_PATH)
+@click.option("--critics", type=_PATH, required=True, help="A folder of trained critics.")
+@click.option("--device", default="cpu", help="A torch device.")
+@_json
+def score(run: Path, critics: Path, device: str, as_json: bool) -> int:
+    """Add critics' scores of every node to RUN, without rewriting its trees.
+
+    The same command again scores what is new since. Exits with 4 where a node could not be scored.
+    """
+    from treeward.export.open_critic import open_critic
+    from treeward.export.run_folder import open_run_folder
+    from treeward.export.scores import score_run
+
+    alone = open_run_folder(run).identity.is_deterministic
+    scoring = score_run(
+        run,
+        open_critic(critics, device=device, alone=alone),
+        lambda done, total: click.echo(f"{done}/{total} trees have scores", err=True),
+    )
+    _print(scoring, as_json=as_json, text=lambda: f"{run}: {scoring}")
+    return scoring.exit_code
+
+
+@treeward.command()
+@click.argument("run", type=_PATH)
 @click.argument("sql")
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv", "arrow"]), default="table"
 )
 @_json
 def query(run: Path, sql: str, form: str, as_json: bool) -> None:
-    """Run one read-only SQL statement over RUN's views: trees, nodes, rollouts, problems, samplers.
+    """Run one read-only SQL statement over RUN's views.
+
+    Views: trees, nodes, rollouts, problems, samplers, scores.
 
     Macros: path_to(tree, node), subtree(tree, node), best_path(tree), siblings(tree, node),
     first_error(tree, node).

@@ -1,4 +1,4 @@
-"""What Python users call: `treeward.generate` and `treeward.open_run`."""
+"""What Python users call: `treeward.generate`, `treeward.open_run` and `treeward.score`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ import pyarrow as pa
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import ExportReport, export_dataset
 from treeward.export.generate import generate as grow
+from treeward.export.open_critic import open_critic
 from treeward.export.plan import Options, make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
+from treeward.export.scores import score_run
 from treeward.export.viewer import Node, draw_tree, read_nodes
+from treeward.search.critic import Critic
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ def generate(problems: str, out: Path | str, *, concurrency: int = 64, **options
         problems: A file, `task:arithmetic?n=200` or `gym:NAME?n=200`.
         out: The run folder.
         concurrency: Trees that grow at once.
-        options: Fields of `treeward.export.plan.Options`: policy, limit, seed, config, ...
+        options: Fields of `treeward.export.plan.Options`: policy, critics, limit, seed,
+            config, ...
 
     Raises:
         BadInput: Something asked for breaks its rule.
@@ -81,3 +85,19 @@ def generate(problems: str, out: Path | str, *, concurrency: int = 64, **options
     """
     grow(make_plan(Options(problems=problems, **options)), Path(out), concurrency=concurrency)
     return open_run(out)
+
+
+def score(run: Path | str, critics: Path | str | Critic, *, device: str = "cpu") -> Run:
+    """Adds critics' scores to a run without rewriting its trees; returns the run.
+
+    Args:
+        run: The run folder.
+        critics: A folder of trained critics, or critics of one's own.
+        device: A torch device, for those in a folder.
+
+    Raises:
+        BadInput: The path is no run folder, or the folder holds no critics.
+    """
+    alone = open_run_folder(Path(run)).identity.is_deterministic
+    score_run(Path(run), open_critic(critics, device=device, alone=alone))
+    return open_run(run)

@@ -49,7 +49,11 @@ def tree_tables(tree: Tree, tree_id: str, origin: Origin) -> dict[str, pa.Table]
 
 def _tree_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) -> Columns:
     problem, nodes = tree.problem, tree.nodes
-    failures = [failure for failure in (*nodes.failure, *tree.rollouts.failure) if failure]
+    failures = [
+        failure
+        for failure in (*nodes.failure, *tree.rollouts.failure, *nodes.score_failure)
+        if failure
+    ]
     verdicts = [outcome(tree, index).verdict for index in range(len(tree.rollouts.node))]
     ends = [judgement.verdict for judgement in nodes.judgement if judgement]
     n, right = int(evidence.n_rollouts[ROOT]), int(evidence.n_right[ROOT])
@@ -106,6 +110,7 @@ def best_node(tree: Tree) -> int | None:
 def _node_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) -> Columns:
     nodes, size = tree.nodes, len(tree)
     judgements = nodes.judgement
+    failures = [a or b for a, b in zip(nodes.failure, nodes.score_failure, strict=True)]
     columns: Columns = {
         "tree_id": [tree_id] * size,
         "problem_id": [tree.problem.id] * size,
@@ -131,9 +136,9 @@ def _node_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         "n_no_answer": evidence.n_no_answer,
         "n_length": evidence.n_length,
         "stop_rule": nodes.stop_rule,
-        "value_critic": [None] * size,
-        "progress_critic": [None] * size,
-        "outcome_critic": [None] * size,
+        "value_critic": [scores.value if scores else None for scores in nodes.scores],
+        "progress_critic": [scores.progress if scores else None for scores in nodes.scores],
+        "outcome_critic": [scores.outcome if scores else None for scores in nodes.scores],
         "is_terminal": [judgement is not None for judgement in judgements],
         "answer": [judgement.answer if judgement else None for judgement in judgements],
         "verdict": [judgement.verdict.value if judgement else None for judgement in judgements],
@@ -141,8 +146,8 @@ def _node_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
             judgement.reason.value if judgement else None for judgement in judgements
         ],
         "finish_reason": [finish.value if finish else None for finish in nodes.finish],
-        "status": ["error" if failure else "ok" for failure in nodes.failure],
-        "error_kind": [failure.kind if failure else None for failure in nodes.failure],
+        "status": ["error" if failure else "ok" for failure in failures],
+        "error_kind": [failure.kind if failure else None for failure in failures],
     }
     columns |= _places(tree) | _values(tree, evidence, origin.prover_k) | _truths(tree, origin)
     order = np.argsort(columns["pre"])

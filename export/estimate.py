@@ -60,10 +60,15 @@ def estimate(plan: Plan) -> Estimate:
         prompt=reader.text(ids),
         n_prompt_tokens=len(ids),
         max_nodes=nodes,
-        max_calls=count * (nodes + plan.search.simulations),
+        max_calls=count * (nodes * _calls_a_node(plan) + plan.search.simulations),
         max_rollouts=count * rollouts,
         max_policy_tokens=count * tokens,
     )
+
+
+def _calls_a_node(plan: Plan) -> int:
+    """Returns the requests about one node: for rollouts, and for scores."""
+    return (plan.search.rollouts > 0) + (plan.critic is not None)
 
 
 def _tree_bounds(search: SearchSettings) -> tuple[int, int, int]:

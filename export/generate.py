@@ -18,8 +18,10 @@ from treeward.export.run_folder import RunFolder, writing
 from treeward.export.schema import TABLES
 from treeward.search import forest
 from treeward.search.forest import Forest, Progress, grow_forest
+from treeward.search.policy import Mode
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
+from treeward.search.scoring import CriticThread
 from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.tree import Tree
 
@@ -152,6 +154,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             sampling=plan.sampling,
             seed=plan.seed,
             tree_id=plan.tree_id,
+            critic=_critic_thread(plan),
         )
         writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader))
         interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch))
@@ -162,6 +165,13 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             left=len(left) - writer.grown,
             interrupted=interrupted,
         )
+
+
+def _critic_thread(plan: Plan) -> CriticThread | None:
+    """Returns the plan's critic on a thread of its own; in deterministic mode nothing is shared."""
+    if plan.critic is None:
+        return None
+    return CriticThread(plan.critic, alone=plan.backend.mode is Mode.DETERMINISTIC)
 
 
 def _origin(plan: Plan, reader: Reader) -> Origin:
@@ -193,6 +203,8 @@ async def _grow(
         writer.commit()
         watching.cancel()
         await growing.policy.close()
+        if growing.critic is not None:
+            await growing.critic.close()
     if watch is not None:
         watch(work.progress, len(problems))
     return caught[0] if caught else None

@@ -126,6 +126,10 @@ LAWS = (
           "is_terminal AND value IS NOT NULL "
           "AND (verdict = 'unknown' OR value <> (verdict = 'right')::INT)"),
     _node("q lies in [0, 1]", "q NOT BETWEEN 0 AND 1"),
+    _node("critics' scores lie in their ranges, and the root has no step to be scored",
+          "value_critic NOT BETWEEN 0 AND 1 OR progress_critic NOT BETWEEN -1 AND 1 "
+          "OR outcome_critic NOT BETWEEN 0 AND 1 OR (parent_id IS NULL "
+          "AND (progress_critic IS NOT NULL OR outcome_critic IS NOT NULL))"),
     _node("it has a verdict where a solution ends, and nowhere else",
           "is_terminal <> (verdict IS NOT NULL)"),
     _node("its verdict is what its reason says",
@@ -145,13 +149,37 @@ LAWS = (
 )  # fmt: skip
 
 
+COMPLETE = Law(
+    table="scores",
+    says="every node of its tree is there once, numbered from 0",
+    broken="SELECT s.tree_id, max(s.node_id) FROM scores s LEFT JOIN sizes t USING (tree_id) "
+    "GROUP BY s.tree_id, t.n_nodes HAVING count(*) <> t.n_nodes OR t.n_nodes IS NULL "
+    "OR count(DISTINCT s.node_id) <> t.n_nodes OR min(s.node_id) <> 0 "
+    "OR max(s.node_id) <> t.n_nodes - 1",
+)
+"""About scores beside a table `sizes` of the run's trees."""
+
+SCORE_LAWS = (
+    _row("scores", "node_id", "scores lie in their ranges",
+         "value NOT BETWEEN 0 AND 1 OR progress NOT BETWEEN -1 AND 1 "
+         "OR outcome NOT BETWEEN 0 AND 1"),
+    _row("scores", "node_id", "node 0 has no step to be scored",
+         "node_id = 0 AND (progress IS NOT NULL OR outcome IS NOT NULL)"),
+    _row("scores", "node_id", "it has scores, or an error that says why not",
+         "(error_kind IS NULL) <> (error IS NULL) OR (error IS NOT NULL "
+         "AND (value IS NOT NULL OR progress IS NOT NULL OR outcome IS NOT NULL))"),
+    COMPLETE,
+)  # fmt: skip
+"""What holds in every part of scores."""
+
+
 def broken_laws(
     tables: Mapping[str, pa.Table], laws: Iterable[Law] = LAWS
 ) -> Iterator[tuple[str, str]]:
     """Yields the table and one line for each law that the rows of a part break.
 
     Args:
-        tables: `trees`, `nodes` and `rollouts` of one part.
+        tables: `trees`, `nodes` and `rollouts` of one part, or what other laws are about.
         laws: Which laws to check.
     """
     # Parts are small: one thread is faster than handing work to several.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treeward.export.durable import disk_errors
+from treeward.search.critic import Scores
 from treeward.search.errors import DamagedData
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.steps import Finish
@@ -148,7 +149,8 @@ def decode_entry(line: bytes) -> tuple[str, Reply]:
 
 
 def _reply_data(reply: Reply) -> dict[str, Any]:
-    failure = reply.failure
+    failure, scores = reply.failure, reply.scores
+    said = {} if scores is None else {"scores": [scores.value, scores.progress, scores.outcome]}
     return {
         "completions": [
             {
@@ -161,6 +163,7 @@ def _reply_data(reply: Reply) -> dict[str, Any]:
             for drawn in reply.completions
         ],
         "failure": failure and [failure.kind, failure.message],
+        **said,
     }
 
 
@@ -175,8 +178,12 @@ def _reply_of(data: dict[str, Any]) -> Reply:
         )
         for drawn in data["completions"]
     )
-    failure = data["failure"]
-    return Reply(completions, None if failure is None else Failure(*failure))
+    failure, scores = data["failure"], data.get("scores")
+    return Reply(
+        completions,
+        None if failure is None else Failure(*failure),
+        None if scores is None else Scores(*scores),
+    )
 
 
 def _judgement_of(data: list[Any] | None) -> Judgement | None:

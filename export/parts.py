@@ -3,6 +3,8 @@
     RUN/.staging/<worker>-<sequence>/   while it is written; never read
     RUN/parts/<worker>-<sequence>/      trees, nodes and rollouts as Parquet, and manifest.json
 
+What critics say later is committed the same way, below `scores/`, as parts of one table.
+
 The manifest holds checksums and row counts, and which trees the part holds, so that a tree is found
 without opening a table. What is not in `parts/` does not exist.
 """
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treeward.export.durable import disk_errors, file_sha256, seal, sync, unseal, write_file
-from treeward.export.schema import SCHEMA_VERSION, SCHEMAS, SORT_KEYS, TABLES
+from treeward.export.schema import SCHEMA_VERSION, SCHEMAS, SORT_KEYS
 from treeward.search.errors import DamagedData
 
 ROW_GROUP = 32_768
@@ -58,27 +60,50 @@ def write_part(
         BadInput: The folder cannot be written to.
         TreewardError: The disk is full or failed; nothing is left in `parts/`.
     """
-    name = f"{worker}-{_next_sequence(run, worker):06d}"
-    staged, part = run / ".staging" / name, run / "parts" / name
+    return commit(run, run / "parts", worker, tables, provenance)
+
+
+def commit(
+    run: Path,
+    place: Path,
+    worker: str,
+    tables: Mapping[str, pa.Table],
+    provenance: Mapping[str, str],
+) -> Path:
+    """Commits tables about some trees as the worker's next part in a place of the run.
+
+    Args:
+        run: The run folder.
+        place: Where its parts are; made where missing.
+        worker: As in `write_part`.
+        tables: As in `write_part`; the first has all the trees.
+        provenance: As in `write_part`.
+
+    Raises:
+        BadInput: The folder cannot be written to.
+        TreewardError: The disk is full or failed; nothing is left in the place.
+    """
+    name = f"{worker}-{_next_sequence(place, worker):06d}"
+    staged, part = run / ".staging" / name, place / name
     with disk_errors(run, f"cannot write part {name}"):
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
-        part.parent.mkdir(exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         try:
             _write_tables(staged, tables, provenance)
             staged.rename(part)
         except OSError:
             shutil.rmtree(staged, ignore_errors=True)
             raise
-        sync(part.parent)
+        sync(place)
     return part
 
 
-def _next_sequence(run: Path, worker: str) -> int:
+def _next_sequence(place: Path, worker: str) -> int:
     """Returns one more than the worker's last sequence number."""
     taken = [
         int(sequence)
-        for owner, _, sequence in (part.name.rpartition("-") for part in committed_parts(run))
+        for owner, _, sequence in (part.name.rpartition("-") for part in parts_in(place))
         if owner == worker and sequence.isdigit()
     ]
     return max(taken, default=0) + 1
@@ -89,12 +114,12 @@ def _write_tables(
 ) -> None:
     """Writes the files of a part into a folder and waits until they are on the disk."""
     files = {}
-    for name in TABLES:
+    for name, table in tables.items():
         path = folder / f"{name}.parquet"
-        write_table(path, name, tables[name], provenance)
+        write_table(path, name, table, provenance)
         sync(path)
-        files[path.name] = {"rows": tables[name].num_rows, "sha256": file_sha256(path)}
-    trees = sorted(tables["trees"]["tree_id"].to_pylist())
+        files[path.name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
+    trees = sorted(next(iter(tables.values()))["tree_id"].unique().to_pylist())
     manifest = {"schema_version": SCHEMA_VERSION, "files": files, "trees": trees}
     write_file(folder / MANIFEST, seal(manifest))
 
@@ -119,8 +144,12 @@ def write_table(path: Path, name: str, table: pa.Table, provenance: Mapping[str,
 
 def committed_parts(run: Path) -> list[Path]:
     """Returns the folders of a run's parts, by name."""
-    folder = run / "parts"
-    return sorted(path for path in folder.glob("*") if path.is_dir())
+    return parts_in(run / "parts")
+
+
+def parts_in(place: Path) -> list[Path]:
+    """Returns the folders of the parts in a place of a run, by name."""
+    return sorted(path for path in place.glob("*") if path.is_dir())
 
 
 def read_manifest(part: Path) -> Manifest:
@@ -142,4 +171,9 @@ def read_manifest(part: Path) -> Manifest:
 
 def committed_trees(run: Path) -> dict[str, Path]:
     """Returns the part of every committed tree, by tree id; opens no table."""
-    return {tree: part for part in committed_parts(run) for tree in read_manifest(part).trees}
+    return trees_in(run / "parts")
+
+
+def trees_in(place: Path) -> dict[str, Path]:
+    """Returns the part of every tree in a place of a run, by tree id; opens no table."""
+    return {tree: part for part in parts_in(place) for tree in read_manifest(part).trees}

@@ -14,8 +14,10 @@ from typing import Any
 from treeward import __version__
 from treeward.critics.verifier import AnswerVerifier
 from treeward.export.config import Values, build, check_names, flatten, read_values
-from treeward.export.run_folder import Identity, Sampler
+from treeward.export.open_critic import open_critic
+from treeward.export.run_folder import CRITIC, Identity, Sampler
 from treeward.search import gym
+from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
 from treeward.search.mcts import mcts
 from treeward.search.models import ModelFolder, cache_root, resolve_model
@@ -26,7 +28,7 @@ from treeward.search.reader import Reader
 from treeward.search.readers import read_problems
 from treeward.search.requests import Search
 from treeward.search.rollouts import rollouts
-from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.settings import CRITIC_SETTINGS, Algorithm, SearchSettings, check_critics
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings, identity_of
 
@@ -95,6 +97,9 @@ class Options:
     algorithm: str | None = None
     """`--search`; wins over `search.algorithm`."""
 
+    critics: Path | str | Critic | None = None
+    """A folder of trained critics, or critics of one's own; None searches without."""
+
     limit: int | None = None
     """Takes the first problems only; None takes all."""
 
@@ -123,6 +128,8 @@ class Plan:
     sampling: PolicySettings
     backend: TransformersSettings
     label: LabelSettings
+    critic: Critic | None = None
+    """None where rollouts alone say what a node is worth."""
 
     @property
     def identity(self) -> Identity:
@@ -138,6 +145,7 @@ class Plan:
         }
         backend = identity_of(self.model.fingerprint, self.backend)
         settings |= {f"backend.{name}": value for name, value in backend.items()}
+        settings = self._with_critic(settings)
         sampler = Sampler(
             sampler_id=0,
             policy=self.model.name,
@@ -148,6 +156,14 @@ class Plan:
         versions = {"treeward": __version__} | {name: version(name) for name in libraries}
         return Identity(settings=settings, samplers=(sampler,), versions=versions)
 
+    def _with_critic(self, settings: Values) -> Values:
+        """Returns settings that name the critic, or without what only critics need."""
+        if self.critic is not None:
+            identity = self.critic.identity
+            return settings | {f"{CRITIC}{name}": value for name, value in identity.items()}
+        unused = {f"search.{name}" for name in CRITIC_SETTINGS}
+        return {name: value for name, value in settings.items() if name not in unused}
+
     def reader(self, tokens: Tokens) -> Reader:
         """Returns what reads the policy's solutions."""
         return Reader(self.template, tokens)
@@ -155,7 +171,7 @@ class Plan:
     def make_search(self, reader: Reader) -> Search:
         """Returns the search with its settings."""
         if self.search.algorithm is Algorithm.MCTS:
-            return partial(mcts, settings=self.search)
+            return partial(mcts, settings=self.search, scored=self.critic is not None)
         return partial(rollouts, settings=self.search, cut=reader.cut)
 
     def make_verifier(self) -> AnswerVerifier:
@@ -184,6 +200,7 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     if options.algorithm is not None:
         values["search.algorithm"] = options.algorithm
     search = build(SearchSettings, "search", values)
+    check_critics(search, scored=options.critics is not None)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
     model = resolve_model(_policy_name(options), cache_root(os.environ))
@@ -200,7 +217,7 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     if deterministic is None:
         deterministic = model.name == EMBEDDED
     mode = Mode.DETERMINISTIC if deterministic else Mode.NORMAL
-    backend = asdict(build(BackendSettings, "backend", values))
+    backend = TransformersSettings(mode=mode, **asdict(build(BackendSettings, "backend", values)))
     return Plan(
         problems=found.problems,
         skipped=found.skipped,
@@ -209,9 +226,19 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
         seed=options.seed,
         search=search,
         sampling=sampling,
-        backend=TransformersSettings(mode=mode, **backend),
+        backend=backend,
         label=label,
+        critic=_open_critic(options, backend),
     )
+
+
+def _open_critic(options: Options, backend: TransformersSettings) -> Critic | None:
+    """Returns the critics asked for, to run where the policy runs."""
+    if options.critics is None:
+        return None
+    threads = backend.threads_used
+    alone = backend.mode is Mode.DETERMINISTIC
+    return open_critic(options.critics, device=backend.device, threads=threads, alone=alone)
 
 
 def _check_readable(problems: Sequence[Problem], reader: Reader) -> None:

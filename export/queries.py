@@ -18,6 +18,7 @@ import pyarrow.dataset as ds
 from treeward.export.parts import committed_parts
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SAMPLERS, SCHEMAS, TABLES
+from treeward.export.score_store import score_files, score_sets
 from treeward.search.errors import BadInput, DamagedData
 
 MIN_ROLLOUTS = 8
@@ -65,6 +66,16 @@ CREATE MACRO first_error(tree, node, min_rollouts := {MIN_ROLLOUTS}) AS TABLE
     ON steps.node_id = first.node_id AND first.wrong;
 """
 
+_SCORED_NODES = """
+CREATE TEMP VIEW nodes AS
+    SELECT grown.* REPLACE (
+        said.value AS value_critic, said.progress AS progress_critic, said.outcome AS outcome_critic
+    )
+    FROM nodes_as_grown grown LEFT JOIN scores said
+    ON said.tree_id = grown.tree_id AND said.node_id = grown.node_id
+"""
+"""For a run grown without critics and scored by one critic since."""
+
 _ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 _FAILED_READ = "reading the stream registered as"
 
@@ -103,10 +114,7 @@ def connected(run: RunFolder, *, memory_limit: str = "4GB") -> Iterator[duckdb.D
         }
     )
     try:
-        parts = committed_parts(run.path)
-        for name in TABLES:
-            files = [part / f"{name}.parquet" for part in parts]
-            connection.register(name, dataset(name, files))
+        _register_tables(connection, run)
         connection.register("problems", dataset("problems", [run.problems_path]))
         samplers = [asdict(sampler) for sampler in run.identity.samplers]
         connection.register("samplers", pa.Table.from_pylist(samplers, schema=SAMPLERS))
@@ -116,6 +124,21 @@ def connected(run: RunFolder, *, memory_limit: str = "4GB") -> Iterator[duckdb.D
         yield connection
     finally:
         connection.close()
+
+
+def _register_tables(connection: duckdb.DuckDBPyConnection, run: RunFolder) -> None:
+    """Makes the views of what is in parts, and of scores that were added later."""
+    sets = score_sets(run.path)
+    overlaid = len(sets) == 1 and not run.identity.has_critics
+    parts = committed_parts(run.path)
+    for name in TABLES:
+        files = [part / f"{name}.parquet" for part in parts]
+        shown = "nodes_as_grown" if overlaid and name == "nodes" else name
+        connection.register(shown, dataset(name, files))
+    files = [file for place in sets for file in score_files(place)]
+    connection.register("scores", dataset("scores", files))
+    if overlaid:
+        connection.execute(_SCORED_NODES)
 
 
 def dataset(name: str, files: list[Path]) -> ds.Dataset:

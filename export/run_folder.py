@@ -12,9 +12,13 @@ from treeward.export.durable import disk_errors, file_sha256, seal, unseal, writ
 from treeward.export.problems_file import read_problems, write_problems
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, SettingsConflict, TreewardError
+from treeward.search.policy import Mode
 from treeward.search.problem import Problem
 
 Setting = str | int | float | bool | None
+
+CRITIC = "critic."
+"""What the names of settings begin with that say which critics a run was grown with."""
 
 _OWN = {".lock", ".staging", ".problems.parquet.half", ".run.json.half"}
 _BEFORE_IDENTITY = {*_OWN, "parts", "journal", "problems.parquet"}
@@ -49,6 +53,16 @@ class Identity:
 
     versions: Mapping[str, str]
     """Of treeward and the libraries that the run was begun with; recorded, never compared."""
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Returns whether no companion in a batch may change a reply's bits."""
+        return self.settings.get("backend.mode") == Mode.DETERMINISTIC
+
+    @property
+    def has_critics(self) -> bool:
+        """Returns whether the run was grown with critics, whose scores are in its nodes."""
+        return any(name.startswith(CRITIC) for name in self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ SORT_KEYS = {
     "trees": ("tree_id",),
     "nodes": ("tree_id", "pre"),
     "rollouts": ("tree_id", "rollout_id"),
+    "scores": ("tree_id", "node_id"),
 }
 """What the rows of each table are sorted by, ascending."""
 
@@ -167,5 +168,24 @@ SAMPLERS = pa.schema(
     ]
 )
 
-SCHEMAS = {"trees": TREES, "nodes": NODES, "rollouts": ROLLOUTS, "problems": PROBLEMS}
+SCORES = pa.schema(
+    [
+        _known("critic", _TEXT),
+        _known("tree_id", _TEXT),
+        _known("node_id", _COUNT),
+        pa.field("value", _REAL),
+        pa.field("progress", _REAL),
+        pa.field("outcome", _REAL),
+        pa.field("error_kind", _TEXT),
+        pa.field("error", _TEXT),
+    ]
+)
+
+SCHEMAS = {
+    "trees": TREES,
+    "nodes": NODES,
+    "rollouts": ROLLOUTS,
+    "problems": PROBLEMS,
+    "scores": SCORES,
+}
 """The schema of each table by its name."""

@@ -16,6 +16,7 @@ SELECT (SELECT count(*) FROM problems),
     count(*) FILTER (solved)
 FROM trees
 """
+_SCORES = "SELECT critic, count(*) FROM scores GROUP BY critic ORDER BY critic"
 _LABELS = "SELECT count(*) FROM nodes WHERE n_rollouts > 0 OR is_terminal"
 _VERDICTS = "SELECT verdict, count(*) FROM rollouts GROUP BY verdict ORDER BY verdict"
 _TREES = "SELECT status, count(*) FROM trees GROUP BY status ORDER BY status"
@@ -48,6 +49,8 @@ class RunStatus:
     """Trees by status."""
     errors: Mapping[str, int]
     """Trees in which something failed, by the kind of the first error."""
+    scores: Mapping[str, int]
+    """Nodes that critics have scored since, by critic."""
     n_unfinished: int
     """Trees with replies in the journal."""
     n_journal_entries: int
@@ -72,6 +75,7 @@ def run_status(run: RunFolder) -> RunStatus:
         verdicts = _counts(connection, _VERDICTS)
         tree_status = _counts(connection, _TREES)
         errors = _counts(connection, _ERRORS)
+        scores = _counts(connection, _SCORES)
     entries = [len(read_entries(path)[0]) for path in sorted(run.journal.glob("*.jsonl"))]
     return RunStatus(
         n_problems=problems,
@@ -86,6 +90,7 @@ def run_status(run: RunFolder) -> RunStatus:
         verdicts=verdicts,
         tree_status=tree_status,
         errors=errors,
+        scores=scores,
         n_unfinished=len(entries),
         n_journal_entries=sum(entries),
     )
@@ -109,6 +114,8 @@ def describe(status: RunStatus) -> str:
         lines.append(f"a label    {status.tokens_per_label:.1f} generated tokens")
     if status.errors:
         lines.append(f"errors     {_listed(status.errors)}")
+    if status.scores:
+        lines.append(f"scores     {_listed(status.scores)} (nodes by critic)")
     if status.n_unfinished:
         lines.append(
             f"unfinished {status.n_unfinished} trees with {status.n_journal_entries:,} replies in "

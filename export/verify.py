@@ -1,6 +1,6 @@
 """Checks a run: that every file holds what was written, and that the rows fit together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,12 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from treeward.export.durable import file_sha256
-from treeward.export.invariants import broken_laws
+from treeward.export.invariants import COMPLETE, SCORE_LAWS, broken_laws
 from treeward.export.journal import read_entries
-from treeward.export.parts import MANIFEST, FileRecord, committed_parts, read_manifest
+from treeward.export.open_critic import name_of
+from treeward.export.parts import MANIFEST, FileRecord, committed_parts, parts_in, read_manifest
 from treeward.export.problems_file import first_line
 from treeward.export.run_folder import RunFolder, open_run_folder, problems_sha256
 from treeward.export.schema import SCHEMAS, SORT_KEYS, TABLES
+from treeward.export.score_store import CRITIC_FILE, TABLE, read_identity, score_sets
 from treeward.search.errors import DamagedData
 
 
@@ -51,7 +53,11 @@ def verify_run(path: Path) -> tuple[Finding, ...]:
         run = open_run_folder(path)
     except DamagedData as e:
         return (_damage(path / "run.json", str(e)),)
-    return (*_problems(run), *_parts(run), *_leftovers(run))
+    sizes: dict[str, int] = {}
+    parts = tuple(_parts(run, sizes))
+    whole = all(finding.level is not Level.DAMAGE for finding in parts)
+    scores = _scores(run, sizes if whole else None)
+    return (*_problems(run), *parts, *scores, *_leftovers(run))
 
 
 def require_sound(findings: tuple[Finding, ...]) -> None:
@@ -82,21 +88,28 @@ def _problems(run: RunFolder) -> Iterator[Finding]:
         yield _damage(path, "does not match its checksum in run.json")
 
 
-def _parts(run: RunFolder) -> Iterator[Finding]:
-    """Checks each part, and that no tree and no problem is in two of them."""
+def _parts(run: RunFolder, sizes: dict[str, int]) -> Iterator[Finding]:
+    """Checks each part, and that no tree and no problem is in two of them.
+
+    Adds the number of nodes of each tree to `sizes`.
+    """
     samplers = {sampler.sampler_id for sampler in run.identity.samplers}
     readable = not list(_problems(run))
     known = {problem.id for problem in run.problems()} if readable else None
     first_seen: dict[tuple[str, str], Path] = {}
     for part in committed_parts(run.path):
         tables: dict[str, pa.Table] = {}
-        yield from _part_files(part, tables)
+        yield from _part_files(part, TABLES, tables)
         if len(tables) < len(TABLES):
             continue
+        trees_of_part = tables["trees"].select(["tree_id", "n_nodes"]).to_pydict()
+        sizes |= zip(*trees_of_part.values(), strict=True)
         for name, message in broken_laws(tables):
             yield _damage(part / f"{name}.parquet", message)
         for sampler in sorted(set(tables["rollouts"]["sampler_id"].to_pylist()) - samplers):
             yield _damage(part / "rollouts.parquet", f"sampler {sampler} is not in run.json")
+        if not run.identity.has_critics and _has_scores(tables["nodes"]):
+            yield _damage(part / "nodes.parquet", "has critics' scores and run.json no critics")
         trees = part / "trees.parquet"
         for column in ("tree_id", "problem_id"):
             for value in tables["trees"][column].to_pylist():
@@ -107,14 +120,59 @@ def _parts(run: RunFolder) -> Iterator[Finding]:
                     yield _damage(trees, f"problem {value} is not in problems.parquet")
 
 
-def _part_files(part: Path, tables: dict[str, pa.Table]) -> Iterator[Finding]:
+def _has_scores(nodes: pa.Table) -> bool:
+    names = ("value_critic", "progress_critic", "outcome_critic")
+    return any(nodes[name].null_count < len(nodes) for name in names)
+
+
+def _scores(run: RunFolder, sizes: dict[str, int] | None) -> Iterator[Finding]:
+    """Checks what critics said later, and where the trees' sizes are known that all is there."""
+    laws = SCORE_LAWS if sizes is not None else [law for law in SCORE_LAWS if law is not COMPLETE]
+    counts = list((sizes or {}).items())
+    columns = {"tree_id": [tree for tree, _ in counts], "n_nodes": [size for _, size in counts]}
+    trees = pa.table(columns, schema=pa.schema([("tree_id", pa.string()), ("n_nodes", pa.int64())]))
+    for place in score_sets(run.path):
+        yield from _critic(place)
+        first_seen: dict[str, Path] = {}
+        for part in parts_in(place):
+            tables: dict[str, pa.Table] = {}
+            yield from _part_files(part, (TABLE,), tables)
+            if TABLE not in tables:
+                continue
+            file = part / f"{TABLE}.parquet"
+            for _, message in broken_laws({**tables, "sizes": trees}, laws):
+                yield _damage(file, message)
+            if set(tables[TABLE]["critic"].to_pylist()) - {place.name}:
+                yield _damage(file, "holds the scores of another critic")
+            for tree in tables[TABLE]["tree_id"].unique().to_pylist():
+                other = first_seen.setdefault(tree, part)
+                if other is not part:
+                    yield _damage(file, f"tree_id {tree} is in {other.name} too")
+
+
+def _critic(place: Path) -> Iterator[Finding]:
+    """Checks what says which critic gave the scores in a folder."""
+    path = place / CRITIC_FILE
+    try:
+        identity = read_identity(path.parent)
+    except OSError:
+        yield _damage(path, "missing")
+        return
+    except DamagedData as e:
+        yield _damage(path, str(e))
+        return
+    if name_of(identity) != place.name:
+        yield _damage(path, "says of another critic than its folder is named for")
+
+
+def _part_files(part: Path, names: Sequence[str], tables: dict[str, pa.Table]) -> Iterator[Finding]:
     """Checks the files of a part one by one, and adds those that are sound to `tables`."""
     try:
         manifest = read_manifest(part)
     except DamagedData as e:
         yield _damage(part / MANIFEST, str(e))
         return
-    for name in TABLES:
+    for name in names:
         path = part / f"{name}.parquet"
         record = manifest.files.get(path.name)
         table = _read(path, name, record) if record else "not in the manifest"
@@ -126,8 +184,10 @@ def _part_files(part: Path, tables: dict[str, pa.Table]) -> Iterator[Finding]:
     for path in sorted(part.iterdir()):
         if path.name not in expected:
             yield _info(path, "not in the part's manifest; no reader looks at it")
-    if "trees" in tables and sorted(tables["trees"]["tree_id"].to_pylist()) != [*manifest.trees]:
-        yield _damage(part / MANIFEST, "lists other trees than trees.parquet holds")
+    # The first table has a row for every tree, or more.
+    first = tables.get(names[0])
+    if first is not None and sorted(first["tree_id"].unique().to_pylist()) != [*manifest.trees]:
+        yield _damage(part / MANIFEST, f"lists other trees than {names[0]}.parquet holds")
 
 
 def _read(path: Path, name: str, record: FileRecord) -> pa.Table | str:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from treeward.search.critic import Prefix
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.policy import Ask, Policy, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.replies import Failure, Reply
-from treeward.search.requests import Recorder, Request, Search, request_key, seed_of
+from treeward.search.requests import Kind, Recorder, Request, Search, request_key, seed_of
+from treeward.search.scoring import CriticThread
 from treeward.search.tree import ROOT, Tree
 from treeward.search.verdicts import Verifier
 
@@ -37,6 +39,9 @@ class Forest:
     tree_id: Callable[[Problem], str]
     """Names a problem's tree."""
 
+    critic: CriticThread | None = None
+    """What is asked for scores; None where the search asks for none."""
+
 
 @dataclass(slots=True)
 class Progress:
@@ -45,7 +50,7 @@ class Progress:
     trees: int = 0
     in_flight: int = 0
     asked: int = 0
-    """Requests that went to the policy."""
+    """Requests that went to the policy or to a critic."""
     replayed: int = 0
     """Requests that a recorder answered."""
     tokens: int = 0
@@ -128,12 +133,15 @@ async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None
 async def _answer(
     forest: Forest, plan: Plan, tree: Tree, prompt_ids: tuple[int, ...], request: Request
 ) -> Reply:
-    """Returns the reply to one request, from the recorder or from the policy."""
+    """Returns the reply to one request, from the recorder or from whom it asks."""
     key, tree_id = request_key(request), forest.tree_id(tree.problem)
     reply = forest.recorder.known(tree_id, key)
     if reply is None:
         plan.progress.asked += 1
-        reply = await _draw(forest, tree.problem, prompt_ids, request)
+        if request.kind is Kind.SCORE:
+            reply = await _score(forest, tree, request.node)
+        else:
+            reply = await _draw(forest, tree.problem, prompt_ids, request)
         plan.progress.tokens += _tokens_in(reply)
         if reply.failure is None:
             forest.recorder.record(tree_id, key, reply)
@@ -141,8 +149,9 @@ async def _answer(
             plan.progress.failures += 1
     else:
         plan.progress.replayed += 1
-    tree.policy_tokens += _tokens_in(reply)
-    tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
+    if request.kind is not Kind.SCORE:
+        tree.policy_tokens += _tokens_in(reply)
+        tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
     return reply
 
 
@@ -172,3 +181,14 @@ async def _draw(
         forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds
     )
     return Reply(completions=completions)
+
+
+async def _score(forest: Forest, tree: Tree, node: int) -> Reply:
+    """Asks the critic about a node; a failed call becomes data."""
+    assert forest.critic is not None, "a search asks for scores where there is a critic"
+    steps = tuple(forest.reader.text(tree.nodes.step_ids[at]) for at in tree.path(node)[1:])
+    try:
+        scores = await forest.critic.score(Prefix(tree.problem, steps))
+    except CallFailed as e:
+        return Reply(failure=Failure(e.kind, e.message))
+    return Reply(scores=scores)

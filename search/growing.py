@@ -13,7 +13,9 @@ FIXED = "fixed"
 
 
 def ask_rollouts(tree: Tree, nodes: Sequence[int], n: int) -> list[Request]:
-    """Returns requests for a fixed number of rollouts from each node."""
+    """Returns requests for a fixed number of rollouts from each node; none where that is 0."""
+    if n == 0:
+        return []
     for node in nodes:
         tree.nodes.stop_rule[node] = FIXED
     return [ask(tree, node, Kind.ROLLOUT, n) for node in nodes]
@@ -37,6 +39,13 @@ def absorb_rollouts(tree: Tree, requests: Sequence[Request], replies: Sequence[R
                 sampler_id=request.sampler_id,
                 failure=reply.failure,
             )
+
+
+def absorb_scores(tree: Tree, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+    """Keeps on each node what critics said about it, or why they said nothing."""
+    for request, reply in zip(requests, replies, strict=True):
+        tree.nodes.scores[request.node] = reply.scores
+        tree.nodes.score_failure[request.node] = reply.failure
 
 
 def absorb_samples(
@@ -94,8 +103,8 @@ def add_path(
     return path
 
 
-def mean_outcome(completions: Sequence[Completion]) -> float | None:
-    """Returns the share of right ones among those with a known verdict, or None without any."""
+def count_outcomes(completions: Sequence[Completion]) -> tuple[int, int]:
+    """Returns how many are right, and how many have a known verdict."""
     verdicts = [completion.judgement.verdict for completion in completions if completion.judgement]
-    known = [verdict for verdict in verdicts if verdict is not Verdict.UNKNOWN]
-    return sum(verdict is Verdict.RIGHT for verdict in known) / len(known) if known else None
+    right = verdicts.count(Verdict.RIGHT)
+    return right, right + verdicts.count(Verdict.WRONG)

@@ -11,15 +11,28 @@ leaves are chosen before any reply is seen; each counts for the later choices as
 
 from collections import Counter
 
-from treeward.search.growing import absorb_rollouts, absorb_samples, ask_rollouts, mean_outcome
-from treeward.search.requests import Growth, Kind, ask
+from treeward.search.growing import (
+    absorb_rollouts,
+    absorb_samples,
+    absorb_scores,
+    ask_rollouts,
+    count_outcomes,
+)
+from treeward.search.leaf_value import critic_opinion, leaf_value
+from treeward.search.requests import Growth, Kind, ask, ask_scores
 from treeward.search.settings import SearchSettings
 from treeward.search.tree import ROOT, Tree
 
 
-def mcts(tree: Tree, settings: SearchSettings) -> Growth:
-    """Grows a tree by `settings.simulations` expansions, or until nothing is left to expand."""
-    yield from evaluate(tree, [ROOT], settings)
+def mcts(tree: Tree, settings: SearchSettings, *, scored: bool = False) -> Growth:
+    """Grows a tree by `settings.simulations` expansions, or until nothing is left to expand.
+
+    Args:
+        tree: Holds its root only; modified in place.
+        settings: How far and where to look.
+        scored: Whether there are critics to ask about every node.
+    """
+    yield from evaluate(tree, [ROOT], settings, scored=scored)
     closed = {ROOT} if tree.is_terminal(ROOT) else set()
     left = settings.simulations
     while left > 0:
@@ -30,7 +43,7 @@ def mcts(tree: Tree, settings: SearchSettings) -> Growth:
         requests = [ask(tree, leaf, Kind.SAMPLE, settings.width) for leaf in leaves]
         made = absorb_samples(tree, requests, (yield requests))
         children = [child for of_leaf in made for child in of_leaf]
-        yield from evaluate(tree, children, settings)
+        yield from evaluate(tree, children, settings, scored=scored)
         for leaf in leaves:
             close(tree, settings, closed, leaf)
 
@@ -76,18 +89,40 @@ def score(tree: Tree, c: float, child: int, pending: Counter[int]) -> float:
     return float(mean + c * prior * parent_visits**0.5 / (1 + visits))
 
 
-def evaluate(tree: Tree, nodes: list[int], settings: SearchSettings) -> Growth:
-    """Finds out what nodes are worth, by their verdict or by rollouts, and backs it up."""
+def evaluate(tree: Tree, nodes: list[int], settings: SearchSettings, *, scored: bool) -> Growth:
+    """Finds out what nodes are worth and backs it up.
+
+    Where a solution ends that is its verdict; elsewhere what rollouts and critics say together.
+    """
     inner = [node for node in nodes if not tree.is_terminal(node)]
-    values = {node: tree.terminal_value(node) for node in nodes}
-    if inner:
-        requests = ask_rollouts(tree, inner, settings.rollouts)
-        replies = yield requests
-        absorb_rollouts(tree, requests, replies)
-        for node, reply in zip(inner, replies, strict=True):
-            values[node] = mean_outcome(reply.completions)
+    rolled = ask_rollouts(tree, inner, settings.rollouts)
+    asked = ask_scores(tree, nodes) if scored else []
+    replies = (yield [*rolled, *asked]) if rolled or asked else []
+    absorb_rollouts(tree, rolled, replies[: len(rolled)])
+    absorb_scores(tree, asked, replies[len(rolled) :])
+    counts = {
+        request.node: count_outcomes(reply.completions)
+        for request, reply in zip(rolled, replies, strict=False)
+    }
     for node in nodes:
-        back_up(tree, node, values[node])
+        back_up(tree, node, worth(tree, node, settings, counts.get(node, (0, 0))))
+
+
+def worth(tree: Tree, node: int, settings: SearchSettings, counts: tuple[int, int]) -> float | None:
+    """Returns what a node is worth to the search, in [0, 1]; None where nobody knows.
+
+    Args:
+        tree: Not modified.
+        node: A node whose scores are there, if there are critics.
+        settings: Holds the critics' weights.
+        counts: Its right rollouts, and those with a known verdict.
+    """
+    scores = tree.nodes.scores[node]
+    if tree.is_terminal(node):
+        exact = tree.terminal_value(node)
+        return scores.outcome if exact is None and scores else exact
+    opinion = critic_opinion(scores, settings) if scores else None
+    return leaf_value(*counts, opinion, settings.critic_rollouts)
 
 
 def back_up(tree: Tree, node: int, value: float | None) -> None:

@@ -1,7 +1,8 @@
-"""What comes back from the policy: completions with their verdicts, or a failure with its cause."""
+"""What comes back: completions with their verdicts, scores, or a failure with its cause."""
 
 from dataclasses import dataclass
 
+from treeward.search.critic import Scores
 from treeward.search.steps import Finish
 from treeward.search.verdicts import Judgement
 
@@ -39,7 +40,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answers one request: as many completions as asked for, or a failure and none."""
+    """Answers one request: as many completions as asked for, or scores, or a failure alone."""
 
     completions: tuple[Completion, ...] = ()
     failure: Failure | None = None
+    scores: Scores | None = None
+    """Of the request's node; None where no scores were asked for."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -12,12 +12,14 @@ from treeward.search.tree import Tree
 
 
 class Kind(StrEnum):
-    """What a request asks the policy for."""
+    """What a request asks for."""
 
     SAMPLE = "sample"
     """Continuations to the end of a step."""
     ROLLOUT = "rollout"
     """Completions to the end of the solution."""
+    SCORE = "score"
+    """What critics say about the prefix; the policy is not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ class Request:
     """Asks for `n` continuations of a node's prefix."""
 
     kind: Kind
-    """To the end of a step, or of the solution."""
+    """To the end of a step, or of the solution, or nothing but scores."""
 
     node: int
     """The node in its tree."""
@@ -34,7 +36,7 @@ class Request:
     """Token ids of the steps from the root to the node; without the prompt."""
 
     n: int
-    """How many continuations."""
+    """How many continuations; 0 for scores."""
 
     first: int
     """Index of the first among all of its kind at this node, so that 8 equal 4 and 4 more."""
@@ -57,6 +59,14 @@ def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Re
         first=first,
         sampler_id=sampler_id,
     )
+
+
+def ask_scores(tree: Tree, nodes: Sequence[int]) -> list[Request]:
+    """Returns requests for the critics' scores of each node."""
+    return [
+        Request(kind=Kind.SCORE, node=node, prefix_ids=tree.prefix_ids(node), n=0, first=0)
+        for node in nodes
+    ]
 
 
 Growth = Generator[list[Request], list[Reply], None]

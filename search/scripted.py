@@ -1,9 +1,10 @@
-"""A policy that follows a script, for tests and for worlds whose values are known."""
+"""A policy and a critic that follow scripts, for tests and for worlds whose values are known."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from treeward.search.critic import Prefix, Scores
 from treeward.search.policy import Ask, Draw
 from treeward.search.requests import Kind
 from treeward.search.sampling import uniforms
@@ -69,3 +70,31 @@ class ScriptedPolicy:
         cumulative = np.cumsum([probability for _, probability in choices])
         chosen = int(np.searchsorted(cumulative, noise[0] * cumulative[-1], side="right"))
         return choices[min(chosen, len(choices) - 1)]
+
+
+Opinion = Callable[[str, Sequence[str]], Scores]
+"""Given a prompt and the texts of the steps so far, what critics say about the last one."""
+
+
+class ScriptedCritic:
+    """Says what a script says. Satisfies `Critic`."""
+
+    def __init__(self, opinion: Opinion, name: str = "scripted") -> None:
+        """Takes a script and a name that stands for it in a run's identity."""
+        self._opinion = opinion
+        self._name = name
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns the script's name."""
+        return {"fingerprint": self._name}
+
+    def score(self, prefixes: Sequence[Prefix]) -> list[list[Scores]]:
+        """Returns for each prefix the scores of the bare problem and after each of its steps."""
+        return [
+            [
+                self._opinion(prefix.problem.prompt, prefix.steps[:depth])
+                for depth in range(len(prefix.steps) + 1)
+            ]
+            for prefix in prefixes
+        ]

@@ -1,6 +1,7 @@
 """The settings that every search knows."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from treeward.search.errors import BadInput
@@ -29,7 +30,7 @@ class SearchSettings:
     """Samples an expansion (mcts), or solutions a tree (rollouts)."""
 
     rollouts: int = 8
-    """Rollouts a node."""
+    """Rollouts a node; 0 lets critics alone say what a node is worth."""
 
     wave: int = 4
     """Nodes that are asked about at once."""
@@ -40,14 +41,65 @@ class SearchSettings:
     c: float = 1.0
     """Weight of exploration in PUCT, for values in [0, 1]."""
 
+    critic_value: float = 1.0
+    """Weight of the value critic in what a node is worth; at least 0."""
+
+    critic_progress: float = 0.0
+    """Weight of the progress critic."""
+
+    critic_outcome: float = 0.0
+    """Weight of the outcome critic."""
+
+    critic_rollouts: float = 8.0
+    """How many rollouts the critics' judgement of a node weighs; greater than 0."""
+
     def __post_init__(self) -> None:
         """Checks every field.
 
         Raises:
             BadInput: A field breaks its rule.
         """
-        for name in ("simulations", "width", "rollouts", "wave", "max_depth"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"search.{name} must be at least 1, got {getattr(self, name)!r}")
-        if not self.c >= 0:
-            raise BadInput(f"search.c must be at least 0, got {self.c!r}")
+        least = {"simulations": 1, "width": 1, "rollouts": 0, "wave": 1, "max_depth": 1, "c": 0}
+        for name, bound in {**least, **dict.fromkeys(WEIGHTS, 0)}.items():
+            value = getattr(self, name)
+            if not value >= bound or value == math.inf:
+                raise BadInput(f"search.{name} must be at least {bound}, got {value!r}")
+        if not 0 < self.critic_rollouts < math.inf:
+            raise BadInput(
+                f"search.critic_rollouts must be greater than 0, got {self.critic_rollouts!r}"
+            )
+
+
+WEIGHTS = ("critic_value", "critic_progress", "critic_outcome")
+CRITIC_SETTINGS = (*WEIGHTS, "critic_rollouts")
+"""The settings that say what critics count for; without critics they are no part of a run."""
+
+
+def check_critics(settings: SearchSettings, *, scored: bool) -> None:
+    """Checks that settings fit a search with or without critics.
+
+    Raises:
+        BadInput: They ask for critics that are not there, or for a search that uses none.
+    """
+    if not scored:
+        for field in fields(SearchSettings):
+            value = getattr(settings, field.name)
+            if field.name in CRITIC_SETTINGS and value != field.default:
+                raise BadInput(
+                    f"search.{field.name}={value!r} weighs critics and there are none; give "
+                    "--critics DIR"
+                )
+        if settings.rollouts == 0:
+            raise BadInput(
+                "search.rollouts must be at least 1 without critics, got 0; give --critics DIR"
+            )
+    elif settings.algorithm is not Algorithm.MCTS:
+        raise BadInput(
+            f"--critics steer the search mcts, not {settings.algorithm.value}; leave them out and "
+            "add scores afterwards with `treeward score`"
+        )
+    elif settings.rollouts == 0 and not any(getattr(settings, name) for name in WEIGHTS):
+        raise BadInput(
+            f"search.rollouts is 0 and so are {', '.join(f'search.{name}' for name in WEIGHTS)}; "
+            "give one of them more than 0"
+        )

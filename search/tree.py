@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from treeward.search.critic import Scores
 from treeward.search.problem import Problem
 from treeward.search.replies import Completion, Failure
 from treeward.search.steps import Finish
@@ -54,6 +55,10 @@ class Nodes:
     """Why growing the tree here failed; None where it did not."""
     stop_rule: list[str | None] = field(default_factory=list)
     """Why no more rollouts were asked for here; None where none were."""
+    scores: list[Scores | None] = field(default_factory=list)
+    """What critics say; None where they were not asked or failed."""
+    score_failure: list[Failure | None] = field(default_factory=list)
+    """Why critics that were asked gave no scores; None where they did."""
     children: list[list[int]] = field(default_factory=list)
     drawn: list[dict[str, int]] = field(default_factory=list)
     """How many continuations were asked for, by kind and sampler."""
@@ -107,6 +112,8 @@ class Tree:
         columns.value_sum.append(0.0)
         columns.failure.append(None)
         columns.stop_rule.append(None)
+        columns.scores.append(None)
+        columns.score_failure.append(None)
         columns.children.append([])
         columns.drawn.append({})
         node = len(columns.parent) - 1

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treeward.export.journal import Journal, decode_entry, encode_entry, read_entries
+from treeward.search.critic import Scores
 from treeward.search.errors import DamagedData, TreewardError
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.steps import Finish
@@ -32,8 +34,11 @@ completions = st.builds(
     seed=st.integers(0, 2**63 - 1),
     judgement=st.none() | judgements,
 )
-replies = st.builds(Reply, st.lists(completions, max_size=3).map(tuple)) | st.builds(
-    Reply, st.just(()), st.builds(Failure, text, text)
+units = st.none() | st.floats(-1, 1)
+replies = (
+    st.builds(Reply, scores=st.builds(Scores, units, units, units))
+    | st.builds(Reply, st.lists(completions, max_size=3).map(tuple))
+    | st.builds(Reply, st.just(()), st.builds(Failure, text, text))
 )
 
 
@@ -48,6 +53,14 @@ def test_an_entry_reads_back_exactly(key: str, given_reply: Reply) -> None:
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert decode_entry(line[:-1]) == (key, given_reply)
+
+
+def test_a_line_without_scores_says_nothing_of_them() -> None:
+    """Journals that no critic had a part in read as they always did."""
+    assert encode_entry("k", reply(1)) == (
+        b'{"key":"k","reply":{"completions":[{"token_ids":[1,2],"logprob":-0.1,"finish":"step",'
+        b'"seed":1,"judgement":null}],"failure":null},"crc":"%08x"}\n'
+    ) % zlib.crc32(encode_entry("k", reply(1)).rpartition(b',"crc"')[0])
 
 
 def test_surrogates_that_could_pair_up_stay_apart() -> None:

@@ -1,0 +1,254 @@
+"""Critics steer a search and change no evidence; trees depend on what they say alone."""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+
+from treeward.critics.evidence import strict_evidence
+from treeward.search.critic import Prefix, Scores
+from treeward.search.errors import BadInput, TreewardError
+from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.mcts import mcts
+from treeward.search.policy import PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.replies import Failure, Reply
+from treeward.search.scoring import CriticThread
+from treeward.search.scripted import ScriptedCritic, ScriptedPolicy
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import StepRule
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import ROOT, Tree
+from treeward.search.verdicts import Judgement, Reason
+
+READER = Reader(
+    Template(name="t", answer="A{answer}", rule=StepRule(answer_mark="A")), byte_tokens()
+)
+PROBLEMS = [Problem(id=f"p{n}", prompt=f"{n}", answer=str(n % 2)) for n in range(8)]
+SETTINGS = SearchSettings(
+    simulations=5, width=3, rollouts=2, wave=2, critic_progress=0.5, critic_outcome=0.25
+)
+
+
+def script(prompt: str, text: str) -> list[tuple[str, float]]:
+    if text.count("\n") == 3:
+        return [("A0\n", 0.5), ("A1\n", 0.5)]
+    return [("go\n", 0.5), (f"{prompt.strip()}\n", 0.3), ("A1\n", 0.2)]
+
+
+def opinion(prompt: str, steps: Sequence[str]) -> Scores:
+    """A function of the text that has no other meaning."""
+    digest = hashlib.sha256("/".join([prompt, *steps]).encode()).digest()
+    value, progress, outcome = (byte / 255 for byte in digest[:3])
+    return Scores(value, 2 * progress - 1, outcome) if steps else Scores(value, None, None)
+
+
+class Exact:
+    """Answers are right where they are equal to the reference; without one nobody knows."""
+
+    def judge(self, problem: Problem, answer: str | None) -> Judgement:
+        if problem.answer is None:
+            return Judgement(Reason.NO_REFERENCE, answer)
+        return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
+
+
+class Crash(TreewardError):
+    """Ends a run at once."""
+
+
+class Memory:
+    """A recorder in a dictionary; a run dies on it when it would keep more than its room."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        self.kept: dict[tuple[str, str], Reply] = {}
+        self.room = room
+
+    def known(self, tree_id: str, key: str) -> Reply | None:
+        return self.kept.get((tree_id, key))
+
+    def record(self, tree_id: str, key: str, reply: Reply) -> None:
+        assert (tree_id, key) not in self.kept, "a reply is asked for once"
+        if len(self.kept) == self.room:
+            raise Crash
+        self.kept[tree_id, key] = reply
+
+
+class Slow(ScriptedCritic):
+    """Takes its time, never the same, and counts the prefixes it scored."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(opinion)
+        self.rng = random.Random(seed)
+        self.scored = 0
+
+    def score(self, prefixes: Sequence[Prefix]) -> list[list[Scores]]:
+        time.sleep(self.rng.choice([0.0, 0.001]))
+        self.scored += len(prefixes)
+        return super().score(prefixes)
+
+
+def grow(
+    critic: ScriptedCritic | None,
+    *,
+    settings: SearchSettings = SETTINGS,
+    concurrency: int = 8,
+    alone: bool = False,
+    recorder: Memory | None = None,
+    problems: Sequence[Problem] = PROBLEMS,
+    plan: Plan | None = None,
+) -> dict[str, Tree]:
+    """Grows a forest and returns its trees by problem."""
+    trees: dict[str, Tree] = {}
+    plan = plan or Plan(problems=iter(problems), concurrency=concurrency)
+
+    async def run() -> None:
+        thread = None if critic is None else CriticThread(critic, alone=alone)
+        forest = Forest(
+            search=partial(mcts, settings=settings, scored=critic is not None),
+            policy=ScriptedPolicy(script),
+            reader=READER,
+            verifier=Exact(),
+            recorder=recorder or Memory(),
+            sampling=PolicySettings(max_step_tokens=10, max_rollout_tokens=40),
+            seed=7,
+            tree_id=lambda problem: problem.id,
+            critic=thread,
+        )
+        async with asyncio.timeout(20):
+            try:
+                await grow_forest(forest, plan, lambda tree: trees.update({tree.problem.id: tree}))
+            finally:
+                if thread is not None:
+                    await thread.close()
+                assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing goes on"
+
+    asyncio.run(run())
+    return trees
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Tree]:
+    return grow(ScriptedCritic(opinion), concurrency=1, alone=True)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_trees_depend_on_what_critics_say_alone(
+    undisturbed: dict[str, Tree], concurrency: int, alone: bool
+) -> None:
+    critic = Slow(concurrency)
+    assert grow(critic, concurrency=concurrency, alone=alone) == undisturbed
+    assert critic.scored == sum(len(tree) for tree in undisturbed.values())
+
+
+def test_every_node_has_what_was_said_about_it(undisturbed: dict[str, Tree]) -> None:
+    for tree in undisturbed.values():
+        steps = [READER.text(ids) for ids in tree.nodes.step_ids]
+        for node in range(len(tree)):
+            said = opinion(tree.problem.prompt, [steps[at] for at in tree.path(node)[1:]])
+            assert tree.nodes.scores[node] == said
+        assert tree.nodes.score_failure == [None] * len(tree)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 13, 34, 70])
+def test_a_run_that_died_asks_nobody_again(undisturbed: dict[str, Tree], at: int) -> None:
+    memory = Memory(room=at)
+    with pytest.raises(Crash):
+        grow(Slow(at), recorder=memory)
+    scored = sum(reply.scores is not None for reply in memory.kept.values())
+    memory.room = 10**9
+    critic = Slow(at + 1)
+    assert grow(critic, recorder=memory) == undisturbed
+    assert critic.scored == sum(len(tree) for tree in undisturbed.values()) - scored
+    silent = Slow()
+    assert grow(silent, recorder=memory) == undisturbed
+    assert silent.scored == 0
+
+
+def test_scores_cost_no_policy_tokens() -> None:
+    """With weights of 0 critics are heard and not heeded: all else is as without them."""
+    deaf = SearchSettings(simulations=5, width=3, rollouts=2, wave=2, critic_value=0.0)
+    heard = grow(ScriptedCritic(opinion), settings=deaf)
+    for name, tree in grow(None, settings=deaf).items():
+        assert any(heard[name].nodes.scores)
+        heard[name].nodes.scores = tree.nodes.scores
+        assert heard[name] == tree
+
+
+def test_critics_change_where_a_search_looks(undisturbed: dict[str, Tree]) -> None:
+    assert any(
+        tree.nodes.step_ids != undisturbed[name].nodes.step_ids for name, tree in grow(None).items()
+    )
+
+
+def test_evidence_stays_counted(undisturbed: dict[str, Tree]) -> None:
+    """A node that both searches made has the same rollouts: their seeds do not know of critics."""
+    shared = 0
+    for name, plain in grow(None).items():
+        scored = undisturbed[name]
+        places = {scored.prefix_ids(node): node for node in range(len(scored))}
+        started = [strict_evidence(tree, READER.cut) for tree in (plain, scored)]
+        for node in range(len(plain)):
+            twin = places.get(plain.prefix_ids(node))
+            if twin is not None:
+                pair = [(started[0], node), (started[1], twin)]
+                right, wrong = ({int(getattr(counts, column)[at]) for counts, at in pair}
+                                for column in ("started_right", "started_wrong"))  # fmt: skip
+                assert (len(right), len(wrong)) == (1, 1)
+                shared += 1
+    assert shared > 40
+
+
+def test_without_rollouts_critics_alone_say_what_a_node_is_worth() -> None:
+    settings = SearchSettings(simulations=4, width=3, rollouts=0, wave=1)
+    for tree in grow(ScriptedCritic(opinion), settings=settings).values():
+        nodes = tree.nodes
+        assert not tree.rollouts.node
+        assert set(nodes.stop_rule) == {None}
+        worth = []
+        for node in range(len(tree)):
+            exact, scores = tree.terminal_value(node), nodes.scores[node]
+            assert scores is not None
+            worth.append(scores.value if exact is None else exact)
+        assert nodes.value_sum[ROOT] == pytest.approx(sum(value or 0.0 for value in worth))
+        assert nodes.visits[ROOT] == len(tree)
+
+
+def test_an_end_that_nobody_can_check_is_worth_its_outcome_score() -> None:
+    problem = Problem(id="open", prompt="?", answer=None)
+    settings = SearchSettings(simulations=4, width=4, rollouts=1, wave=1)
+    (tree,) = grow(ScriptedCritic(opinion), settings=settings, problems=[problem]).values()
+    ends = [node for node in range(len(tree)) if tree.is_terminal(node)]
+    assert ends
+    for node in ends:
+        scores = tree.nodes.scores[node]
+        assert scores is not None
+        assert (tree.nodes.visits[node], tree.nodes.value_sum[node]) == (1, scores.outcome)
+
+
+def test_a_critic_that_fails_is_data_and_the_search_goes_on() -> None:
+    def short_sighted(prompt: str, steps: Sequence[str]) -> Scores:
+        if len(steps) > 1:
+            raise BadInput("the prefix is too long")
+        return opinion(prompt, steps)
+
+    memory = Memory()
+    plan = Plan(problems=iter(PROBLEMS), concurrency=8)
+    trees = grow(ScriptedCritic(short_sighted), recorder=memory, plan=plan)
+    failure = Failure("critic", "the prefix is too long")
+    deep = 0
+    for tree in trees.values():
+        for node, depth in enumerate(tree.nodes.depth):
+            assert (tree.nodes.scores[node] is None) == (depth > 1)
+            assert tree.nodes.score_failure[node] == (failure if depth > 1 else None)
+            deep += depth > 1
+        # What rollouts say is still counted.
+        assert tree.nodes.visits[ROOT] == len(tree)
+    assert plan.progress.failures == deep > 0
+    assert not any(reply.failure for reply in memory.kept.values()), "it is asked again"
