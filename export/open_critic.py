@@ -1,7 +1,6 @@
 """Opens the critics that a command or a Python caller names."""
 
 import hashlib
-import importlib
 import json
 from pathlib import Path
 
@@ -28,11 +27,9 @@ def open_critic(
     """
     if not isinstance(critics, Path | str):
         return critics
-    learned = importlib.import_module("treeward.critics.learned")
-    opened: Critic = learned.load_critics(
-        Path(critics), device=device, threads=threads, alone=alone
-    )
-    return opened
+    from treeward.critics.learned import load_critics
+
+    return load_critics(critics, device=device, threads=threads, alone=alone)
 
 
 def critic_name(critic: Critic) -> str:

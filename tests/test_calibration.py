@@ -46,7 +46,9 @@ def test_the_error_of_perfect_predictions_is_the_noise() -> None:
     rng = np.random.default_rng(1)
     predicted: Reals = rng.uniform(size=400)
     n = np.full(400, 4.0)
-    rounds = [calibrate(predicted, rng.binomial(4, predicted) * 1.0, n) for _ in range(200)]
+    rounds = [
+        calibrate(predicted, rng.binomial(4, predicted).astype(np.float64), n) for _ in range(200)
+    ]
     errors = [found.ece for found in rounds if found]
     assert rounds[0] is not None
     assert np.mean(errors) == pytest.approx(rounds[0].ece_noise, rel=0.06)
