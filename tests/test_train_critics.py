@@ -117,8 +117,8 @@ def test_a_killed_run_resumes_to_the_same_bits(
 ) -> None:
     straight, out = tmp_path / "straight", tmp_path / "killed"
     whole = run(data, tiny_trunk, straight)
-    names = ("steps", "batch_size", "learning_rate", "eval_every", "patience")
-    names += ("save_every", "log_every", "validation", "threads")
+    names = ["steps", "batch_size", "learning_rate", "eval_every", "patience"]
+    names += ["save_every", "log_every", "validation", "threads"]
     changed = {name: getattr(SETTINGS, name) for name in names}
     command = [sys.executable, "-c", CHILD, str(data), str(tiny_trunk), str(out)]
     with subprocess.Popen([*command, json.dumps(changed)], stdin=-1, stdout=-1) as process:
@@ -240,7 +240,12 @@ def test_neither_forward_passes_nor_rows_without_news_change_the_gradient(
 def test_each_step_counts_once(
     write_critic_rows: WriteRows, reader: PrefixReader, tmp_path: Path
 ) -> None:
-    first = {"problem": "1 +1", "steps": ["1+1=2", "A2"], "n_right": [3, 0], "n_rollouts": [4, 0]}
+    first: dict[str, Any] = {
+        "problem": "1 +1",
+        "steps": ["1+1=2", "A2"],
+        "n_right": [3, 0],
+        "n_rollouts": [4, 0],
+    }
     first |= {"problem_n_right": 1, "problem_n_rollouts": 2, "verdict": [None, "right"]}
     first |= {"progress": [0.5, None]}
     second = first | {"steps": ["1+1=2", "A3"], "is_new": [False, True]}
