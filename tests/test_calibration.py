@@ -41,8 +41,8 @@ def test_without_evidence_there_is_no_number() -> None:
 
 
 def test_the_error_of_perfect_predictions_is_the_noise() -> None:
-    # 200 rounds of 10 bins with 160 rollouts each: the mean error is within 4 % of the noise at
-    # three standard errors (each round's error varies by .006 about .024).
+    # 200 rounds of 10 bins with 160 rollouts each: the mean error is within 6 % of the noise at
+    # three standard errors (each round's error varies by about a quarter of it).
     rng = np.random.default_rng(1)
     predicted: Reals = rng.uniform(size=400)
     n = np.full(400, 4.0)
