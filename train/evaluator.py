@@ -5,7 +5,6 @@ What a sample is depends on its seed, problem and index alone, so that 8 samples
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from treeward.critics.votes import majority
@@ -20,6 +19,7 @@ from treeward.search.requests import Kind
 from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.verdicts import Judgement, Reason, Verdict, Verifier
 from treeward.train.evaluation import EvalSettings, Evaluation, ProblemResult, summarise
+from treeward.train.sampler import seed_of_name
 
 Watch = Callable[[Progress, int], None]
 """Called after each problem with what has happened and how many problems there are."""
@@ -127,9 +127,7 @@ def sample_seed(seed: int, problem_id: str, index: int) -> int:
         problem_id: What is asked.
         index: Which one of the problem's samples.
     """
-    name = problem_id.encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(f"eval:{seed}:{index}:".encode() + name, digest_size=8)
-    return int.from_bytes(digest.digest(), "little") >> 1
+    return seed_of_name(f"eval:{seed}:{index}", problem_id)
 
 
 def _result(

@@ -69,6 +69,10 @@ def draw_seed(seed: int, prompt_id: str, round_: int, index: int) -> int:
         round_: How often it was asked before.
         index: Which one of the group.
     """
-    name = prompt_id.encode("utf-8", "surrogatepass")
-    digest = hashlib.blake2b(f"train:{seed}:{round_}:{index}:".encode() + name, digest_size=8)
-    return int.from_bytes(digest.digest(), "little") >> 1
+    return seed_of_name(f"train:{seed}:{round_}:{index}", prompt_id)
+
+
+def seed_of_name(purpose: str, name: str) -> int:
+    """Returns 63 bits of what is drawn for which purpose."""
+    text = f"{purpose}:".encode() + name.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
