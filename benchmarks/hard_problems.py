@@ -4,15 +4,17 @@
 
 Chains longer than any that the embedded model was trained on, of which it solved none in 8 samples,
 for training and held out. From the same weights: reinforcement from outcomes (RLVR), fine-tuning on
-the reference solutions (SFT), reinforcement from single steps of them (SRL), and SRL followed by
-RLVR, each for as many tokens: sampled ones, or, for SFT, learned ones. Prints the share of groups
-with a signal, and accuracy on held-out problems with intervals by problem over all seeds.
+the reference solutions (SFT), reinforcement from single steps of them (SRL, with the step that
+gives the answer, and SRL N-1 as published, without it), and SRL followed by RLVR, each for as many
+tokens: sampled ones, or, for SFT, learned ones. Prints the share of groups with a signal, and
+accuracy on held-out problems with intervals by problem over all seeds.
 """
 
 import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,9 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=300_000, help="tokens of a training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=8, help="solutions a held-out problem")
-    parser.add_argument("--rl-rate", type=float, default=1e-4)
-    parser.add_argument("--sft-rate", type=float, default=1e-4)
+    parser.add_argument("--rlvr-rate", type=float, default=3e-4)
+    parser.add_argument("--srl-rate", type=float, default=5e-4)
+    parser.add_argument("--sft-rate", type=float, default=1e-3)
     parser.add_argument("--only", nargs="*", help="methods; all where left out")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -88,17 +91,22 @@ def hard_problems(path: Path, a: argparse.Namespace, seed: int) -> Path:
     return path
 
 
-def datasets(problems: Path, base: Path) -> dict[Kind, Path]:
-    """Exports what the methods learn from."""
+def datasets(problems: Path, base: Path) -> dict[str, Path]:
+    """Exports what the methods learn from; `published` is `srl` as in the paper."""
     options = Options(
         problems=str(problems), policy="nano", algorithm="rollouts", assignments=CHEAPEST
     )
     generate(make_plan(options), base / "run", concurrency=64)
     run = open_run_folder(base / "run")
-    kinds = (Kind.SRL, Kind.SFT, Kind.RLVR)
-    for kind in kinds:
-        export_dataset(run, kind, base / kind, ExportSettings())
-    return {kind: base / kind for kind in kinds}
+    wanted = {
+        "srl": (Kind.SRL, ExportSettings(answer_step=True)),
+        "published": (Kind.SRL, ExportSettings()),
+        "sft": (Kind.SFT, ExportSettings()),
+        "rlvr": (Kind.RLVR, ExportSettings()),
+    }
+    for name, (kind, settings) in wanted.items():
+        export_dataset(run, kind, base / name, settings)
+    return {name: base / name for name in wanted}
 
 
 def evaluate(
@@ -109,11 +117,10 @@ def evaluate(
     return evaluate_plan(make_plan(options), EvalSettings(samples=samples or a.samples, seed=seed))
 
 
-def methods(data: dict[Kind, Path], a: argparse.Namespace) -> dict[str, Train]:
+def methods(data: dict[str, Path], a: argparse.Namespace) -> dict[str, Train]:
     """Returns the methods by name, all with the same budget."""
     common: dict[str, Any] = {
         "steps": 10**6,
-        "learning_rate": a.rl_rate,
         "schedule": Schedule.CONSTANT,
         "max_refills": 10**6,
         "save_every": 10**6,
@@ -123,14 +130,21 @@ def methods(data: dict[Kind, Path], a: argparse.Namespace) -> dict[str, Train]:
 
     def rlvr(model: Path, out: Path, seed: int, share_of_budget: float = 1.0) -> None:
         budget = round(a.budget * share_of_budget)
-        settings = RlvrSettings(**common, seed=seed, token_budget=budget)
+        settings = RlvrSettings(**common, learning_rate=a.rlvr_rate, seed=seed, token_budget=budget)
         quiet = {"trees": None, "resume": False, "progress": ignore}
-        train_rlvr(data[Kind.RLVR], model, out, settings, **quiet)
+        train_rlvr(data["rlvr"], model, out, settings, **quiet)
 
-    def srl(model: Path, out: Path, seed: int, share_of_budget: float = 1.0) -> None:
-        budget = round(a.budget * share_of_budget)
-        settings = SrlSettings(**common, seed=seed, token_budget=budget, prompts_per_step=32)
-        train_srl(data[Kind.SRL], model, out, settings, resume=False, progress=ignore)
+    def srl(
+        model: Path, out: Path, seed: int, share_of_budget: float = 1.0, rows: str = "srl"
+    ) -> None:
+        settings = SrlSettings(
+            **common,
+            learning_rate=a.srl_rate,
+            seed=seed,
+            token_budget=round(a.budget * share_of_budget),
+            prompts_per_step=16,
+        )
+        train_srl(data[rows], model, out, settings, resume=False, progress=ignore)
 
     def srl_then_rlvr(model: Path, out: Path, seed: int) -> None:
         srl(model, out.with_name(out.name + "-srl"), seed, 0.5)
@@ -146,9 +160,15 @@ def methods(data: dict[Kind, Path], a: argparse.Namespace) -> dict[str, Train]:
             seed=seed,
             threads=1,
         )
-        train_sft(data[Kind.SFT], model, out, settings, resume=False, progress=ignore)
+        train_sft(data["sft"], model, out, settings, resume=False, progress=ignore)
 
-    return {"RLVR": rlvr, "SFT": sft, "SRL": srl, "SRL then RLVR": srl_then_rlvr}
+    return {
+        "RLVR": rlvr,
+        "SFT": sft,
+        "SRL N-1": partial(srl, rows="published"),
+        "SRL": srl,
+        "SRL then RLVR": srl_then_rlvr,
+    }
 
 
 def ignore(_: dict[str, Any]) -> None:

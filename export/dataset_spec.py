@@ -73,6 +73,9 @@ class ExportSettings:
     expert: Expert | None = None
     """Whose solutions are taken (srl, sft); None takes the reference where given, else the tree."""
 
+    answer_step: bool = False
+    """Whether the step that gives the answer is a target too (srl): N rows for N steps."""
+
     validation: float = 0.0
     """Share of problems whose rows go to the split `validation`; in [0, 1)."""
 

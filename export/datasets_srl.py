@@ -1,6 +1,8 @@
 """The dataset `srl`: an expert's next step from the steps before it (Deng et al. 2025, sec. 3.2).
 
-A solution of N steps makes N - 1 rows; the last step, which gives the answer, is no target.
+A solution of N steps makes N - 1 rows; the last step, which gives the answer, is a target only
+where that is asked for. A policy that never sees it rewarded can forget how to end: a small one
+trained on all steps but the last went on calculating after the last operation (docs/log.md).
 """
 
 from collections.abc import Iterator
@@ -34,7 +36,7 @@ COLUMNS = (
     Column("prompt", MESSAGES, "The problem as chat messages; the last is the question."),
     Column("prefix_steps", list_of(TEXT), "The k - 1 steps before the target, no delimiters."),
     Column("target_step", TEXT, "The step to predict."),
-    Column("k", COUNT, "Which step of the solution the target is, from 1 to n_steps - 1."),
+    Column("k", COUNT, "Which step of the solution the target is, from 1."),
     Column("n_steps", COUNT, "Steps of the solution; the last gives the answer."),
     Column("ground_truth", TEXT, "The reference answer; null where there is none.", optional=True),
     Column("weight", REAL, "1.0: rows weigh the same, as in the paper, so long solutions more."),
@@ -43,15 +45,16 @@ COLUMNS = (
 
 
 def srl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
-    """Returns how the rows are made: one for each step of an expert solution but the last."""
+    """Returns how the rows are made: one for each step of an expert solution that is a target."""
     template = template_of(run, settings)
 
     def rows(item: Item) -> Iterator[Row]:
         for solution in solutions(item, template, settings.expert, tally):
             steps = [clean_step(step, template.rule.delimiter) for step in solution.steps]
-            if len(steps) < 2:
+            targets = len(steps) if settings.answer_step else len(steps) - 1
+            if not targets:
                 tally.left_out["solutions of a single step"] += 1
-            for k in range(1, len(steps)):
+            for k in range(1, targets + 1):
                 yield {
                     "id": row_id(Kind.SRL, item.problem.id, solution.source, steps[:k]),
                     "problem_id": item.problem.id,
@@ -73,6 +76,9 @@ def srl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             "Supervised reinforcement learning (arXiv 2510.25992): given the question and the "
             "expert's steps so far, write the next one; the reward is its similarity to "
             "`target_step`. The instruction to write a single step is the trainer's.",
+            "The step that gives the answer is a target too: N rows for N steps."
+            if settings.answer_step
+            else "The step that gives the answer is no target: N - 1 rows for N steps.",
             EXPERT_SAYS,
         ),
     )

@@ -8,24 +8,24 @@ from collections.abc import Sequence
 from functools import partial
 
 import pytest
+from tests.fakes import Crash, Exact, Memory
 
 from treeward.critics.evidence import strict_evidence
 from treeward.search.critic import Prefix, Scores
-from treeward.search.errors import BadInput, TreewardError
+from treeward.search.errors import BadInput
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
-from treeward.search.replies import Failure, Reply
+from treeward.search.replies import Failure
 from treeward.search.scoring import CriticThread
 from treeward.search.scripted import ScriptedCritic, ScriptedPolicy
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import ROOT, Tree
-from treeward.search.verdicts import Judgement, Reason
 
 READER = Reader(
     Template(name="t", answer="A{answer}", rule=StepRule(answer_mark="A")), byte_tokens()
@@ -47,36 +47,6 @@ def opinion(prompt: str, steps: Sequence[str]) -> Scores:
     digest = hashlib.sha256("/".join([prompt, *steps]).encode()).digest()
     value, progress, outcome = (byte / 255 for byte in digest[:3])
     return Scores(value, 2 * progress - 1, outcome) if steps else Scores(value, None, None)
-
-
-class Exact:
-    """Answers are right where they are equal to the reference; without one nobody knows."""
-
-    def judge(self, problem: Problem, answer: str | None) -> Judgement:
-        if problem.answer is None:
-            return Judgement(Reason.NO_REFERENCE, answer)
-        return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
-
-
-class Crash(TreewardError):
-    """Ends a run at once."""
-
-
-class Memory:
-    """A recorder in a dictionary; a run dies on it when it would keep more than its room."""
-
-    def __init__(self, room: int = 10**9) -> None:
-        self.kept: dict[tuple[str, str], Reply] = {}
-        self.room = room
-
-    def known(self, tree_id: str, key: str) -> Reply | None:
-        return self.kept.get((tree_id, key))
-
-    def record(self, tree_id: str, key: str, reply: Reply) -> None:
-        assert (tree_id, key) not in self.kept, "a reply is asked for once"
-        if len(self.kept) == self.room:
-            raise Crash
-        self.kept[tree_id, key] = reply
 
 
 class Slow(ScriptedCritic):

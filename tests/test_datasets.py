@@ -293,6 +293,21 @@ def test_srl_makes_a_row_of_each_step_but_the_last(run: RunFolder, tmp_path: Pat
     assert all(row["prompt"][-1]["content"] == row["problem_id"] for row in rows)
 
 
+def test_the_step_with_the_answer_is_a_target_where_asked_for(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    without = export(run, Kind.SRL, tmp_path / "without", expert=Expert.BOTH)
+    rows = export(run, Kind.SRL, tmp_path / "with", expert=Expert.BOTH, answer_step=True)
+    assert [row for row in rows if row["k"] < row["n_steps"]] == without
+    last = [row for row in rows if row["k"] == row["n_steps"]]
+    assert len(last) == len({(row["problem_id"], row["expert_source"]) for row in rows}) > 0
+    (solved,) = (
+        row for row in last if (row["problem_id"], row["expert_source"]) == ("solved", "reference")
+    )
+    assert solved["prefix_steps"] == ["Step 1: good", "Step 2: fine"]
+    assert solved["target_step"] == "Answer: 7"
+
+
 def test_trees_give_verified_solutions_as_they_were_sampled(run: RunFolder, tmp_path: Path) -> None:
     rows = export(run, Kind.SFT, tmp_path / "out", expert=Expert.TREE)
     best = sql(
@@ -459,6 +474,7 @@ def test_what_fails_leaves_the_former_export_whole(
     ("kind", "settings", "message"),
     [
         (Kind.PRM, {"expert": Expert.TREE}, "expert has no meaning for a prm export"),
+        (Kind.SFT, {"answer_step": True}, "answer_step has no meaning for a sft export"),
         (Kind.RLVR, {"min_rollouts": 4}, "min_rollouts has no meaning for a rlvr export"),
         (Kind.SRL, {"expert": "teacher"}, "one of reference, tree, both, got 'teacher'"),
         (Kind.PRM, {"validation": 1.0}, r"validation must be in \[0, 1\)"),

@@ -6,15 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import pytest
+from tests.fakes import Crash, Exact, Memory
 
-from treeward.search.errors import CallFailed, TreewardError
+from treeward.search.errors import CallFailed
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.policy import Ask, Draw, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
-from treeward.search.replies import Failure, Reply
+from treeward.search.replies import Failure
 from treeward.search.requests import Search
 from treeward.search.rollouts import rollouts
 from treeward.search.scripted import ScriptedPolicy
@@ -22,7 +23,6 @@ from treeward.search.settings import SearchSettings
 from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import Tree
-from treeward.search.verdicts import Judgement, Reason
 
 TEMPLATE = Template(name="t", answer="A{answer}", rule=StepRule(answer_mark="A"))
 READER = Reader(TEMPLATE, byte_tokens())
@@ -36,34 +36,6 @@ def script(prompt: str, text: str) -> list[tuple[str, float]]:
     if text.count("\n") == 3:
         return [("A0\n", 0.5), ("A1\n", 0.5)]
     return [("go\n", 0.5), (f"{prompt.strip()}\n", 0.3), ("A1\n", 0.2)]
-
-
-class Exact:
-    """Answers are right where they are equal to the reference."""
-
-    def judge(self, problem: Problem, answer: str | None) -> Judgement:
-        return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
-
-
-class Crash(TreewardError):
-    """Ends a run at once."""
-
-
-class Memory:
-    """A recorder in a dictionary; a run dies on it when it would keep more than its room."""
-
-    def __init__(self, room: int = 10**9) -> None:
-        self.kept: dict[tuple[str, str], Reply] = {}
-        self.room = room
-
-    def known(self, tree_id: str, key: str) -> Reply | None:
-        return self.kept.get((tree_id, key))
-
-    def record(self, tree_id: str, key: str, reply: Reply) -> None:
-        assert (tree_id, key) not in self.kept, "a reply is asked for once"
-        if len(self.kept) == self.room:
-            raise Crash
-        self.kept[tree_id, key] = reply
 
 
 class Wrapped(ScriptedPolicy):

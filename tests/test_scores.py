@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes import SAMPLER
 
 from treeward.export.open_critic import critic_name
 from treeward.export.parts import write_part
 from treeward.export.queries import run_query
-from treeward.export.run_folder import Identity, RunFolder, Sampler, open_run_folder, writing
+from treeward.export.run_folder import Identity, RunFolder, open_run_folder, writing
 from treeward.export.scores import score_run, score_tree
 from treeward.export.status import describe, run_status
 from treeward.export.verify import Level, verify_run
@@ -47,16 +48,7 @@ class Counting(ScriptedCritic):
 
 def make_run(path: Path, settings: dict[str, Any]) -> RunFolder:
     problems = [Problem(id=f"p-{tree}", prompt=f"say {tree}", answer="1") for tree in TREES]
-    sampler = Sampler(
-        sampler_id=0,
-        policy="nano",
-        temperature=1.0,
-        top_p=1.0,
-        max_step_tokens=24,
-        max_rollout_tokens=96,
-        purpose="evidence",
-    )
-    identity = Identity(settings=settings, samplers=(sampler,), versions={})
+    identity = Identity(settings=settings, samplers=(SAMPLER,), versions={})
     with writing(path, identity, problems) as run:
         return run
 

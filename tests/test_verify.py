@@ -7,11 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.fakes import SAMPLER
 
 from treeward.export.invariants import LAWS, broken_laws
 from treeward.export.journal import Journal
 from treeward.export.parts import write_part
-from treeward.export.run_folder import Identity, Sampler, writing
+from treeward.export.run_folder import Identity, writing
 from treeward.export.schema import SCHEMAS
 from treeward.export.verify import Level, require_sound, verify_run
 from treeward.search.errors import DamagedData
@@ -35,17 +36,8 @@ FILES = [
 def sound_run(random_part: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound run of three random trees; only read."""
     path = tmp_path_factory.mktemp("run")
-    sampler = Sampler(
-        sampler_id=0,
-        policy="nano",
-        temperature=1.0,
-        top_p=1.0,
-        max_step_tokens=24,
-        max_rollout_tokens=96,
-        purpose="evidence",
-    )
     problems = [Problem(id=f"p-{tree}", prompt=tree) for tree in "abc"]
-    identity = Identity(settings={}, samplers=(sampler,), versions={})
+    identity = Identity(settings={}, samplers=(SAMPLER,), versions={})
     with writing(path, identity, problems):
         write_part(path, "w0", random_part(1), {})
     return path

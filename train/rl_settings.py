@@ -60,8 +60,9 @@ class RlSettings(TrainSettings):
     token_budget: int | None = None
     """Sampled tokens after which training ends, whatever its step; None is unlimited."""
 
-    micro_batch_size: int = 0
-    """Groups a forward pass; 0 means all of a step. Changes memory and speed only."""
+    micro_batch_size: int = 1
+    """Groups a forward pass; 0 means all of a step. Changes memory and speed only: on a CPU one is
+    both the smallest and the fastest, a GPU may want more."""
 
     logprob_chunk: int = 1024
     """Tokens whose logits are held at once. Changes memory and speed only."""
