@@ -127,7 +127,7 @@ def passes_a_second(critics: LearnedCritic, seconds: float) -> tuple[float, floa
 def train(data: Path, out: Path, targets: Targets, seed: int, steps: int) -> LearnedCritic:
     """Returns critics with a seed of their own; trained ones of that seed are trained anew."""
     shutil.rmtree(out, ignore_errors=True)
-    settings = CriticSettings(targets=targets, seed=seed, steps=steps)
+    settings = CriticSettings(targets=targets, seed=seed, steps=steps, eval_every=100)
     nano = resolve_model(NANO, out).path
     print(train_critics(data, nano, out, settings, resume=False, progress=lambda _: None))
     return load_critics(out)
@@ -137,18 +137,18 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/critics"))
-    parser.add_argument("--problems", type=int, default=240)
+    parser.add_argument("--problems", type=int, default=4000)
     parser.add_argument("--rollouts", type=int, default=4)
-    parser.add_argument("--width", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=CriticSettings().steps)
-    parser.add_argument("--nodes", type=int, default=120)
-    parser.add_argument("--fresh", type=int, default=256)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--width", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--fresh", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=3)
     a = parser.parse_args()
     settings = (f"search.rollouts={a.rollouts}", f"search.width={a.width}")
     search(a.out / "run", f"task:arithmetic?n={a.problems}&seed=5", settings)
     export_dataset(
-        open_run_folder(a.out / "run"), Kind.CRITIC, a.out / "data", ExportSettings(validation=0.1)
+        open_run_folder(a.out / "run"), Kind.CRITIC, a.out / "data", ExportSettings(validation=0.05)
     )
     held_out = f"task:arithmetic?n={a.nodes // 2}&seed=424242"
     plan = search(a.out / "held-out", held_out, ("search.rollouts=1", "search.width=2"))

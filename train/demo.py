@@ -49,7 +49,7 @@ def run_demo(out: Path, console: Console) -> None:
     """Searches, labels, queries, exports and trains, and says what it does and what came out.
 
     Args:
-        out: Gets `run/`, `datasets/` and `model/`; done again, it goes on where it was.
+        out: Gets `run/`, `datasets/` and `training/`; done again, it goes on where it was.
         console: Where the story is told.
     """
     plan = make_plan(Options(problems=PROBLEMS))
@@ -75,12 +75,12 @@ def run_demo(out: Path, console: Console) -> None:
     show_queries(run, console)
     write_datasets(run, out / "datasets", console)
     heading(console, "6. Training")
-    train_a_little(out / "datasets" / Kind.RLVR.value, run.path, out / "model", console)
+    train_a_little(out / "training", console)
     console.print(
         f"\nGo on from here:\n"
         f"  treeward status {run.path}\n"
         f'  treeward query {run.path} "SELECT * FROM nodes LIMIT 5"\n'
-        f"  treeward eval policy {out / 'model'} task:arithmetic?n=50\n"
+        f"  treeward eval policy {out / 'training' / 'model'} 'task:arithmetic?n=50&steps=7'\n"
         f"  treeward generate PROBLEMS.jsonl --policy smollm2-135m-instruct --out runs/mine",
         highlight=False,
     )

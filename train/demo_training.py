@@ -1,48 +1,72 @@
-"""The last chapter of the demo: a policy learns from the trees, and problems it never saw judge."""
+"""The last chapter of the demo: a policy learns what it could not do, and fresh problems judge."""
 
 from pathlib import Path
 
 from rich.console import Console
 
+from treeward.export.dataset_spec import ExportSettings, Kind
+from treeward.export.datasets import export_dataset
+from treeward.export.generate import generate
 from treeward.export.plan import Options, make_plan
+from treeward.export.queries import run_query
+from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.search.models import NANO
 from treeward.train.evaluation import Comparison, EvalSettings, Evaluation, compare
 from treeward.train.evaluator import SECTIONS, evaluate_plan
-from treeward.train.rlvr import RlvrSettings, train_rlvr
+from treeward.train.srl import SrlSettings, train_srl
 
-HELD_OUT = "task:arithmetic?n=150&seed=4052"
+PROBLEMS = "task:arithmetic?n=64&seed=31&steps=7"
+HELD_OUT = "task:arithmetic?n=150&seed=4052&steps=7"
+
+TRIES = ("search.width=8", "search.max_depth=1", "search.rollouts=1")
+"""Solutions a problem, and nothing from the steps between."""
 
 EVALUATION = EvalSettings(samples=4, ks=(1,))
 
-SETTINGS = RlvrSettings(steps=15, learning_rate=2e-5, log_every=5)
+SETTINGS = SrlSettings(steps=20, learning_rate=3e-4, prompts_per_step=16)
 
 
-def train_a_little(data: Path, run: Path, out: Path, console: Console) -> None:
-    """Trains the embedded model on verdicts and trees, and says what changed.
+def train_a_little(out: Path, console: Console) -> None:
+    """Trains the embedded model on single steps, and says what changed.
 
     Args:
-        data: The `rlvr` dataset.
-        run: The run with its trees.
-        out: Gets the trained model; done again, it goes on where it was.
+        out: Gets the tries, the dataset and the trained model; done again, it goes on.
         console: Where the story is told.
     """
+    tries = _try(out / "tries")
+    export_dataset(tries, Kind.SRL, out / "srl", ExportSettings(answer_step=True))
+    console.print(_silence(tries), highlight=False)
     console.print(
-        f"{SETTINGS.steps} steps of reinforcement from verified answers (RLVR): the model solves "
-        "problems of the run anew, right answers are reinforced, and where the trees know how much "
-        "a step gained or lost, that step is praised or blamed for it.",
+        f"So it learns from steps, by {SETTINGS.steps} steps of SRL: it writes one step, and is "
+        "rewarded for how much that is like the expert's.",
         highlight=False,
     )
     before = _accuracy(NANO)
-    trained = train_rlvr(
-        data, _folder(), out, SETTINGS, trees=run, resume=True, progress=lambda line: None
+    model = make_plan(Options(problems=HELD_OUT, policy=NANO, limit=1)).model.path
+    trained = train_srl(
+        out / "srl", model, out / "model", SETTINGS, resume=True, progress=lambda line: None
     )
     if trained.ended is not None:
         console.print(f"It ended early: {trained.ended}.", highlight=False)
-    console.print(describe(compare(before, _accuracy(str(out)))), highlight=False)
+    console.print(describe(compare(before, _accuracy(str(trained.out)))), highlight=False)
 
 
-def _folder() -> Path:
-    return make_plan(Options(problems=HELD_OUT, policy=NANO, limit=1)).model.path
+def _try(out: Path) -> RunFolder:
+    """Returns a run in which the embedded model tried every problem 8 times."""
+    options = Options(problems=PROBLEMS, algorithm="rollouts", assignments=TRIES)
+    generate(make_plan(options), out, concurrency=64)
+    return open_run_folder(out)
+
+
+def _silence(tries: RunFolder) -> str:
+    """Says how little outcomes say of problems that are never solved."""
+    sql = "SELECT count(*) AS n, count(*) FILTER (WHERE pass_rate = 0) AS silent FROM trees"
+    (row,) = run_query(tries, sql).to_pylist()
+    return (
+        "The model has learned chains of up to 6 operations, and of longer ones it leaves an "
+        f"operation out. {row['silent']} of {row['n']} problems with 7 it solved in none of 8 "
+        "tries: there a reward for the answer is silent."
+    )
 
 
 def _accuracy(model: str) -> Evaluation:
@@ -61,5 +85,5 @@ def describe(found: Comparison) -> str:
         f"{gain.low:+.3f} to {gain.high:+.3f}) on {gain.n_problems} problems never seen before."
     )
     if not found.settled:
-        return f"{line}\nSo short a training made no difference that this many problems can tell."
+        return f"{line}\nThat is no difference that this many problems can tell."
     return f"{line}\nThe model is {'better' if gain.value > 0 else 'worse'} for it."
