@@ -18,9 +18,11 @@ from treeward.search.requests import Kind
 from treeward.search.steps import StepRule
 from treeward.search.tokens import load_tokens
 from treeward.train.environment import Grades, Prompt
+from treeward.train.forward import load_trainable
 from treeward.train.optim import Schedule
 from treeward.train.rl import Trained, next_visits, train_rl
 from treeward.train.rl_settings import RlSettings
+from treeward.train.sampler import Sampler
 from treeward.train.settings import ReportTo
 from treeward.train.spans import Span
 
@@ -177,12 +179,34 @@ def test_steps_alone_can_teach_a_group_that_all_fail(tmp_path: Path) -> None:
     assert metrics(tmp_path / "out")[0]["grad_norm"] > 0
 
 
-def test_passes_change_only_last_bits(tmp_path: Path) -> None:
-    for name, size in (("whole", 0), ("single", 1)):
-        train(World(alternating), tmp_path / name, micro_batch_size=size, steps=1)
-    whole, single = metrics(tmp_path / "whole")[0], metrics(tmp_path / "single")[0]
-    assert single["loss"] == pytest.approx(whole["loss"], abs=1e-6)
-    assert single["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+@pytest.mark.parametrize("change", [{"micro_batch_size": 0}, {"gradient_checkpointing": True}])
+def test_passes_and_what_they_keep_change_only_last_bits(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    train(World(alternating), tmp_path / "as it is", steps=1)
+    train(World(alternating), tmp_path / "changed", steps=1, **change)
+    (one,), (other,) = metrics(tmp_path / "as it is"), metrics(tmp_path / "changed")
+    assert other["loss"] == pytest.approx(one["loss"], abs=1e-6)
+    assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_gradient_checkpointing_computes_layers_again(again: bool) -> None:
+    model: Any = load_trainable(NANO, RlSettings(gradient_checkpointing=again)).train()
+    passes = []
+    attention = model.model.layers[0].self_attn
+    attention.register_forward_hook(lambda *_: passes.append(1))
+    model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert len(passes) == 1 + again
+    assert model.model.layers[0].mlp.up_proj.weight.grad.abs().max() > 0
+
+
+def test_a_sampler_holds_no_weights_of_its_own() -> None:
+    model = load_trainable(NANO, RlSettings())
+    sampler = Sampler(NANO, TOKENS, device="cpu", threads=1)
+    sampler.follow(model)
+    ours = {name: p.data_ptr() for name, p in model.named_parameters()}
+    assert {name: p.data_ptr() for name, p in sampler._model.named_parameters()} == ours
 
 
 def test_sampler_and_trainer_compute_the_same(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from treeward.search.errors import BadInput
@@ -42,7 +41,12 @@ def load_trainable(folder: Path, settings: TrainSettings) -> PreTrainedModel:
     assert isinstance(model, PreTrainedModel)
     if settings.lora_r:
         add_lora(model, rank=settings.lora_r, alpha=settings.lora_alpha)
-    module: nn.Module = model
+    module: Any = model
+    if settings.gradient_checkpointing:
+        # Earlier releases of transformers 5 have it under the old name alone.
+        old = "gradient_checkpointing_enable"
+        enable = getattr(module, "activation_checkpointing_enable", None) or getattr(module, old)
+        enable({"use_reentrant": False})
     module.to(settings.device)
     return model
 

@@ -11,11 +11,11 @@ from treeward.search.engine import Engine, EngineSettings, Job
 from treeward.search.policy import Ask, Draw, Mode
 from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersSettings, load_model
-from treeward.train.weights import load_weights, merged_weights
+from treeward.train.weights import merged_weights, share_weights
 
 
 class Sampler:
-    """Holds a copy of the model that is trained, in float32 as it is, made for sampling."""
+    """Holds the weights of the model that is trained, in a model made for sampling."""
 
     def __init__(self, folder: Path, tokens: Tokens, *, device: str, threads: int) -> None:
         """Loads a model folder.
@@ -28,12 +28,12 @@ class Sampler:
         self._engine = Engine(self._model, tokens, EngineSettings(mode=Mode.NORMAL))
 
     def follow(self, model: PreTrainedModel) -> None:
-        """Takes over the weights of the model that is trained.
+        """Takes over the weights of the model that is trained, without a copy of its own.
 
         Whatever was computed with others is forgotten, so what is drawn next depends on nothing
         that was drawn before.
         """
-        load_weights(self._model, merged_weights(model))
+        share_weights(self._model, merged_weights(model))
         self._engine.forget()
 
     def draw(self, asks: Sequence[Ask]) -> list[list[Draw]]:

@@ -75,6 +75,10 @@ class TrainSettings:
     report_to: ReportTo = ReportTo.NONE
     """Who is told the metrics beside `metrics.jsonl`."""
 
+    gradient_checkpointing: bool = False
+    """Whether layers are computed once more on the way back instead of being kept: less memory,
+    about a third more time."""
+
     dtype: Dtype = Dtype.FLOAT32
     """What the forward pass computes in; weights and optimizer are float32 either way. On a CPU
     without bfloat16 instructions bfloat16 takes some ten times as long as float32."""

@@ -59,6 +59,15 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         parameter.copy_(weights[name])
 
 
+@torch.no_grad()
+def share_weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Lets the parameters of the same names be these tensors, which may change under them."""
+    parameters = dict(model.named_parameters())
+    assert parameters.keys() == weights.keys()
+    for name, parameter in parameters.items():
+        parameter.data = weights[name].detach()
+
+
 def blank_like(model: PreTrainedModel, **changes: Any) -> PreTrainedModel:
     """Returns a model of the same architecture without adapters, its weights still to be loaded.
 
