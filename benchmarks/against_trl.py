@@ -2,8 +2,16 @@
 
     python benchmarks/against_trl.py --trl-python ENV/bin/python --out runs/against-trl
 
-ENV is an environment of its own with trl==1.16.0 and the torch of constraints.txt. Both train nano
-in float32 on one CPU thread, one process after the other: the same problems, 8 prompts of 8
+nano is so small that the libraries are most of its memory. What a model of some size takes, here
+SmolLM2 on the problems of docs/first-light.md, as tokens of a larger vocabulary make their logits
+felt:
+
+    python benchmarks/against_trl.py --trl-python ENV/bin/python --out runs/against-trl-smollm2 \
+        --model smollm2-135m-instruct --data data/rlvr --seeds 1 --steps 3 --prompts 2 \
+        --length 128 --gradient-checkpointing
+
+ENV is an environment of its own with trl==1.16.0 and the torch of constraints.txt. Both train in
+float32 on one CPU thread, one process after the other: the same problems, 8 prompts of 8
 completions, up to 96 tokens each, the loss (dapo, rewards scaled by group, epsilon 0.2 and 0.28, no
 KL), AdamW without decay at a constant rate, gradients clipped at 1, and passes of the same number
 of groups. The problems are those that nano solves in 20 to 80 % of its tries, so nearly every group
@@ -11,14 +19,17 @@ has a spread.
 
 What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 have one, so a step of
 ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
-problems. TRL's completions end one token later, with the end token after the answer line. All that
-TRL passes through the model counts as learned; of ours only what has an advantage.
+problems, and by sampled tokens. TRL's completions end one token later, with the end token after the
+answer line. All that TRL passes through the model counts as learned; of ours only what has an
+advantage.
 
 Speeds are medians over steps, without the first. CPU seconds are steadier than wall seconds where
 others use the machine.
 """
 
 import argparse
+import bisect
+import itertools
 import json
 import os
 import statistics
@@ -31,9 +42,13 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from treeward.search.models import cache_root, resolve_model
+from treeward.search.problem import Problem
+from treeward.search.prompts import load_template
+from treeward.search.tokens import load_tokens
+
 HERE = Path(__file__).parent
-NANO = HERE.parent / "search" / "nano"
-GROUP, PROMPTS, LENGTH = 8, 8, 96
+GROUP = 8
 SAMPLING = ("--search=rollouts", "--set=search.max_depth=1", "--set=prompt.template=nano")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -46,8 +61,8 @@ class Outcome:
     steps: list[dict[str, float]]
     """One a step: reward, sampled and learned tokens, seconds, cpu_seconds."""
     peak_mb: float
-    fresh: float
-    """Share of fresh problems that the trained model solves."""
+    fresh: float | None
+    """Share of fresh problems that the trained model solves; None where it was not asked."""
 
     def speeds(self, clock: str) -> list[float]:
         """Returns sampled and learned tokens a second, for every step but the first."""
@@ -56,6 +71,12 @@ class Outcome:
     def rewards(self, start: int, end: int) -> float:
         """Returns the mean reward of some steps."""
         return statistics.mean(step["reward"] for step in self.steps[start:end])
+
+    def reward_by(self, tokens: float) -> float:
+        """Returns the mean reward of the five steps before that many tokens were sampled."""
+        sampled = list(itertools.accumulate(step["sampled"] for step in self.steps))
+        end = max(1, bisect.bisect_right(sampled, tokens))
+        return self.rewards(max(0, end - 5), end)
 
 
 def run(command: list[str]) -> float:
@@ -78,19 +99,26 @@ def treeward(*arguments: str) -> None:
 
 def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
     """Writes the dataset of problems that are neither easy nor hopeless; returns them for TRL."""
-    found, data = a.out / "rlvr", a.out / "data" / "train.parquet"
+    found, data = a.data or a.out / "rlvr", a.out / "data" / "train.parquet"
     if not data.exists():
-        treeward(
-            "generate", a.problems, f"--out={a.out / 'run'}", *SAMPLING, "--set=search.width=16"
-        )
-        treeward("export", str(a.out / "run"), "rlvr", f"--out={found}")
+        if a.data is None:
+            treeward(
+                "generate", a.problems, f"--out={a.out / 'run'}", *SAMPLING, "--set=search.width=16"
+            )
+            treeward("export", str(a.out / "run"), "rlvr", f"--out={found}")
         table = pq.read_table(found / "data" / "train.parquet")
         rate = table["pass_rate"]
         data.parent.mkdir(exist_ok=True)
         fit = pc.and_(pc.greater_equal(rate, 0.2), pc.less_equal(rate, 0.8))
         pq.write_table(table.filter(fit), data)
-    rows = pq.read_table(data, columns=["prompt", "answer"]).to_pylist()
-    return [{"prompt": row["prompt"][0]["content"] + "\n", "answer": row["answer"]} for row in rows]
+    model = resolve_model(a.model, cache_root(os.environ))
+    template, tokens = load_template(model.default_template), load_tokens(model.path)
+    problems = []
+    for row in pq.read_table(data, columns=["prompt", "answer"]).to_pylist():
+        problem = Problem(id="asked", prompt=row["prompt"][0]["content"])
+        text = tokens.text_of(template.render(problem, tokens))
+        problems.append({"prompt": text, "answer": row["answer"]})
+    return problems
 
 
 def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -100,9 +128,10 @@ def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
         "seed": seed,
         "learning_rate": a.learning_rate,
         "schedule": "constant",
-        "prompts_per_step": PROMPTS,
+        "prompts_per_step": a.prompts,
         "group_size": GROUP,
-        "max_completion_length": LENGTH,
+        "max_completion_length": a.length,
+        "gradient_checkpointing": "true" if a.gradient_checkpointing else "false",
         "micro_batch_size": a.groups_a_pass,
         "log_every": 1,
     }
@@ -119,8 +148,8 @@ def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) ->
         "lr_scheduler_type": "constant",
         "num_generations": GROUP,
         "per_device_train_batch_size": GROUP * a.groups_a_pass,
-        "gradient_accumulation_steps": PROMPTS // a.groups_a_pass,
-        "max_completion_length": LENGTH,
+        "gradient_accumulation_steps": a.prompts // a.groups_a_pass,
+        "max_completion_length": a.length,
         "temperature": 1.0,
         "loss_type": "dapo",
         "scale_rewards": "group",
@@ -132,7 +161,7 @@ def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) ->
         "max_grad_norm": 1.0,
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": a.gradient_checkpointing,
         "model_init_kwargs": {"dtype": "float32"},
         "logging_steps": 1,
         "save_strategy": "no",
@@ -149,12 +178,13 @@ def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, 
     model, steps, job_file = folder / "model", folder / "steps.jsonl", folder / "job.json"
     ours = side == "treeward"
     job = treeward_job(a, seed) if ours else trl_job(a, seed, problems)
-    job |= {"model": str(NANO), "out": str(model), "steps": str(steps)}
+    start = resolve_model(a.model, cache_root(os.environ)).path
+    job |= {"model": str(start), "out": str(model), "steps": str(steps)}
     job_file.write_text(json.dumps(job))
     program = [sys.executable, "treeward_rlvr.py"] if ours else [a.trl_python, "trl_grpo.py"]
     peak = run([program[0], str(HERE / program[1]), str(job_file)])
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
-    fresh = solved(a, model, folder / "fresh")
+    fresh = solved(a, model, folder / "fresh") if a.data is None else None
     return Outcome(side=side, steps=lines, peak_mb=peak, fresh=fresh)
 
 
@@ -178,14 +208,23 @@ def describe(a: argparse.Namespace, outcomes: dict[str, list[Outcome]]) -> list[
     """Returns both sides beside each other, as lines."""
     lines = [f"{'':26}{'treeward':>20}{'trl':>20}"]
 
-    def row(name: str, ours: str, theirs: str, ratio: str = "") -> None:
-        lines.append(f"{name:26}{ours:>20}{theirs:>20}  {ratio}".rstrip())
+    def row(name: str, *cells: str) -> None:
+        ours, theirs, *ratio = cells
+        lines.append(f"{name:26}{ours:>20}{theirs:>20}  {''.join(ratio)}".rstrip())
 
     for start in range(0, a.steps, 10):
         end = min(start + 10, a.steps)
         parts = [spread([o.rewards(start, end) for o in side]) for side in outcomes.values()]
         row(f"reward, steps {start + 1} to {end}", *parts)
-    row("solves of fresh problems", *(spread([o.fresh for o in o_]) for o_ in outcomes.values()))
+    least = min(
+        sum(step["sampled"] for step in o.steps) for o in itertools.chain(*outcomes.values())
+    )
+    for part in (0.25, 0.5, 0.75, 1.0):
+        parts = [spread([o.reward_by(part * least) for o in side]) for side in outcomes.values()]
+        row(f"reward at {part * least:,.0f} tokens", *parts)
+    if a.data is None:
+        fresh = [[o.fresh for o in side if o.fresh is not None] for side in outcomes.values()]
+        row("solves of fresh problems", *map(spread, fresh))
     for name, clock in (("second", "seconds"), ("CPU second", "cpu_seconds")):
         speeds = [
             statistics.median(speed for outcome in side for speed in outcome.speeds(clock))
@@ -202,11 +241,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trl-python", required=True, help="The interpreter of TRL's environment.")
     parser.add_argument("--out", type=Path, default=Path("runs/against-trl"))
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--data", type=Path, help="An rlvr dataset instead of --problems.")
     parser.add_argument("--problems", default="task:arithmetic?n=300&seed=7")
     parser.add_argument("--fresh", default="task:arithmetic?n=100&seed=8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--prompts", type=int, default=8, help="Groups a step.")
+    parser.add_argument("--length", type=int, default=96, help="Tokens of a completion, at most.")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--groups-a-pass", type=int, default=1, help="1, 2, 4 or 8.")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
