@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from treeward.search.errors import BadInput
-from treeward.train.groups import Group, lay_out, passes, share_prompts
+from treeward.train.groups import Group, lay_out, merge_repeats, passes, share_prompts
 from treeward.train.logprobs import check_groups, token_logprobs
 from treeward.train.settings import Dtype
 
@@ -120,6 +120,21 @@ def test_a_prompt_is_read_once_whatever_the_group(model: Any) -> None:
     layout = lay_out([Group(prompt_ids=prompt, completions=(completion,) * 8)])
     assert layout.input_ids_BT.shape == (1, 10 + 8 * 2)
     assert len(layout.targets_N) == 8 * 3
+
+
+def test_what_repeats_is_read_once_and_counts_as_often() -> None:
+    groups = [
+        Group(prompt_ids=(1,), completions=((2, 3), (4,), (2, 3), (2,))),
+        Group(prompt_ids=(5, 6), completions=((2, 3), (2, 3))),
+    ]
+    merged, places_N = merge_repeats(groups)
+    assert [group.completions for group in merged] == [((2, 3), (4,), (2,)), ((2, 3),)]
+    assert [group.prompt_ids for group in merged] == [(1,), (5, 6)]
+    flat = torch.tensor([token for group in merged for ids in group.completions for token in ids])
+    given = [token for group in groups for ids in group.completions for token in ids]
+    assert flat[places_N].tolist() == given
+    # The two groups share no reading: what follows other prompts is no repetition.
+    assert places_N.tolist() == [0, 1, 2, 0, 1, 3, 4, 5, 4, 5]
 
 
 def test_passes_take_every_group_once() -> None:

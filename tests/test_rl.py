@@ -17,8 +17,11 @@ from treeward.search.policy import Draw, PolicySettings
 from treeward.search.requests import Kind
 from treeward.search.steps import StepRule
 from treeward.search.tokens import load_tokens
+from treeward.train import learning
 from treeward.train.environment import Grades, Prompt
 from treeward.train.forward import load_trainable
+from treeward.train.groups import Group
+from treeward.train.learning import Learner, Lesson
 from treeward.train.optim import Schedule
 from treeward.train.rl import Trained, next_visits, train_rl
 from treeward.train.rl_settings import RlSettings
@@ -199,6 +202,42 @@ def test_gradient_checkpointing_computes_layers_again(again: bool) -> None:
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
     assert len(passes) == 1 + again
     assert model.model.layers[0].mlp.up_proj.weight.grad.abs().max() > 0
+
+
+def lesson(prompt: str, *columns: tuple[str, float]) -> Lesson:
+    completions = [tuple(TOKENS.encode(text)) for text, _ in columns]
+    return Lesson(
+        group=Group(prompt_ids=tuple(TOKENS.encode(prompt)), completions=tuple(completions)),
+        spans=tuple(
+            (Span(0, len(ids), advantage, "outcome"),)
+            for ids, (_, advantage) in zip(completions, columns, strict=True)
+        ),
+        logprobs=(0.0,) * len(columns),
+    )
+
+
+def gradient(batch: Sequence[Lesson]) -> tuple[torch.Tensor, dict[str, Any]]:
+    model = load_trainable(NANO, SETTINGS)
+    facts = Learner(model, SETTINGS).learn(batch, 48, lambda: None)
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), facts
+
+
+def test_what_repeats_teaches_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong = "61*7=427\n", "61*7=437\n"
+    batch = [
+        lesson("61 *7\n", (right, 1.0), (wrong, -2.0), (right, 1.0)),
+        lesson("61 *7 +1\n", (right, 0.5), (wrong, -0.5)),
+    ]
+    merged, facts = gradient(batch)
+
+    def apart(groups: list[Group]) -> tuple[list[Group], torch.Tensor]:
+        return groups, torch.arange(sum(len(c) for g in groups for c in g.completions))
+
+    monkeypatch.setattr(learning, "merge_repeats", apart)
+    alone, others = gradient(batch)
+    assert alone.abs().max() > 0.01
+    torch.testing.assert_close(merged, alone, rtol=1e-4, atol=1e-6)
+    assert facts == pytest.approx(others, abs=1e-6)
 
 
 def test_a_sampler_holds_no_weights_of_its_own() -> None:

@@ -49,6 +49,29 @@ class Layout:
         return Layout(**{name: getattr(self, name).to(device) for name in self.__slots__})
 
 
+def merge_repeats(groups: Sequence[Group]) -> tuple[list[Group], torch.Tensor]:
+    """Returns groups without completions that repeat an earlier one, and where each token went.
+
+    A policy that is sure of itself, or asked for short steps, often samples the same ids again:
+    their log-probabilities are the same, and so is their way back.
+
+    Returns:
+        The groups; and for each token of the groups as given, in the order of groups and places,
+        its number among the tokens of the groups that are returned, (N).
+    """
+    merged: list[Group] = []
+    places: list[torch.Tensor] = []
+    end = 0
+    for group in groups:
+        starts: dict[tuple[int, ...], int] = {}
+        for ids in group.completions:
+            if ids not in starts:
+                starts[ids], end = end, end + len(ids)
+            places.append(torch.arange(starts[ids], starts[ids] + len(ids)))
+        merged.append(Group(prompt_ids=group.prompt_ids, completions=tuple(starts)))
+    return merged, torch.cat(places)
+
+
 def share_prompts(group: Group, width: int) -> list[Group]:
     """Splits a group into parts that are cheapest to read; the completions keep their order.
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from treeward.search.policy import Draw
 from treeward.train.advantages import outcome_advantages, scaled_steps
 from treeward.train.environment import Grades, Prompt
-from treeward.train.groups import Group, Layout, lay_out, passes, share_prompts
+from treeward.train.groups import Group, Layout, lay_out, merge_repeats, passes, share_prompts
 from treeward.train.logprobs import token_logprobs
 from treeward.train.loop import Update
 from treeward.train.objective import token_loss, token_weights
@@ -77,6 +77,11 @@ class _Pass:
     """Holds what one forward pass reads; the columns have one entry a token."""
 
     layout: Layout
+    """Completions that repeat are in it once."""
+
+    repeats_N: torch.Tensor
+    """Each token's number in the layout."""
+
     advantages_N: torch.Tensor
     weights_N: torch.Tensor
 
@@ -110,7 +115,7 @@ class Learner:
         sums = dict.fromkeys(("loss", "kl", "entropy", "low", "high"), 0.0)
         for iteration in range(settings.num_iterations):
             for number, part in enumerate(parts):
-                logprobs_N, entropies_N = self._logprobs(self._model, part.layout)
+                logprobs_N, entropies_N = self._logprobs(self._model, part)
                 if iteration == 0:
                     old.append(logprobs_N.detach())
                 loss = token_loss(
@@ -121,7 +126,7 @@ class Learner:
                     epsilon=settings.epsilon,
                     epsilon_high=settings.epsilon_high,
                     beta=settings.beta,
-                    reference_N=self._reference_logprobs(part.layout),
+                    reference_N=self._reference_logprobs(part),
                 )
                 torch.autograd.backward(loss.loss)
                 sums["loss"] += float(loss.loss.detach())
@@ -158,34 +163,34 @@ class Learner:
                     advantages.append(torch.from_numpy(per_token(spans, len(ids))))
                     weighed.append(torch.full((len(ids),), next(weights)))
             width = self._model.config.hidden_size
-            groups = [g for lesson in batch[part] for g in share_prompts(lesson.group, width)]
-            layout = lay_out(groups)
+            merged, repeats_N = merge_repeats([lesson.group for lesson in batch[part]])
+            layout = lay_out([some for group in merged for some in share_prompts(group, width)])
             parts.append(
                 _Pass(
                     layout=layout.to(device),
+                    repeats_N=repeats_N.to(device),
                     advantages_N=torch.cat(advantages).to(device),
                     weights_N=torch.cat(weighed).to(device),
                 )
             )
         return parts
 
-    def _logprobs(
-        self, model: PreTrainedModel, layout: Layout
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _logprobs(self, model: PreTrainedModel, part: _Pass) -> tuple[torch.Tensor, torch.Tensor]:
         settings = self._settings
-        return token_logprobs(
+        logprobs, entropies = token_logprobs(
             model,
-            layout,
+            part.layout,
             temperature=settings.temperature,
             chunk=settings.logprob_chunk,
             dtype=settings.dtype,
         )
+        return logprobs[part.repeats_N], entropies[part.repeats_N]
 
-    def _reference_logprobs(self, layout: Layout) -> torch.Tensor | None:
+    def _reference_logprobs(self, part: _Pass) -> torch.Tensor | None:
         if self._reference is None:
             return None
         with torch.no_grad():
-            return self._logprobs(self._reference, layout)[0]
+            return self._logprobs(self._reference, part)[0]
 
 
 def _difference(batch: Sequence[Lesson], logprobs_N: torch.Tensor) -> float:
