@@ -1,8 +1,10 @@
 """Decodes many continuations at once with a transformers model; knows nothing of threads.
 
-Each tick prefills what is new, then adds one token to every row. A row's prefix is computed in
-chunks that are kept by their tokens, so the samples of one node share one prefill and the next
-request there needs none. A row that ends gives its slot to the next one in the same tick.
+Each tick prefills what is new, then adds one token to every row that has a slot. A row's prefix is
+computed in chunks that are kept by their tokens, so the samples of one node share one prefill and
+the next request there needs none. Rows of an ask stay together as a branch while they draw the same
+tokens, and a pass reads a branch once; a policy that is sure of itself is read a fraction as often
+as it is sampled. A branch that ends gives its slot to the next one in the same tick.
 
 In deterministic mode a row's bits depend on its own ask alone: every pass has a fixed number of
 rows, empty ones padded, and reads a number of positions that follows from the row's own ask. Then a
@@ -13,17 +15,17 @@ formula (SiLU's last bit differs with AVX-512), and then the slot would matter.
 
 import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from treeward.search.branches import Branch, Job, Pool, Row
 from treeward.search.errors import CallFailed
 from treeward.search.kv_cache import PrefixCache, SlotCache
 from treeward.search.network import Network
-from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.policy import Draw, Mode
 from treeward.search.prefill import VECTOR, Prefiller
 from treeward.search.requests import Kind
 from treeward.search.sampling import draw_tokens, uniforms
@@ -37,7 +39,7 @@ class EngineSettings:
 
     mode: Mode = Mode.NORMAL
     slots: int = 64
-    """Rows decoded at once, for each capacity."""
+    """Branches decoded at once, for each capacity."""
 
     chunk: int = 16
     """Tokens of a prefill pass."""
@@ -49,59 +51,6 @@ class EngineSettings:
     """Capacities of slots are multiples of this many positions."""
 
     prefix_cache_bytes: int = 1 << 30
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Job:
-    """An ask under way."""
-
-    ask: Ask
-    done: Callable[["list[Draw] | BaseException"], None]
-    """Called once with the draws, in the order of the seeds, or with what went wrong."""
-
-    draws: list[Draw | None] = field(default_factory=list)
-    missing: int = 0
-    failure: CallFailed | None = None
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Returns prompt and prefix."""
-        return self.ask.prompt_ids + self.ask.prefix_ids
-
-    @property
-    def room(self) -> int:
-        """Returns how many tokens a continuation may have."""
-        return self.ask.settings.max_rollout_tokens - len(self.ask.prefix_ids)
-
-
-@dataclass(slots=True, kw_only=True)
-class Row:
-    """A continuation under way."""
-
-    job: Job
-    index: int
-    seed: int
-    stepper: Stepper
-    length: int
-    """Positions whose keys and values are in the slot."""
-
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-
-
-@dataclass(slots=True)
-class Pool:
-    """Rows of one capacity and sampler: `rows[i]` lives in slot i, and there are no gaps."""
-
-    capacity: int
-    cache: SlotCache
-    rows: list[Row] = field(default_factory=list)
-    waiting: deque[Row] = field(default_factory=deque)
-
-    @property
-    def busy(self) -> bool:
-        """Returns whether anything is under way."""
-        return bool(self.rows or self.waiting)
 
 
 class Engine:
@@ -167,19 +116,18 @@ class Engine:
                 self._enqueue(self._new.popleft())
         for pool in self._pools.values():
             self._admit(pool)
-            if pool.rows:
+            if pool.branches:
                 self._decode(pool)
 
     def _enqueue(self, job: Job) -> None:
-        pool = self._pool_for(job)
         job.draws = [None] * len(job.ask.seeds)
         job.missing = len(job.ask.seeds)
+        rows = []
         for index, seed in enumerate(job.ask.seeds):
             budget = Budget(step=job.ask.settings.max_step_tokens, total=job.room)
             stepper = Stepper.after(job.ask.prefix_ids, self._tokens, job.ask.rule, budget)
-            pool.waiting.append(
-                Row(job=job, index=index, seed=seed, stepper=stepper, length=len(job.ids))
-            )
+            rows.append(Row(job=job, index=index, seed=seed, stepper=stepper))
+        self._pool_for(job).waiting.append(Branch(rows=rows, length=len(job.ids)))
 
     def _pool_for(self, job: Job) -> Pool:
         """Returns the pool that a job's rows live in; a new one takes the place of idle ones."""
@@ -195,65 +143,80 @@ class Engine:
             self._pools = {at: pool for at, pool in self._pools.items() if pool.busy}
             net = self._network
             shape = (net.layers, self._height, net.heads, capacity, net.width)
-            self._pools[key] = Pool(capacity, SlotCache(shape, net.dtype, net.device))
+            cache = SlotCache(shape, net.dtype, net.device)
+            self._pools[key] = Pool(capacity, self._settings.slots, cache)
         return self._pools[key]
 
     def _admit(self, pool: Pool) -> None:
         """Fills free slots; a row draws its first token from its prefix's logits."""
-        while pool.waiting and len(pool.rows) < self._settings.slots:
-            free = self._settings.slots - len(pool.rows)
-            rows = [pool.waiting.popleft() for _ in range(min(free, len(pool.waiting)))]
-            jobs = dict.fromkeys(row.job for row in rows)
-            chunks = {job: self._prefiller.chunks(job.ids) for job in jobs}
-            going = self._draw(rows, torch.stack([chunks[row.job][-1].logits_V for row in rows]))
-            for row, goes_on in zip(rows, going, strict=True):
-                if goes_on:
-                    pool.cache.fill(len(pool.rows), chunks[row.job])
-                    pool.rows.append(row)
+        while (branch := pool.next()) is not None:
+            parts = [branch]
+            if not branch.chunks:
+                chunks = self._prefiller.chunks(branch.rows[0].job.ids)
+                (parts,) = self._draw([branch], chunks[-1].logits_V[None])
+                for part in parts:
+                    part.chunks = chunks
+            pool.place(parts)
 
     def _decode(self, pool: Pool) -> None:
-        """Adds one token to every row of a pool and lets go of those that end."""
-        rows = pool.rows
-        shape = self._height if self._padded else len(rows)
-        longest = max(row.length for row in rows) + 1
+        """Adds one token to every row of a pool's slots and lets go of those that end."""
+        branches = pool.branches
+        shape = self._height if self._padded else len(branches)
+        longest = max(branch.length for branch in branches) + 1
         length = pool.capacity if self._padded else min(pool.capacity, _round_up(longest, 16))
-        padding = [0] * (shape - len(rows))
-        positions = torch.tensor([row.length for row in rows] + padding)
+        padding = [0] * (shape - len(branches))
+        positions = torch.tensor([branch.length for branch in branches] + padding)
         pool.cache.set_pass(positions, length)
         logits = self._network.forward(
-            torch.tensor([row.ids[-1] for row in rows] + padding)[:, None],
+            torch.tensor([branch.rows[0].ids[-1] for branch in branches] + padding)[:, None],
             positions[:, None],
             (torch.arange(length) > positions[:, None])[:, None],
             pool.cache,
             torch.zeros(shape, dtype=torch.long),
         )
-        for row in rows:
-            row.length += 1
-        going = self._draw(rows, logits)
-        for slot in reversed([slot for slot, goes_on in enumerate(going) if not goes_on]):
-            last = pool.rows.pop()
-            if slot < len(pool.rows):
-                pool.cache.move(len(pool.rows), slot, last.length)
-                pool.rows[slot] = last
+        for branch in branches:
+            branch.length += 1
+        pool.part(self._draw(branches, logits))
 
-    def _draw(self, rows: list[Row], logits_BV: torch.Tensor) -> list[bool]:
-        """Draws one token for each row; returns which rows go on."""
-        if self._padded:
-            missing = self._height - len(logits_BV)
-            logits_BV = torch.nn.functional.pad(logits_BV, (0, 0, 0, missing))
-        padding = [0] * (len(logits_BV) - len(rows))
+    def _draw(self, branches: list[Branch], logits_BV: torch.Tensor) -> list[list[Branch]]:
+        """Draws one token for each row; returns what each branch parts into, by token.
+
+        Args:
+            branches: Those whose rows draw.
+            logits_BV: Their logits, and others after them.
+        """
+        rows = [row for branch in branches for row in branch.rows]
+        source = [at for at, branch in enumerate(branches) for _ in branch.rows]
+        drawn: list[tuple[int, float]] = []
+        size = self._height if self._padded else len(rows)
+        for start in range(0, len(rows), size):
+            drawn += self._draw_rows(
+                rows[start : start + size], source[start : start + size], logits_BV
+            )
+        parts: list[dict[int, Branch]] = [{} for _ in branches]
+        for row, at, (token, logprob) in zip(rows, source, drawn, strict=True):
+            if self._extend(row, token, logprob):
+                new = Branch(rows=[], length=branches[at].length)
+                parts[at].setdefault(token, new).rows.append(row)
+        return [list(by_token.values()) for by_token in parts]
+
+    def _draw_rows(
+        self, rows: list[Row], source: list[int], logits_BV: torch.Tensor
+    ) -> list[tuple[int, float]]:
+        """Draws one token for each row and returns it with its log-probability."""
+        padding = [0] * (self._height - len(rows) if self._padded else 0)
         noise = uniforms(
             np.array([row.seed for row in rows] + padding, dtype=np.uint64),
             np.array([len(row.ids) for row in rows] + padding, dtype=np.uint64),
         )
         settings = rows[0].job.ask.settings
         tokens, logprobs = draw_tokens(
-            logits_BV, noise, temperature=settings.temperature, top_p=settings.top_p
+            logits_BV[torch.tensor(source + padding)],
+            noise,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
         )
-        return [
-            self._extend(row, token, logprob)
-            for row, token, logprob in zip(rows, tokens, logprobs, strict=False)
-        ]
+        return list(zip(tokens, logprobs, strict=True))[: len(rows)]
 
     def _extend(self, row: Row, token: int, logprob: float) -> bool:
         """Adds a token to a row; returns whether the row goes on."""

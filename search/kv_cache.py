@@ -118,6 +118,11 @@ class SlotCache(Cache):
         kv = self._kv_L2RJTD
         kv[:, :, target, :, :length] = kv[:, :, source, :, :length]
 
+    def copy(self, slot: int, length: int) -> Chunk:
+        """Returns a copy of a slot's first positions, to fill another one with."""
+        kv_L2JTD = self._kv_L2RJTD[:, :, slot, :, :length].clone()
+        return Chunk(kv_L2JTD=kv_L2JTD, logits_V=torch.zeros(0))
+
     def set_pass(self, positions_R: torch.Tensor, length: int) -> None:
         """Says where the next pass writes in each of the first slots, and how far it reads."""
         heads, capacity = self._kv_L2RJTD.shape[3:5]

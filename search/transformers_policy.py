@@ -13,7 +13,8 @@ import transformers
 from safetensors import SafetensorError
 
 from treeward.search import attention
-from treeward.search.engine import Engine, EngineSettings, Job
+from treeward.search.branches import Job
+from treeward.search.engine import Engine, EngineSettings
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.policy import Ask, Draw, Mode
 from treeward.search.quiet import no_bars

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from treeward.search.engine import Engine, EngineSettings, Job
+from treeward.search.branches import Job
+from treeward.search.engine import Engine, EngineSettings
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.kv_cache import Chunk, PrefixCache, SlotCache
 from treeward.search.network import Network
@@ -221,11 +223,46 @@ def test_finished_rows_leave_and_their_slots_are_used_again(
     results = run(engine_of(folder, SMALL), asks)
     draws = [draw for draws in results if isinstance(draws, list) for draw in draws]
     assert len(draws) > 4 * SMALL.slots
-    # The first token of a row comes from its prefix; every other one is a row of a pass.
-    assert sum(passes.decoded_rows) == sum(len(draw.token_ids) - 1 for draw in draws)
+    # The first token comes from the prefix; each other one needs a row of a pass, and what several
+    # draws of an ask begin with needs it once.
+    assert sum(passes.decoded_rows) == sum(map(n_beginnings, results))
     assert max(passes.decoded_rows) == SMALL.slots
     # Slots are full until the last rows: fewer passes are short than the longest row has tokens.
     assert sum(rows < SMALL.slots for rows in passes.decoded_rows) <= 45
+
+
+def n_beginnings(draws: Result) -> int:
+    """How many different beginnings of at least one token the draws of an ask go on from."""
+    assert isinstance(draws, list)
+    return len({draw.token_ids[:n] for draw in draws for n in range(1, len(draw.token_ids))})
+
+
+@pytest.mark.parametrize("settings", [SMALL, EXACT], ids=["normal", "deterministic"])
+def test_what_draws_have_in_common_is_computed_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, settings: EngineSettings
+) -> None:
+    passes = Passes(monkeypatch)
+    asks = [
+        replace(ask, seeds=tuple(range(8)))
+        for ask in asks_for(load_tokens(folder), 6, temperature=0.4)
+    ]
+    results = run(engine_of(folder, settings), asks)
+    n_tokens = sum(len(d.token_ids) for draws in results if isinstance(draws, list) for d in draws)
+    rows = sum(map(n_beginnings, results))
+    assert rows < 0.8 * n_tokens
+    if settings is SMALL:
+        assert sum(passes.decoded_rows) == rows
+    # Six asks with eight rows on five slots: most branches wait with a copy before they go on.
+    one_by_one = [replace(ask, seeds=(seed,)) for ask in asks for seed in ask.seeds]
+    alone = run(engine_of(folder, settings), one_by_one, at_once=1)
+    together = [draw for draws in results if isinstance(draws, list) for draw in draws]
+    for draws, draw in zip(alone, together, strict=True):
+        assert isinstance(draws, list)
+        assert draws[0].token_ids == draw.token_ids
+        exact = settings is EXACT
+        assert draws[0].logprob == (
+            draw.logprob if exact else pytest.approx(draw.logprob, abs=1e-4)
+        )
 
 
 def test_a_prefix_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

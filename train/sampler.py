@@ -7,7 +7,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from treeward.search.engine import Engine, EngineSettings, Job
+from treeward.search.branches import Job
+from treeward.search.engine import Engine, EngineSettings
 from treeward.search.policy import Ask, Draw, Mode
 from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersSettings, load_model
