@@ -1,6 +1,8 @@
 """The commands `train` and `eval`: each parses, calls one function, and prints."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +25,40 @@ def train() -> None:
     """Train on datasets."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """Holds what every command of `train` is given."""
+
+    data: Path
+    model: str
+    out: Path
+    resume: bool
+    config: Path | None
+    assignments: tuple[str, ...]
+
+    def train(self, trainer: Callable[..., T], kind: type[Any], **others: Any) -> T:
+        """Calls a trainer with settings of a kind, from section `train.` of what was given."""
+        import os
+
+        from treeward.export.config import build, check_names, read_values
+        from treeward.search.models import cache_root, resolve_model
+
+        values = read_values(self.config, self.assignments)
+        check_names(values, {"train": kind})
+        settings = build(kind, "train", values)
+        folder = resolve_model(self.model, cache_root(os.environ)).path
+        where = (self.data, folder, self.out, settings)
+        return trainer(*where, resume=self.resume, progress=_show_metrics, **others)
+
+
 def _trainer(command: Callable[..., int | None]) -> click.Command:
-    """Makes a command of `train` with the arguments and options that all of them have."""
+    """Makes a command of `train`, which gets what all of them are given as one."""
+
+    @wraps(command)
+    def with_given(as_json: bool, **values: Any) -> int | None:
+        given = _Given(**{name: values.pop(name) for name in _Given.__slots__})
+        return command(given, as_json=as_json, **values)
+
     options = (
         click.argument("data", type=PATH),
         click.option(
@@ -39,25 +73,8 @@ def _trainer(command: Callable[..., int | None]) -> click.Command:
         json_option,
     )
     for option in reversed(options):
-        command = option(command)
-    return train.command()(command)
-
-
-def _train_settings(kind: type[T], config: Path | None, assignments: tuple[str, ...]) -> T:
-    """Returns the section `train.` of what was given."""
-    from treeward.export.config import build, check_names, read_values
-
-    values = read_values(config, assignments)
-    check_names(values, {"train": kind})
-    return build(kind, "train", values)
-
-
-def _model_folder(model: str) -> Path:
-    import os
-
-    from treeward.search.models import cache_root, resolve_model
-
-    return resolve_model(model, cache_root(os.environ)).path
+        with_given = option(with_given)
+    return train.command()(with_given)
 
 
 _SHOWN = (
@@ -78,57 +95,29 @@ def _show_metrics(line: dict[str, Any]) -> None:
 
 
 @_trainer
-def sft(
-    data: Path,
-    model: str,
-    out: Path,
-    resume: bool,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def sft(given: _Given, as_json: bool) -> None:
     """Fine-tune a model on the solutions in DATA; settings are in section train."""
     from treeward.train.sft import train_sft
     from treeward.train.sft_settings import SftSettings
 
-    settings = _train_settings(SftSettings, config, assignments)
-    folder = _model_folder(model)
-    trained = train_sft(data, folder, out, settings, resume=resume, progress=_show_metrics)
+    trained = given.train(train_sft, SftSettings)
     print_result({"model": str(trained)}, as_json=as_json, text=lambda: f"{trained}: trained model")
 
 
 @_trainer
-def srl(
-    data: Path,
-    model: str,
-    out: Path,
-    resume: bool,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    as_json: bool,
-) -> int:
+def srl(given: _Given, as_json: bool) -> int:
     """Train a policy to write an expert's next step; DATA is an srl dataset.
 
     Settings are in section train. Exits with 4 where training ended before its last step.
     """
     from treeward.train.srl import SrlSettings, train_srl
 
-    settings = _train_settings(SrlSettings, config, assignments)
-    folder = _model_folder(model)
-    trained = train_srl(data, folder, out, settings, resume=resume, progress=_show_metrics)
+    trained = given.train(train_srl, SrlSettings)
     return _print_trained(trained, as_json)
 
 
 @_trainer
-def critics(
-    data: Path,
-    model: str,
-    out: Path,
-    resume: bool,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def critics(given: _Given, as_json: bool) -> None:
     """Train critics of value, progress and outcome; DATA is a critic dataset.
 
     Settings are in section train. Prints how the critics agree with problems that were held out.
@@ -136,35 +125,20 @@ def critics(
     from treeward.train.critic_settings import CriticSettings
     from treeward.train.critics import train_critics
 
-    settings = _train_settings(CriticSettings, config, assignments)
-    folder = _model_folder(model)
-    trained = train_critics(data, folder, out, settings, resume=resume, progress=_show_metrics)
+    trained = given.train(train_critics, CriticSettings)
     print_result(trained, as_json=as_json, text=trained.__str__)
 
 
 @_trainer
 @click.option("--trees", type=PATH, help="A run whose trees tell how much each step gained.")
-def rlvr(
-    data: Path,
-    model: str,
-    out: Path,
-    trees: Path | None,
-    resume: bool,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    as_json: bool,
-) -> int:
+def rlvr(given: _Given, as_json: bool, trees: Path | None) -> int:
     """Train a policy on verified answers; DATA is an rlvr dataset.
 
     Settings are in section train. Exits with 4 where training ended before its last step.
     """
     from treeward.train.rlvr import RlvrSettings, train_rlvr
 
-    settings = _train_settings(RlvrSettings, config, assignments)
-    folder = _model_folder(model)
-    trained = train_rlvr(
-        data, folder, out, settings, trees=trees, resume=resume, progress=_show_metrics
-    )
+    trained = given.train(train_rlvr, RlvrSettings, trees=trees)
     return _print_trained(trained, as_json)
 
 
