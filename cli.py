@@ -22,6 +22,7 @@ from treeward.export.command_line import (
     set_option,
 )
 from treeward.search.errors import TreewardError
+from treeward.search.settings import Algorithm
 from treeward.search.specs import nearest
 from treeward.train.commands import evaluations, train
 
@@ -73,7 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     help="nano, smollm2-135m-instruct, a folder or a hub id.  [default: nano for task: problems]",
 )
 @click.option("--backend", type=click.Choice(["auto", "transformers"]), default="auto")
-@click.option("--search", "algorithm", type=click.Choice(["mcts", "rollouts"]), help="The search.")
+@click.option(
+    "--search",
+    "algorithm",
+    type=click.Choice([algorithm.value for algorithm in Algorithm]),
+    help="The search.  [default: mcts]",
+)
 @click.option("--critics", type=PATH, help="A folder of trained critics that steer the search.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take the first N problems.")
 @click.option("--seed", type=click.IntRange(min=0), default=0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from treeward.export.plan import Plan
-from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.algorithms import METHODS
 from treeward.search.tokens import load_tokens
 
 
@@ -50,8 +50,11 @@ def estimate(plan: Plan) -> Estimate:
     """
     reader = plan.reader(load_tokens(plan.model.path))
     ids = reader.prompt_ids(plan.problems[0])
-    nodes, samples, rollouts = _tree_bounds(plan.search)
-    tokens = samples * plan.sampling.max_step_tokens + rollouts * plan.sampling.max_rollout_tokens
+    most = METHODS[plan.search.algorithm].bounds(plan.search, plan.own)
+    tokens = (
+        most.samples * plan.sampling.max_step_tokens
+        + most.rollouts * plan.sampling.max_rollout_tokens
+    )
     count = len(plan.problems)
     return Estimate(
         n_problems=count,
@@ -59,9 +62,9 @@ def estimate(plan: Plan) -> Estimate:
         template=plan.template.name,
         prompt=reader.text(ids),
         n_prompt_tokens=len(ids),
-        max_nodes=nodes,
-        max_calls=count * (nodes * _calls_a_node(plan) + plan.search.simulations),
-        max_rollouts=count * rollouts,
+        max_nodes=most.nodes,
+        max_calls=count * (most.nodes * _calls_a_node(plan) + plan.search.simulations),
+        max_rollouts=count * most.rollouts,
         max_policy_tokens=count * tokens,
     )
 
@@ -69,12 +72,3 @@ def estimate(plan: Plan) -> Estimate:
 def _calls_a_node(plan: Plan) -> int:
     """Returns the requests about one node: for rollouts, and for scores."""
     return (plan.search.rollouts > 0) + (plan.critic is not None)
-
-
-def _tree_bounds(search: SearchSettings) -> tuple[int, int, int]:
-    """Returns the most nodes, sampled steps and rollouts of a tree."""
-    if search.algorithm is Algorithm.MCTS:
-        samples = search.simulations * search.width
-        return 1 + samples, samples, (1 + samples) * search.rollouts
-    nodes = 1 + search.width * search.max_depth
-    return nodes, 0, search.width + (nodes - 1) * search.rollouts

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -17,9 +16,9 @@ from treeward.export.config import Values, build, check_names, flatten, read_val
 from treeward.export.open_critic import open_critic
 from treeward.export.run_folder import CRITIC, Identity, Sampler
 from treeward.search import gym
+from treeward.search.algorithms import METHODS, Tools, check_critics
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
-from treeward.search.mcts import mcts
 from treeward.search.models import ModelFolder, cache_root, resolve_model
 from treeward.search.policy import Mode, PolicySettings
 from treeward.search.problem import Problem
@@ -27,8 +26,7 @@ from treeward.search.prompts import Template, load_template
 from treeward.search.reader import Reader
 from treeward.search.readers import read_problems
 from treeward.search.requests import Search
-from treeward.search.rollouts import rollouts
-from treeward.search.settings import CRITIC_SETTINGS, Algorithm, SearchSettings, check_critics
+from treeward.search.settings import CRITIC_SETTINGS, Algorithm, SearchSettings
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings, identity_of
 
@@ -81,6 +79,7 @@ SECTIONS: dict[str, type] = {
     "prompt": PromptSettings,
     "backend": BackendSettings,
     "label": LabelSettings,
+    **{algorithm.value: method.own for algorithm, method in METHODS.items()},
 }
 
 
@@ -125,6 +124,8 @@ class Plan:
     template: Template
     seed: int
     search: SearchSettings
+    own: Any
+    """What the search is told beside; the dataclass of the section that has its name."""
     sampling: PolicySettings
     backend: TransformersSettings
     label: LabelSettings
@@ -136,6 +137,7 @@ class Plan:
         """Returns all that the run's rows depend on."""
         settings: Values = {
             **flatten("search", self.search),
+            **flatten(self.search.algorithm.value, self.own),
             **flatten("policy", self.sampling),
             **flatten("label", self.label),
             "policy.name": self.model.name,
@@ -170,9 +172,8 @@ class Plan:
 
     def make_search(self, reader: Reader) -> Search:
         """Returns the search with its settings."""
-        if self.search.algorithm is Algorithm.MCTS:
-            return partial(mcts, settings=self.search, scored=self.critic is not None)
-        return partial(rollouts, settings=self.search, cut=reader.cut)
+        tools = Tools(cut=reader.cut, scored=self.critic is not None)
+        return METHODS[self.search.algorithm].start(self.search, self.own, tools)
 
     def make_verifier(self) -> AnswerVerifier:
         """Returns what judges answers; raises MissingExtra where an extra is needed."""
@@ -201,6 +202,8 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
         values["search.algorithm"] = options.algorithm
     search = build(SearchSettings, "search", values)
     check_critics(search, scored=options.critics is not None)
+    _check_sections(values, search.algorithm)
+    own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
     model = resolve_model(_policy_name(options), cache_root(os.environ))
@@ -225,11 +228,22 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
         template=template,
         seed=options.seed,
         search=search,
+        own=own,
         sampling=sampling,
         backend=backend,
         label=label,
         critic=_open_critic(options, backend),
     )
+
+
+def _check_sections(values: Values, algorithm: Algorithm) -> None:
+    """Raises BadInput for a setting that another search has than the one that is asked for."""
+    for name in values:
+        section = name.partition(".")[0]
+        if section in {other.value for other in Algorithm} - {algorithm.value}:
+            raise BadInput(
+                f"{name} is a setting of --search {section}, and the search is {algorithm.value}"
+            )
 
 
 def _open_critic(options: Options, backend: TransformersSettings) -> Critic | None:

@@ -1,7 +1,7 @@
 """The settings that every search knows."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 from treeward.search.errors import BadInput
@@ -75,31 +75,6 @@ CRITIC_SETTINGS = (*WEIGHTS, "critic_rollouts")
 """The settings that say what critics count for; without critics they are no part of a run."""
 
 
-def check_critics(settings: SearchSettings, *, scored: bool) -> None:
-    """Checks that settings fit a search with or without critics.
-
-    Raises:
-        BadInput: They ask for critics that are not there, or for a search that uses none.
-    """
-    if not scored:
-        for field in fields(SearchSettings):
-            value = getattr(settings, field.name)
-            if field.name in CRITIC_SETTINGS and value != field.default:
-                raise BadInput(
-                    f"search.{field.name}={value!r} weighs critics and there are none; give "
-                    "--critics DIR"
-                )
-        if settings.rollouts == 0:
-            raise BadInput(
-                "search.rollouts must be at least 1 without critics, got 0; give --critics DIR"
-            )
-    elif settings.algorithm is not Algorithm.MCTS:
-        raise BadInput(
-            f"--critics steer the search mcts, not {settings.algorithm.value}; leave them out and "
-            "add scores afterwards with `treeward score`"
-        )
-    elif settings.rollouts == 0 and not any(getattr(settings, name) for name in WEIGHTS):
-        raise BadInput(
-            f"search.rollouts is 0 and so are {', '.join(f'search.{name}' for name in WEIGHTS)}; "
-            "give one of them more than 0"
-        )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoSettings:
+    """Stands for a search that has no settings of its own."""

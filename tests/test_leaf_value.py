@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treeward.search.algorithms import check_critics
 from treeward.search.critic import Scores
 from treeward.search.errors import BadInput
 from treeward.search.leaf_value import critic_opinion, leaf_value
-from treeward.search.settings import Algorithm, SearchSettings, check_critics
+from treeward.search.settings import Algorithm, SearchSettings
 
 ALL = SearchSettings(critic_value=2.0, critic_progress=1.0, critic_outcome=1.0)
 
