@@ -242,7 +242,7 @@ def test_what_repeats_teaches_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_sampler_holds_no_weights_of_its_own() -> None:
     model = load_trainable(NANO, RlSettings())
-    sampler = Sampler(NANO, TOKENS, device="cpu", threads=1)
+    sampler = Sampler(NANO, TOKENS, device="cpu", threads=1, rows=8)
     sampler.follow(model)
     ours = {name: p.data_ptr() for name, p in model.named_parameters()}
     assert {name: p.data_ptr() for name, p in sampler._model.named_parameters()} == ours

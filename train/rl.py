@@ -72,7 +72,8 @@ def train_rl(
         check_groups(trained)
         check_room(trained, environment)
         tokens, threads = load_tokens(model), torch.get_num_threads()
-        sampler = Sampler(model, tokens, device=settings.device, threads=threads)
+        rows = settings.prompts_per_step * settings.group_size
+        sampler = Sampler(model, tokens, device=settings.device, threads=threads, rows=rows)
         about = identity(environment.name, settings, model, environment.about)
         open_output(out, about, resume=resume)
         job = RlJob(trained.train(), sampler, environment, settings)
@@ -118,6 +119,7 @@ class RlJob:
             if not state["done"]:
                 drawn += (more := self._draw(state))
                 kept += [group for group in more if teaches(group, self._settings.min_reward_std)]
+        self._sampler.rest()
         facts = describe(drawn, kept, self._environment.reward_name) if drawn else {}
         if not state["done"]:
             facts |= self._learner.learn(lessons(kept, self._settings), self._limit, update)

@@ -14,19 +14,32 @@ from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersSettings, load_model
 from treeward.train.weights import merged_weights, share_weights
 
+_SLOTS = 64
+"""Completions decoded at once, at most."""
+
 
 class Sampler:
     """Holds the weights of the model that is trained, in a model made for sampling."""
 
-    def __init__(self, folder: Path, tokens: Tokens, *, device: str, threads: int) -> None:
+    def __init__(
+        self, folder: Path, tokens: Tokens, *, device: str, threads: int, rows: int
+    ) -> None:
         """Loads a model folder.
+
+        Args:
+            folder: Where the model is.
+            tokens: Its tokens.
+            device: A torch device.
+            threads: Threads of a pass.
+            rows: Completions that are asked for together; keys and values of no more are kept.
 
         Raises:
             BadInput: The folder holds no model that the transformers backend runs.
         """
         settings = TransformersSettings(device=device, dtype="float32", threads=threads)
         self._model = load_model(folder, settings)
-        self._engine = Engine(self._model, tokens, EngineSettings(mode=Mode.NORMAL))
+        shapes = EngineSettings(mode=Mode.NORMAL, slots=min(rows, _SLOTS))
+        self._engine = Engine(self._model, tokens, shapes)
 
     def follow(self, model: PreTrainedModel) -> None:
         """Takes over the weights of the model that is trained, without a copy of its own.
@@ -35,6 +48,10 @@ class Sampler:
         that was drawn before.
         """
         share_weights(self._model, merged_weights(model))
+        self._engine.forget()
+
+    def rest(self) -> None:
+        """Lets go of all keys and values, which leaves their memory to learning."""
         self._engine.forget()
 
     def draw(self, asks: Sequence[Ask]) -> list[list[Draw]]:
