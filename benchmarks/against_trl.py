@@ -117,7 +117,8 @@ def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
     for row in pq.read_table(data, columns=["prompt", "answer"]).to_pylist():
         problem = Problem(id="asked", prompt=row["prompt"][0]["content"])
         text = tokens.text_of(template.render(problem, tokens))
-        problems.append({"prompt": text, "answer": row["answer"]})
+        mark = template.rule.answer_mark
+        problems.append({"prompt": text, "answer": row["answer"], "mark": mark})
     return problems
 
 
@@ -162,13 +163,14 @@ def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) ->
         "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": a.gradient_checkpointing,
-        "model_init_kwargs": {"dtype": "float32"},
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return {"problems": problems, "settings": settings}
+    # nano ends of itself; another model goes on after the answer, which a blank line follows.
+    stop = None if a.model == "nano" else "\n\n"
+    return {"problems": problems, "settings": settings, "stop": stop}
 
 
 def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, str]]) -> Outcome:

@@ -54,6 +54,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8, help="solutions a held-out problem")
     parser.add_argument("--rlvr-rate", type=float, default=3e-4)
     parser.add_argument("--srl-rate", type=float, default=5e-4)
+    parser.add_argument(
+        "--srl-steps", type=int, help="SRL's rate falls to 0 over so many; constant where left out"
+    )
     parser.add_argument("--sft-rate", type=float, default=1e-3)
     parser.add_argument("--only", nargs="*", help="methods; all where left out")
     a = parser.parse_args()
@@ -137,8 +140,12 @@ def methods(data: dict[str, Path], a: argparse.Namespace) -> dict[str, Train]:
     def srl(
         model: Path, out: Path, seed: int, share_of_budget: float = 1.0, rows: str = "srl"
     ) -> None:
+        pace = common
+        if a.srl_steps is not None:
+            steps = round(a.srl_steps * share_of_budget)
+            pace = common | {"steps": steps, "schedule": Schedule.LINEAR}
         settings = SrlSettings(
-            **common,
+            **pace,
             learning_rate=a.srl_rate,
             seed=seed,
             token_budget=round(a.budget * share_of_budget),

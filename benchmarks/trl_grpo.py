@@ -10,22 +10,23 @@ JSON object a step to `steps.jsonl`, and the trained model.
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 
-def outcome(completions: list[str], answer: list[str], **_: Any) -> list[float]:
-    """Returns 1 for each completion whose first answer line, "A893", holds the answer, else 0.
+def outcome(completions: list[str], answer: list[str], mark: list[str], **_: Any) -> list[float]:
+    """Returns 1 for each completion whose first answer line holds the answer, else 0.
 
-    A line that the token limit cut off is no answer.
+    The line is "A893" or "Answer: 893", as the mark says; cut off by the token limit it is none.
     """
     said = [
-        next((line[1:] for line in text.split("\n")[:-1] if line.startswith("A")), None)
-        for text in completions
+        next((line[len(m) :] for line in text.split("\n")[:-1] if line.startswith(m)), "").strip()
+        for text, m in zip(completions, mark, strict=True)
     ]
     return [float(a == b) for a, b in zip(said, answer, strict=True)]
 
@@ -68,9 +69,15 @@ def main() -> None:
     """Trains."""
     job = json.loads(Path(sys.argv[1]).read_text())
     args = GRPOConfig(output_dir=job["out"], **job["settings"])
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype="float32")
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    if job["stop"]:
+        # What follows the answer is not learned on our side either.
+        model.generate = partial(model.generate, stop_strings=[job["stop"]], tokenizer=tokenizer)
     clock = Clock(Path(job["steps"]), args.generation_batch_size)
     trainer = GRPOTrainer(
-        model=job["model"],
+        model=model,
+        processing_class=tokenizer,
         reward_funcs=outcome,
         args=args,
         train_dataset=Dataset.from_list(job["problems"]),

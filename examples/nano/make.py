@@ -3,10 +3,15 @@
     python examples/nano/make.py --out runs/nano
 
 Nothing is downloaded. `measure.py` then measures the model and writes its card.
+
+`--long` makes another model of the same size, for benchmarks: it solves chains of 12 to 16 steps
+modulo 30 (`task:arithmetic?steps=12..16&mod=30&numbers=0..29`), where a wrong solution can come
+right again by luck.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +27,7 @@ from treeward.train.sft import train_sft
 from treeward.train.sft_settings import SftSettings
 
 CHARACTERS = "\n 0123456789+-*/=A"
+LONG_CHARACTERS = CHARACTERS + "mod"
 END = "<end>"
 TRAIN_SEED = 1_000_003
 TRAIN_PROBLEMS = 120_000
@@ -63,13 +69,14 @@ SETTINGS = SftSettings(
     save_dtype=Dtype.BFLOAT16,
     threads=1,
 )
+LONG_STEPS = 2200
 
 
-def write_blank(folder: Path) -> None:
+def write_blank(folder: Path, characters: str) -> None:
     """Writes a model folder without weights: a tokenizer of characters, and the sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {"<unknown>": 0, END: 1}
-    vocabulary |= {char: index for index, char in enumerate(CHARACTERS, start=len(vocabulary))}
+    vocabulary |= {char: index for index, char in enumerate(characters, start=len(vocabulary))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -93,11 +100,19 @@ def training_problems() -> list[Problem]:
     return few + make_problems(n=TRAIN_PROBLEMS - len(few), seed=TRAIN_SEED + 1)
 
 
-def write_data(path: Path) -> None:
-    """Writes their worked solutions."""
+def long_problems() -> list[Problem]:
+    """Returns long chains modulo 30, and some shorter ones to begin with."""
+    few = make_problems(n=20_000, seed=TRAIN_SEED, steps=(1, 16), numbers=(0, 29), mod=30)
+    return few + make_problems(
+        n=60_000, seed=TRAIN_SEED + 1, steps=(12, 16), numbers=(0, 29), mod=30
+    )
+
+
+def write_data(path: Path, problems: list[Problem]) -> None:
+    """Writes worked solutions."""
     template = load_template("nano")
     columns: dict[str, list[str]] = {"prompt": [], "completion": []}
-    for problem in training_problems():
+    for problem in problems:
         assert problem.solution is not None
         assert problem.answer is not None
         columns["prompt"].append(template.plain_text(problem))
@@ -111,16 +126,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--resume", action="store_true", help="go on with a training cut short")
+    parser.add_argument("--long", action="store_true", help="long chains modulo 30 instead")
     arguments = parser.parse_args()
     out: Path = arguments.out
     if not arguments.resume:
-        write_blank(out / "blank")
-        write_data(out / "train.parquet")
+        write_blank(out / "blank", LONG_CHARACTERS if arguments.long else CHARACTERS)
+        problems = long_problems() if arguments.long else training_problems()
+        write_data(out / "train.parquet", problems)
     train_sft(
         out / "train.parquet",
         out / "blank",
         out / "model",
-        SETTINGS,
+        replace(SETTINGS, steps=LONG_STEPS) if arguments.long else SETTINGS,
         resume=arguments.resume,
         progress=lambda line: print(json.dumps(line), flush=True),
     )
