@@ -200,12 +200,20 @@ def query(run: Path, sql: str, form: str, as_json: bool) -> None:
 @click.argument("run", type=PATH)
 @click.argument("kind", type=click.Choice(["prm", "srl", "rlvr", "sft", "critic"]))
 @click.option("--out", type=PATH, required=True, help="The dataset folder.")
-@click.option("--rule", default="any_success", help="The label rule.")
+@click.option(
+    "--rule", default="any_success", help="The label rule: any_success or posterior (prm)."
+)
 @click.option(
     "--min-rollouts",
     type=click.IntRange(min=1),
     default=8,
-    help="Rollouts without a success that make a prefix wrong.",
+    help="Rollouts without a success that make a prefix wrong (any_success).",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
+    default=0.8,
+    help="Probability from which a prefix is right or wrong (posterior).",
 )
 @click.option(
     "--expert",

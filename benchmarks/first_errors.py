@@ -1,137 +1,283 @@
 """Finds the first wrong step of the same solutions in several ways, beside the truth.
 
-    python benchmarks/first_errors.py --problems 'task:arithmetic?n=100&seed=31'
+    python benchmarks/first_errors.py
+    python examples/nano/make.py --long --out runs/long
+    python benchmarks/first_errors.py --policy runs/long/model \
+        --problems 'task:arithmetic?n=100&steps=12..16&mod=30&numbers=0..29' --tokens 200
+
+Every way gets the same solutions, `--width` a problem. Math-Shepherd (Wang et al. 2024) asks k
+rollouts after every step and takes the first without a success; OmegaPRM (Luo et al. 2024) halves
+wrong solutions with k rollouts at a middle, or up to k until the first success; the posterior is
+`search/first_error.py`, with the prior that `export --rule posterior` learns from the run. The
+truth is the task's: the first step that is not what was due. F1 is ProcessBench's, the harmonic
+mean of both accuracies. Tokens are those of rollouts after the solutions, which all ways share.
+
+A wrong step need not matter: the policy can miswrite an operand and state the right result. No
+rollout can find that, so `with consequences` counts the errors whose step states a wrong result.
 """
 
 import argparse
 import asyncio
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from treeward.export.plan import Options, Plan, make_plan
 from treeward.search import forest
-from treeward.search.arithmetic import judge_steps
+from treeward.search.arithmetic import chain_of, judge_steps
+from treeward.search.first_error import learn_prior
 from treeward.search.forest import Forest, grow_forest
 from treeward.search.localise import LocaliserSettings, find_by_halves, find_by_posterior
+from treeward.search.policy import Policy
 from treeward.search.reader import Reader
 from treeward.search.replies import Reply
-from treeward.search.requests import Growth
+from treeward.search.requests import Growth, Request, Search
 from treeward.search.survey import Survey
+from treeward.search.tokens import load_tokens
 from treeward.search.transformers_policy import TransformersPolicy
-from treeward.search.tree import ROOT, Tree
-from treeward.search.verdicts import Verdict
+from treeward.search.tree import Tree
+from treeward.search.verdicts import Verifier
+
+Path = tuple[int, ...]
+Found = dict[Path, int]
+"""Of each solution, the nodes from the root on, how many of its steps are held to be right."""
 
 
 class Nothing:
     """A recorder that keeps nothing."""
 
     def known(self, tree_id: str, key: str) -> Reply | None:
-        return None
+        """Returns nothing."""
 
     def record(self, tree_id: str, key: str, reply: Reply) -> None:
         """Keeps nothing."""
 
 
-Found = dict[tuple[int, ...], int]
-"""Of each solution, as the path of its nodes, how many steps are held to be right."""
+class Way(Protocol):
+    """Asks for rollouts and returns what it found."""
+
+    def __call__(self, survey: Survey) -> Generator[list[Request], list[Reply], Found]:
+        """Returns the way at work."""
+        ...
 
 
-def paths_of(tree: Tree) -> list[list[int]]:
-    return [tree.path(node) for node in range(len(tree)) if tree.is_terminal(node)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shepherd:
+    """Rollouts after every step."""
+
+    k: int
+
+    def __call__(self, survey: Survey) -> Generator[list[Request], list[Reply], Found]:
+        """Asks and finds."""
+        tree, paths = survey.tree, solutions(survey.tree)
+        inner = sorted({node for path in paths for node in path[1:-1]})
+        if inner:
+            yield from survey.roll(inner, self.k)
+
+        def dead(node: int) -> bool:
+            return tree.terminal_value(node) == 0.0 if node in ends else not survey.right[node]
+
+        ends = {path[-1] for path in paths}
+        return {
+            path: next((at - 1 for at, node in enumerate(path) if at and dead(node)), len(path) - 1)
+            for path in paths
+        }
 
 
-def shepherd(survey: Survey, k: int, found: Found) -> Growth:
-    tree = survey.tree
-    paths = paths_of(tree)
-    inner = sorted({node for path in paths for node in path[1:] if not tree.is_terminal(node)})
-    yield from survey.roll(inner, k) if inner else iter(())
-    for path in paths:
-        dead = [at for at, node in enumerate(path) if at and (not survey.right[node] if not tree.is_terminal(node) else tree.terminal_value(node) == 0.0)]
-        found[tuple(path)] = (dead[0] - 1) if dead else len(path) - 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halves:
+    """Binary search on wrong solutions; right ones are taken to be right throughout."""
+
+    k: int
+    first: bool
+    """Whether a middle is left at its first success."""
+
+    def __call__(self, survey: Survey) -> Generator[list[Request], list[Reply], Found]:
+        """Asks and finds."""
+        found: Found = {}
+        for path in solutions(survey.tree):
+            found[path] = len(path) - 1
+            if survey.tree.terminal_value(path[-1]) == 0.0:
+                wave = 1 if self.first else None
+                found[path] = yield from find_by_halves(survey, path, self.k, wave=wave)
+        return found
 
 
-def halves(survey: Survey, k: int, wave: int | None, found: Found) -> Growth:
-    tree = survey.tree
-    for path in paths_of(tree):
-        if tree.terminal_value(path[-1]) == 0.0:
-            found[tuple(path)] = yield from find_by_halves(survey, path, k, wave=wave)
-        else:
-            found[tuple(path)] = len(path) - 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posterior:
+    """Rollouts where they tell most."""
+
+    settings: LocaliserSettings
+
+    def __call__(self, survey: Survey) -> Generator[list[Request], list[Reply], Found]:
+        """Asks; what is found is seen when all trees are there."""
+        for path in solutions(survey.tree):
+            yield from find_by_posterior(survey, path, self.settings)
+        return {}
 
 
-def posterior(survey: Survey, settings: LocaliserSettings, found: Found) -> Growth:
-    tree = survey.tree
-    for path in paths_of(tree):
-        yield from find_by_posterior(survey, path, settings)
-    for path in paths_of(tree):
-        found[tuple(path)] = int(survey.beliefs.first_error(path).argmax())
+def solutions(tree: Tree) -> list[Path]:
+    """Returns the paths of all solutions."""
+    return [tuple(tree.path(node)) for node in range(len(tree)) if tree.is_terminal(node)]
 
 
-def run(plan: Plan, width: int, way: Callable[[Survey, Found], Growth]):
-    results = []
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Holds what a way found in one tree."""
 
-    def search(tree: Tree) -> Growth:
-        survey, found = Survey(tree, reader.cut), {}
-        yield from survey.sample_solutions(width)
-        paths = paths_of(tree)
-        before = tree.policy_tokens
-        asked = len(tree.rollouts.node)
-        yield from way(survey, found)
-        truths = {}
-        for path in paths:
-            truth = judge_steps(tree.problem, [reader.text(tree.nodes.step_ids[n]) for n in path[1:]])
-            wrong = [at for at, t in enumerate(truth) if not t.prefix]
-            truths[tuple(path)] = wrong[0] if wrong else len(path) - 1
-        results.append((tree, before, tree.policy_tokens - before, len(tree.rollouts.node) - asked, found, truths, survey))
+    survey: Survey
+    found: Found
+    tokens: int
+    rollouts: int
 
-    async def go():
-        nonlocal reader
-        growing = Forest(search=search, policy=policy, reader=reader, verifier=verifier, recorder=Nothing(), sampling=plan.sampling, seed=plan.seed, tree_id=plan.tree_id)
-        await grow_forest(growing, forest.Plan(iter(plan.problems), 256), lambda tree: None)
-        await policy.close()
 
+def examine(plan: Plan, width: int, way: Way) -> list[Result]:
+    """Returns what a way finds in the solutions of each problem."""
+    results: dict[str, Result] = {}
     policy = TransformersPolicy(plan.model.path, plan.model.fingerprint, plan.backend)
     reader = plan.reader(policy.tokens)
+
+    def search(tree: Tree) -> Growth:
+        survey = Survey(tree, reader.cut)
+        yield from survey.sample_solutions(width)
+        tokens, rollouts = tree.policy_tokens, len(tree.rollouts.node)
+        found = yield from way(survey)
+        results[tree.problem.id] = Result(
+            survey, found, tree.policy_tokens - tokens, len(tree.rollouts.node) - rollouts
+        )
+
     with plan.make_verifier() as verifier:
-        asyncio.run(go())
-    return results
+        asyncio.run(_grow(plan, policy, reader, verifier, search))
+    return [results[problem.id] for problem in plan.problems]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--problems", default="task:arithmetic?n=100&seed=31")
+async def _grow(
+    plan: Plan, policy: Policy, reader: Reader, verifier: Verifier, search: Search
+) -> None:
+    growing = Forest(
+        search=search,
+        policy=policy,
+        reader=reader,
+        verifier=verifier,
+        recorder=Nothing(),
+        sampling=plan.sampling,
+        seed=plan.seed,
+        tree_id=plan.tree_id,
+    )
+    await grow_forest(growing, forest.Plan(iter(plan.problems), 256), lambda _: None)
+    await policy.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Holds one solution."""
+
+    hit: bool
+    """Whether the place found is the true one."""
+    wrong: bool
+    """Whether it has a wrong step."""
+    matters: bool
+    """Whether its first wrong step states a wrong result."""
+    tree: int
+
+
+def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
+    """Yields all solutions with what was found."""
+    refit = learn_prior(np.array([result.survey.beliefs.evidence() for result in results]))
+    for number, result in enumerate(results):
+        tree, beliefs = result.survey.tree, result.survey.beliefs
+        beliefs.prior_G = refit
+        chain = chain_of(tree.problem)
+        assert chain is not None, "a task that judges steps"
+        for path in solutions(tree):
+            texts = [reader.text(tree.nodes.step_ids[node]) for node in path[1:]]
+            truth = judge_steps(tree.problem, texts) or []
+            first = next((at for at, step in enumerate(truth) if not step.prefix), len(truth))
+            found = result.found.get(path)
+            if found is None:
+                found = int(beliefs.first_error(path).argmax())
+            due = [*map(str, chain.results()), None][first : first + 1]
+            stated = texts[first].strip().rpartition("=")[2] if first < len(texts) else None
+            yield Case(found == first, first < len(truth), due != [stated], number)
+
+
+def describe(name: str, results: Sequence[Result], reader: Reader) -> str:
+    """Returns a line with accuracies, their intervals by problem, and what it cost."""
+    found = list(cases(results, reader))
+    wrong = [case for case in found if case.wrong]
+    clean = [case for case in found if not case.wrong]
+    grave = [case for case in wrong if case.matters]
+    a, b = accuracy(wrong), accuracy(clean)
+    tokens = sum(result.tokens for result in results) / len(found)
+    rollouts = sum(result.rollouts for result in results) / len(found)
+    low, high = interval(wrong, len(results))
+    return (
+        f"{name:30} {a:.3f} [{low:.3f}, {high:.3f}]  {accuracy(grave):.3f}  {b:.3f}  "
+        f"{2 * a * b / (a + b):.3f}  {tokens:7.0f}  {rollouts:5.1f}   "
+        f"({len(wrong)} wrong, {len(grave)} with consequences, {len(clean)} right)"
+    )
+
+
+def accuracy(found: Sequence[Case]) -> float:
+    """Returns the share of hits."""
+    return float(np.mean([case.hit for case in found])) if found else float("nan")
+
+
+def interval(found: Sequence[Case], trees: int) -> tuple[float, float]:
+    """Returns the 90 % bootstrap interval of the share of hits, over problems."""
+    hits, sizes = np.zeros(trees), np.zeros(trees)
+    for case in found:
+        hits[case.tree] += case.hit
+        sizes[case.tree] += 1
+    drawn = np.random.default_rng(0).integers(trees, size=(2000, trees))
+    shares = hits[drawn].sum(axis=1) / np.maximum(sizes[drawn].sum(axis=1), 1)
+    low, high = np.quantile(shares, [0.05, 0.95])
+    return float(low), float(high)
+
+
+def main() -> None:
+    """Prints a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--problems", default="task:arithmetic?n=200&seed=31")
     parser.add_argument("--policy", default="nano")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--confidences", default="0.8,0.9,0.95")
-    parser.add_argument("--most", type=int, default=32)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--tokens", type=int, default=96, help="of a solution, at most")
+    parser.add_argument("--width", type=int, default=4, help="solutions a problem")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="ways with this in their names")
     a = parser.parse_args()
-    plan = make_plan(Options(problems=a.problems, policy=a.policy, deterministic=False, assignments=("backend.threads=1",)))
-    ways = {
-        "shepherd k=8": partial(shepherd, 8),
-        "shepherd k=16": partial(shepherd, 16),
-        "omega k=8": partial(halves, 8, None),
-        "omega k=8, first success": partial(halves, 8, 1),
-        "omega k=32, first success": partial(halves, 32, 1),
+    ways: dict[str, Way] = {
+        "Math-Shepherd, k = 8": Shepherd(k=8),
+        "Math-Shepherd, k = 16": Shepherd(k=16),
+        "OmegaPRM, k = 8": Halves(k=8, first=False),
+        "OmegaPRM, k = 8, first success": Halves(k=8, first=True),
+        "posterior, least .03, most 16": Posterior(settings=LocaliserSettings(least=0.03, most=16)),
+        "posterior, the defaults": Posterior(settings=LocaliserSettings()),
+        "posterior, .9, least .003": Posterior(
+            settings=LocaliserSettings(confidence=0.9, least=0.003)
+        ),
     }
-    ways = {n: (lambda s, f, w=w: w.func(s, *w.args, f)) for n, w in ways.items()}
-    for c in map(float, a.confidences.split(",")):
-        ways[f"posterior {c}"] = lambda s, f, c=c: posterior(s, LocaliserSettings(confidence=c, most=a.most), f)
-    for name, way in ((n, w) for n, w in ways.items() if a.only in n):
-        results = run(plan, a.width, way)
-        hit = {True: [], False: []}
-        for tree, before, tokens, rolled, found, truths, survey in results:
-            for path, truth in truths.items():
-                hit[truth < len(path) - 1].append(found[path] == truth)
-        right = np.mean([sum(v == Verdict.RIGHT for v in [c.judgement.verdict for c in t.rollouts.completion[:a.width]]) / a.width for t, *_ in results])
-        error, clean = np.mean(hit[True]), np.mean(hit[False])
-        tokens = sum(r[2] for r in results)
-        n = len(hit[True]) + len(hit[False])
-        print(f"{name:28} error {error:.3f} ({len(hit[True])}) clean {clean:.3f} ({len(hit[False])}) F1 {2*error*clean/(error+clean):.3f} tokens {tokens:,} rollouts/solution {sum(r[3] for r in results)/n:.1f} pass {right:.3f}", flush=True)
+    print(f"{'':30} first error [90 %]   grave  clean  F1     tokens  rollouts a solution")
+    for seed in range(a.seeds):
+        options = Options(
+            problems=a.problems,
+            policy=a.policy,
+            deterministic=False,
+            seed=seed,
+            assignments=(
+                "backend.threads=1",
+                f"policy.temperature={a.temperature}",
+                f"policy.max_rollout_tokens={a.tokens}",
+            ),
+        )
+        plan = make_plan(options)
+        for name, way in ways.items():
+            if a.only in name:
+                results = examine(plan, a.width, way)
+                reader = plan.reader(load_tokens(plan.model.path))
+                print(describe(name, results, reader), flush=True)
 
 
 if __name__ == "__main__":

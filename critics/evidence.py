@@ -36,6 +36,8 @@ class Evidence:
     """Among the wrong."""
     n_length: NDArray[np.int64]
     """Among the wrong."""
+    right_last: NDArray[np.int64]
+    """Among the right, those that count for no node below and whose end is not in the tree."""
     started_right: NDArray[np.int64]
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
@@ -54,18 +56,20 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         tree: A grown tree; not modified.
         cut: Splits the ids of a rollout into steps, as the search did.
     """
-    counts = np.zeros((7, len(tree)), dtype=np.int64)
-    right, wrong, unknown, no_answer, length, started_right, started_wrong = counts
+    counts = np.zeros((8, len(tree)), dtype=np.int64)
+    right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = counts
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
         start = tree.rollouts.node[index]
         judgement = outcome(tree, index)
-        nodes = [start, *_passed(tree, index, cut)]
+        passed, held = _passed(tree, index, cut)
+        nodes = [start, *passed]
         if judgement.verdict is Verdict.UNKNOWN:
             unknown[nodes] += 1
         elif judgement.verdict is Verdict.RIGHT:
             right[nodes] += 1
+            right_last[nodes[-1]] += not held
             started_right[start] += 1
         else:
             wrong[nodes] += 1
@@ -78,6 +82,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         n_unknown=unknown,
         n_no_answer=no_answer,
         n_length=length,
+        right_last=right_last,
         started_right=started_right,
         started_wrong=started_wrong,
     )
@@ -92,23 +97,28 @@ def outcome(tree: Tree, index: int) -> Judgement:
     return completion.judgement
 
 
-def _passed(tree: Tree, index: int, cut: Cut) -> list[int]:
-    """Returns the nodes below a rollout's start for which it counts, terminal ones left out."""
+def _passed(tree: Tree, index: int, cut: Cut) -> tuple[list[int], bool]:
+    """Returns the nodes inside the tree, below its start, for which a rollout counts.
+
+    And whether it ends where a solution ends in the tree.
+    """
     completion = tree.rollouts.completion[index]
     node = tree.rollouts.node[index]
     before = tree.rollouts.nodes_before[index]
     if completion is None or not any(
         _counts(tree, child, before) for child in tree.nodes.children[node]
     ):
-        return []
-    passed = []
+        return [], False
+    passed: list[int] = []
     for step_ids in cut(completion.token_ids):
         child = tree.child_with(node, step_ids)
-        if child is None or tree.is_terminal(child) or not _counts(tree, child, before):
+        if child is None or not _counts(tree, child, before):
             break
+        if tree.is_terminal(child):
+            return passed, True
         passed.append(child)
         node = child
-    return passed
+    return passed, False
 
 
 def _counts(tree: Tree, node: int, nodes_before: int) -> bool:

@@ -135,6 +135,8 @@ def _node_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         "n_unknown": evidence.n_unknown,
         "n_no_answer": evidence.n_no_answer,
         "n_length": evidence.n_length,
+        "n_right_last": evidence.right_last,
+        "n_wrong_first": evidence.started_wrong,
         "stop_rule": nodes.stop_rule,
         "value_critic": [scores.value if scores else None for scores in nodes.scores],
         "progress_critic": [scores.progress if scores else None for scores in nodes.scores],

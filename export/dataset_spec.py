@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from treeward.export.labels import CONFIDENCE, MIN_ROLLOUTS
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
 from treeward.search.errors import BadInput
@@ -67,8 +68,11 @@ class ExportSettings:
     rule: str = "any_success"
     """The label rule (prm)."""
 
-    min_rollouts: int = 8
-    """Rollouts without a success that make a prefix wrong (prm)."""
+    min_rollouts: int = MIN_ROLLOUTS
+    """Rollouts without a success that make a prefix wrong (prm, any_success)."""
+
+    confidence: float = CONFIDENCE
+    """Probability from which a prefix is called right or wrong (prm, posterior)."""
 
     expert: Expert | None = None
     """Whose solutions are taken (srl, sft); None takes the reference where given, else the tree."""

@@ -42,7 +42,7 @@ class _Maker:
 
 
 _MAKERS = {
-    Kind.PRM: _Maker(make=prm, reads=frozenset({"rule", "min_rollouts", "template"})),
+    Kind.PRM: _Maker(make=prm, reads=frozenset({"rule", "min_rollouts", "confidence", "template"})),
     Kind.SRL: _Maker(make=srl, reads=frozenset({"answer_step", "expert", "template"})),
     Kind.RLVR: _Maker(make=rlvr, reads=frozenset()),
     Kind.SFT: _Maker(make=sft, reads=frozenset({"expert", "template"})),

@@ -24,12 +24,13 @@ from treeward.export.labels import (
     Label,
     LabelRule,
     Labels,
+    Nodes,
     kept_rows,
     load_rule,
     parent_rows,
 )
 from treeward.export.run_folder import RunFolder
-from treeward.export.tree_stream import Grown, Item
+from treeward.export.tree_stream import Grown, Item, stream
 from treeward.search.steps import clean_step
 from treeward.search.verdicts import Verdict
 
@@ -61,6 +62,11 @@ COLUMNS = (
         list_of(REAL, gaps=True),
         "How much each step raised the chance of the prover (best of K); null where not known.",
     ),
+    Column(
+        "right_chances",
+        list_of(REAL, gaps=True),
+        "The probability that each prefix is right, where the label rule has one; else null.",
+    ),
     Column("label_rule", TEXT, "The rule with its version and settings."),
     Column("first_error", COUNT, "Index of the wrong step, from 0; -1 where there is none."),
     Column(
@@ -81,7 +87,12 @@ _NODE_COLUMNS = (
 
 def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
     """Returns how the rows are made: one for each longest run of decided steps in a tree."""
-    rule = load_rule(settings.rule, min_rollouts=settings.min_rollouts)
+    rule = load_rule(
+        settings.rule,
+        min_rollouts=settings.min_rollouts,
+        confidence=settings.confidence,
+        trees=(item.tree.nodes for item in stream(run, READS) if item.tree),
+    )
     delimiter = template_of(run, settings).rule.delimiter
 
     def rows(item: Item) -> Iterator[Row]:
@@ -90,6 +101,7 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             return
         nodes = item.tree.nodes
         labels = rule.label(nodes)
+        chances = rule.chances(nodes) if rule.chances else [None] * len(nodes)
         kept = kept_rows(nodes, labels)
         _count(labels, kept, tally)
         parents = {parent for parent, keep in zip(parent_rows(nodes), kept, strict=True) if keep}
@@ -99,7 +111,8 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
         elif labels[0] is None:
             tally.kept["rows of trees without any success"] += len(ends)
         for end in ends:
-            yield _row(item, item.tree, end, labels, rule, delimiter)
+            row = _row(item, item.tree, end, labels, rule, delimiter)
+            yield row | {"right_chances": [chances[at] for at in _rows_to(nodes, end)]}
 
     return Dataset(
         columns=COLUMNS,
@@ -132,8 +145,7 @@ def _count(labels: Labels, kept: list[bool], tally: Tally) -> None:
 
 
 def _row(item: Item, tree: Grown, end: int, labels: Labels, rule: LabelRule, delimiter: str) -> Row:
-    row_of = {node["node_id"]: row for row, node in enumerate(tree.nodes)}
-    rows = [row_of[node] for node in tree.nodes[end]["path"][1:]]
+    rows = _rows_to(tree.nodes, end)
     steps = [tree.nodes[row] for row in rows]
     verdict = steps[-1]["verdict"]
     return {
@@ -151,3 +163,9 @@ def _row(item: Item, tree: Grown, end: int, labels: Labels, rule: LabelRule, del
         "final_answer_correct": None if verdict is None else verdict == Verdict.RIGHT,
         "node_ids": [step["node_id"] for step in steps],
     }
+
+
+def _rows_to(nodes: Nodes, end: int) -> list[int]:
+    """Returns the rows of the steps from the root to a node."""
+    row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
+    return [row_of[node] for node in nodes[end]["path"][1:]]

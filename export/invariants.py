@@ -113,7 +113,9 @@ LAWS = (
             "count(c.prior) > 0 AND abs(sum(c.prior) - 1) > 1e-6"),
     _node("counts are not negative and fit together",
           "n_right < 0 OR n_unknown < 0 OR n_no_answer < 0 OR n_length < 0 OR visits < 0 "
-          "OR n_samples < 0 OR n_right + n_no_answer + n_length > n_rollouts"),
+          "OR n_samples < 0 OR n_right + n_no_answer + n_length > n_rollouts "
+          "OR n_right_last < 0 OR n_right_last > n_right "
+          "OR n_wrong_first < 0 OR n_wrong_first > n_rollouts - n_right"),
     _node("n_tokens counts token_ids", "n_tokens <> len(token_ids)"),
     _node("value lies in its interval within [0, 1]", _outside("value")),
     _node("value_tree lies in its interval within [0, 1]", _outside("value_tree")),

@@ -3,7 +3,7 @@
 A rule is named and versioned: what it says never changes without a new version.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from treeward.search.errors import BadInput
+from treeward.search.first_error import Beliefs, Reals, grid, learn_prior, prior
 from treeward.search.specs import nearest
 from treeward.search.verdicts import Verdict
 
@@ -30,8 +31,15 @@ Nodes = Sequence[Mapping[str, Any]]
 Labels = list[Label | None]
 """One for each node; the root, which is no step, is right or undecided."""
 
-READS = ("node_id", "parent_id", "pre", "post_end", "n_right", "n_rollouts", "verdict")
+READS = (
+    *("node_id", "parent_id", "pre", "post_end", "n_right", "n_rollouts", "verdict"),
+    *("n_right_last", "n_wrong_first"),
+)
 """The columns that rules read."""
+
+MIN_ROLLOUTS = 8
+CONFIDENCE = 0.8
+RULES = ("any_success", "posterior")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +54,40 @@ class LabelRule:
 
     label: Callable[[Nodes], Labels]
 
+    chances: Callable[[Nodes], list[float]] | None = None
+    """The probability that each prefix is right; None where the rule has none."""
 
-def load_rule(name: str, *, min_rollouts: int) -> LabelRule:
+
+def load_rule(
+    name: str,
+    *,
+    min_rollouts: int = MIN_ROLLOUTS,
+    confidence: float = CONFIDENCE,
+    trees: Iterable[Nodes] = (),
+) -> LabelRule:
     """Returns a rule by its name.
 
     Args:
-        name: `any_success`.
-        min_rollouts: Rollouts without a success that make a prefix wrong; at least 1.
+        name: One of `RULES`.
+        min_rollouts: Rollouts without a success that make a prefix wrong (any_success); at least 1.
+        confidence: Probability from which a prefix is called right or wrong (posterior); above 1/2.
+        trees: The run's, which `posterior` learns its prior from; read once.
 
     Raises:
         BadInput: There is no such rule, or a setting breaks its own.
     """
     if min_rollouts < 1:
         raise BadInput(f"min_rollouts must be at least 1, got {min_rollouts!r}")
-    if name != "any_success":
-        raise BadInput(f"rule: no label rule {name!r}; {nearest(name, ['any_success'])}")
+    if not 0.5 < confidence < 1:
+        raise BadInput(f"confidence must be in (0.5, 1), got {confidence!r}")
+    if name not in RULES:
+        raise BadInput(f"rule: no label rule {name!r}; {nearest(name, RULES)}")
+    if name == "posterior" and min_rollouts != MIN_ROLLOUTS:
+        raise BadInput(f"min_rollouts={min_rollouts} is for any_success; leave it out")
+    if name != "posterior" and confidence != CONFIDENCE:
+        raise BadInput(f"confidence={confidence} is for posterior; leave it out")
+    if name == "posterior":
+        return _posterior_rule(confidence, trees)
     return LabelRule(
         name=f"any_success@1(min_rollouts={min_rollouts})",
         says="A step is right if its prefix has a success: a right rollout that counts for it or "
@@ -69,6 +96,53 @@ def load_rule(name: str, *, min_rollouts: int) -> LabelRule:
         "solution ends at it. Otherwise it is undecided, and so is all below it.",
         label=lambda nodes: any_success(nodes, min_rollouts=min_rollouts),
     )
+
+
+def _posterior_rule(confidence: float, trees: Iterable[Nodes]) -> LabelRule:
+    """Returns the rule `posterior` with a prior learned from the run."""
+    evidence = [beliefs_of(nodes, prior()).evidence() for nodes in trees]
+    prior_G = learn_prior(np.array(evidence)) if evidence else prior()
+    leak = float(np.exp(prior_G) @ grid().leak_G)
+
+    def chances(nodes: Nodes) -> list[float]:
+        return beliefs_of(nodes, prior_G).right_chances()
+
+    return LabelRule(
+        name=f"posterior@1(confidence={confidence})",
+        says="A step is right or wrong where its prefix is so with a probability of at least "
+        f"{confidence}, given all rollouts and ends of the tree (search/first_error.py); otherwise "
+        "it is undecided, and so is all below it. One success is not enough where the policy comes "
+        f"right again by luck: in this run a wrong prefix ends right about {leak:.1%} of the time, "
+        f"as learned from {len(evidence)} trees without any reference to the truth.",
+        label=lambda nodes: by_chance(nodes, chances(nodes), confidence),
+        chances=chances,
+    )
+
+
+def beliefs_of(nodes: Nodes, prior_G: Reals) -> Beliefs:
+    """Returns what a tree's rows say of where its paths go wrong; numbered as the rows."""
+    right = [node["n_right_last"] for node in nodes]
+    known = [k + node["n_wrong_first"] for k, node in zip(right, nodes, strict=True)]
+    ends = {Verdict.RIGHT: True, Verdict.WRONG: False}
+    end = [ends.get(node["verdict"]) for node in nodes]
+    return Beliefs.of(parent_rows(nodes), right, known, end, prior_G)
+
+
+def by_chance(nodes: Nodes, chances: Sequence[float], confidence: float) -> Labels:
+    """Labels the nodes of one tree by the probability that each is right.
+
+    Along a path right steps come first, then perhaps undecided ones, and then wrong ones; what
+    follows an undecided step is undecided.
+    """
+    labels: Labels = []
+    for row, (parent, chance) in enumerate(zip(parent_rows(nodes), chances, strict=True)):
+        if row and labels[parent] is None:
+            labels.append(None)
+        elif chance >= confidence:
+            labels.append(Label.RIGHT)
+        else:
+            labels.append(Label.WRONG if chance <= 1 - confidence else None)
+    return labels
 
 
 def any_success(nodes: Nodes, *, min_rollouts: int) -> Labels:

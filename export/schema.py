@@ -97,6 +97,8 @@ NODES = pa.schema(
         _known("n_unknown", _COUNT),
         _known("n_no_answer", _COUNT),
         _known("n_length", _COUNT),
+        _known("n_right_last", _COUNT),
+        _known("n_wrong_first", _COUNT),
         pa.field("stop_rule", _TEXT),
         pa.field("value", _REAL),
         pa.field("value_low", _REAL),

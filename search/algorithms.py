@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from treeward.search.errors import BadInput
+from treeward.search.localise import Localiser
 from treeward.search.mcts import mcts
+from treeward.search.omega import OmegaSettings, omega
 from treeward.search.requests import Search
 from treeward.search.rollouts import Cut, rollouts
 from treeward.search.settings import (
@@ -78,10 +80,29 @@ def _rollouts_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
     return Bounds(nodes=1 + below, samples=0, rollouts=rolled)
 
 
+def _start_omega(settings: SearchSettings, own: OmegaSettings, tools: Tools) -> Search:
+    return partial(omega, settings=settings, own=own, cut=tools.cut)
+
+
+def _omega_bounds(settings: SearchSettings, own: OmegaSettings) -> Bounds:
+    paths = settings.width + settings.simulations
+    halvings = settings.max_depth.bit_length()
+    bayes = own.localiser is Localiser.BAYES
+    looks = own.most if bayes else halvings * settings.rollouts
+    return Bounds(
+        nodes=1 + paths * settings.max_depth,
+        samples=0,
+        rollouts=settings.width + settings.simulations * looks,
+    )
+
+
 METHODS: Mapping[Algorithm, Method] = {
     Algorithm.MCTS: Method(own=NoSettings, start=_start_mcts, bounds=_mcts_bounds, steered=True),
     Algorithm.ROLLOUTS: Method(
         own=NoSettings, start=_start_rollouts, bounds=_rollouts_bounds, steered=False
+    ),
+    Algorithm.OMEGA: Method(
+        own=OmegaSettings, start=_start_omega, bounds=_omega_bounds, steered=False
     ),
 }
 

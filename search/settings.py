@@ -14,6 +14,8 @@ class Algorithm(StrEnum):
     """Monte Carlo tree search: PUCT selection, expansion by policy samples, rollouts, backup."""
     ROLLOUTS = "rollouts"
     """Rollouts after every step of sampled solutions; no outcome decides where to look."""
+    OMEGA = "omega"
+    """OmegaPRM: the first wrong step of wrong rollouts, the most telling ones first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +26,17 @@ class SearchSettings:
     """Which search."""
 
     simulations: int = 16
-    """Expansions a tree (mcts)."""
+    """Expansions a tree (mcts), or rollouts looked into (omega)."""
 
     width: int = 4
-    """Samples an expansion (mcts), or solutions a tree (rollouts)."""
+    """Samples an expansion (mcts), or solutions a tree (rollouts, omega)."""
 
     rollouts: int = 8
-    """Rollouts a node; 0 lets critics alone say what a node is worth."""
+    """Rollouts a node; 0 lets critics alone say what a node is worth. For omega those at a middle
+    of a binary search, at most."""
 
     wave: int = 4
-    """Nodes that are asked about at once."""
+    """Nodes that are asked about at once; for omega rollouts at a middle."""
 
     max_depth: int = 32
     """Steps from the root at which nothing is expanded any more."""
