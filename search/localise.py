@@ -9,6 +9,7 @@ rollout tells most for its tokens, and stops at a stated confidence.
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class Stop(StrEnum):
 class LocaliserSettings:
     """How the first wrong step of a solution is found."""
 
+    section: ClassVar[str] = "label"
+    """What its settings are called by."""
+
     localiser: Localiser = Localiser.BAYES
     """Which way."""
 
@@ -69,12 +73,14 @@ class LocaliserSettings:
             BadInput: A field breaks its rule.
         """
         if not 0 < self.confidence < 1:
-            raise BadInput(f"confidence must be in (0, 1), got {self.confidence!r}")
+            raise BadInput(f"{self.section}.confidence must be in (0, 1), got {self.confidence!r}")
         if not self.least > 0:
-            raise BadInput(f"least must be greater than 0, got {self.least!r}")
+            raise BadInput(f"{self.section}.least must be greater than 0, got {self.least!r}")
         for name in ("most", "batch"):
             if getattr(self, name) < 1:
-                raise BadInput(f"{name} must be at least 1, got {getattr(self, name)!r}")
+                raise BadInput(
+                    f"{self.section}.{name} must be at least 1, got {getattr(self, name)!r}"
+                )
 
 
 def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | None) -> Finding:

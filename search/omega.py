@@ -16,6 +16,7 @@ removes it for good: an open implementation does neither and takes the same few 
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from treeward.search.errors import BadInput
 from treeward.search.localise import (
@@ -36,6 +37,8 @@ from treeward.search.verdicts import Verdict
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OmegaSettings(LocaliserSettings):
     """What OmegaPRM is told beside; section `omega.`. Numbers are the paper's."""
+
+    section: ClassVar[str] = "omega"
 
     alpha: float = 0.5
     """Base of the preference for states that mostly end right; in (0, 1]."""

@@ -133,8 +133,10 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_run_goes_on_later(
     with file_size_limit(6_000):
         ran = treeward(*command)
     assert ran.code == 1
-    assert str(out) in ran.err
-    assert ran.err.strip().count("\n") == 0
+    # A slow machine shows progress before it.
+    *_, last = ran.err.splitlines()
+    assert last.startswith(f"error: {out}")
+    assert ran.err.count("error: ") == 1
     assert not any((out / "parts").iterdir())
     ran = treeward(*command)
     assert ran.code == 0

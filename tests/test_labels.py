@@ -29,6 +29,7 @@ def rows_of(root: Node) -> list[Row]:
     def add(node: Node, parent: int | None) -> None:
         row: Row = {"node_id": 100 - len(rows), "parent_id": parent, "pre": len(rows)}
         row |= {"n_right": node.k, "n_rollouts": node.n, "verdict": node.end, "name": node.name}
+        row |= {"n_right_last": node.k, "n_wrong_first": node.n - node.k}
         rows.append(row)
         for child in node.below:
             add(child, row["node_id"])
@@ -164,3 +165,46 @@ def test_what_is_no_rule_is_refused() -> None:
         load_rule("any_succes", min_rollouts=8)
     with pytest.raises(BadInput, match="min_rollouts must be at least 1, got 0"):
         load_rule("any_success", min_rollouts=0)
+
+
+def test_the_posterior_rule_calls_what_is_clear_and_leaves_the_rest() -> None:
+    """a is clear, its child b is not, so c below b stays undecided; d has failed too often."""
+    tree = Node(
+        *("root", 8, 10),
+        Node("a", 9, 10, Node("b", 0, 1, Node("c", 0, 30))),
+        Node("d", 0, 30, Node("e", 0, 30)),
+    )
+    rows = rows_of(tree)
+    rule = load_rule("posterior", confidence=0.8)
+    found = dict(zip([row["name"] for row in rows], rule.label(rows), strict=True))
+    assert found == {"root": R, "a": R, "b": None, "c": None, "d": W, "e": W}
+    assert rule.chances is not None
+    chances = rule.chances(rows)
+    assert [bool(chance >= 0.8) for chance in chances] == [label is R for label in found.values()]
+
+
+def test_the_posterior_rule_learns_from_the_run_and_says_what() -> None:
+    """Where wrong ends show that luck is common, the same evidence says less."""
+    lucky = Node("root", 9, 10, *(Node(f"s{i}", 2, 24, Node("e", end="wrong")) for i in range(4)))
+    strict = Node("root", 9, 10, *(Node(f"s{i}", 0, 24, Node("e", end="wrong")) for i in range(4)))
+    asked = Node("root", 9, 10, Node("x", 1, 12))
+    rules = [load_rule("posterior", trees=[rows_of(tree)] * 50) for tree in (lucky, strict)]
+    chances = []
+    for rule in rules:
+        assert rule.chances is not None
+        chances.append(rule.chances(rows_of(asked))[1])
+    assert chances[0] < chances[1]
+    assert "50 trees" in rules[0].says
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"name": "posterior", "min_rollouts": 4}, "is for any_success"),
+        ({"name": "any_success", "confidence": 0.9}, "is for posterior"),
+        ({"name": "posterior", "confidence": 0.5}, "must be in"),
+    ],
+)
+def test_settings_of_another_rule_are_refused(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        load_rule(**wrong)

@@ -1,0 +1,165 @@
+"""Beliefs about the first wrong step are those of the model, summed over all of its states."""
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import betaln, logsumexp
+
+from treeward.search.first_error import (
+    SPREAD_RIGHT,
+    SPREAD_WRONG,
+    Beliefs,
+    Reals,
+    grid,
+    learn_prior,
+    prior,
+)
+
+Seen = tuple[int, int, bool | None]
+"""Of a node: right rollouts, wrong ones, and how a solution ends there."""
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> tuple[list[int], list[Seen]]:
+    """The parents of up to 7 nodes, and what was seen at each; only leaves have ends."""
+    size = draw(st.integers(2, 7))
+    parents = [-1] + [draw(st.integers(0, node - 1)) for node in range(1, size)]
+    counts = st.tuples(st.integers(0, 3), st.integers(0, 3), st.none())
+    ends = st.tuples(st.just(0), st.just(0), st.booleans())
+    leaf = st.one_of(counts, ends)
+    return parents, [draw(counts if node in parents else leaf) for node in range(size)]
+
+
+def grown(parents: Sequence[int], seen: Sequence[Seen], order: Sequence[int]) -> Beliefs:
+    """The tree, with what was seen told node by node in some order."""
+    beliefs = Beliefs()
+    for parent, (_, _, end) in zip(parents, seen, strict=True):
+        beliefs.add(parent, end=end)
+    for node in order:
+        right, wrong, _ = seen[node]
+        beliefs.count(node, right=right, known=right + wrong)
+    return beliefs
+
+
+def by_hand(parents: Sequence[int], seen: Sequence[Seen]) -> list[float]:
+    """The chance that each node is right: the sum over all ways in which nodes can be so."""
+    points = grid()
+    total = np.full((len(parents), 2), -np.inf)
+    for states in product([True, False], repeat=len(parents)):
+        # The root is right, and what is below a wrong node is wrong.
+        pairs = zip(states[1:], parents[1:], strict=True)
+        if not states[0] or any(right and not states[parent] for right, parent in pairs):
+            continue
+        joint_G = prior().copy()
+        for node, right in enumerate(states):
+            if node and states[parents[node]]:
+                joint_G += np.log(1 - points.hazard_G if right else points.hazard_G)
+            k, failures, end = seen[node]
+            mean, spread = (
+                (points.level_G, SPREAD_RIGHT) if right else (points.leak_G, SPREAD_WRONG)
+            )
+            a, b = spread * mean, spread * (1 - mean)
+            joint_G += betaln(a + k, b + failures) - betaln(a, b)
+            if end is not None:
+                luck = 1.0 if right else points.leak_G
+                with np.errstate(divide="ignore"):
+                    joint_G += np.log(luck if end else 1 - luck)
+        for node, right in enumerate(states):
+            total[node, int(right)] = np.logaddexp(total[node, int(right)], logsumexp(joint_G))
+    return [float(np.exp(right - np.logaddexp(wrong, right))) for wrong, right in total]
+
+
+@given(trees(), st.randoms())
+@settings(deadline=None, max_examples=60)
+def test_beliefs_are_the_sum_over_all_states(
+    tree: tuple[list[int], list[Seen]], random: Random
+) -> None:
+    parents, seen = tree
+    order = list(range(len(parents)))
+    random.shuffle(order)
+    told = grown(parents, seen, order)
+    whole = Beliefs.of(
+        parents,
+        [right for right, _, _ in seen],
+        [right + wrong for right, wrong, _ in seen],
+        [end for *_, end in seen],
+        prior(),
+    )
+    expected = by_hand(parents, seen)
+    assert told.right_chances() == pytest.approx(expected, abs=1e-9)
+    assert whole.right_chances() == pytest.approx(expected, abs=1e-9)
+    path = path_to(parents, len(parents) - 1)
+    along = [expected[node] for node in path]
+    falls = [before - after for before, after in pairwise(along)]
+    assert told.first_error(path) == pytest.approx([*falls, along[-1]], abs=1e-9)
+
+
+def path_to(parents: Sequence[int], node: int) -> list[int]:
+    path = [node]
+    while parents[path[-1]] >= 0:
+        path.append(parents[path[-1]])
+    return path[::-1]
+
+
+@given(trees())
+@settings(deadline=None, max_examples=40)
+def test_information_is_the_uncertainty_that_one_more_rollout_takes_away(
+    tree: tuple[list[int], list[Seen]],
+) -> None:
+    """H(place) less its mean over both ways in which the rollout can end, told to the tree."""
+    parents, seen = tree
+    path = path_to(parents, len(parents) - 1)
+    told = grown(parents, seen, range(len(parents)))
+    found = told.information(path)
+    evidence = logsumexp(told.prior_G + told.evidence())
+    for place, node in enumerate(path):
+        if seen[node][2] is not None:
+            continue
+        left = entropy(told.first_error(path))
+        for right in (0, 1):
+            after = grown(parents, seen, range(len(parents)))
+            after.count(node, right=right, known=1)
+            chance = np.exp(logsumexp(after.prior_G + after.evidence()) - evidence)
+            left -= chance * entropy(after.first_error(path))
+        assert found[place] == pytest.approx(left, abs=1e-9)
+
+
+def entropy(masses: Reals) -> float:
+    return float(-sum(p * np.log(p) for p in masses if p > 0))
+
+
+def test_a_success_late_on_a_path_clears_all_before_it() -> None:
+    parents, clear = [-1, 0, 1, 2, 3], (0, 0, None)
+    told = grown(parents, [clear, clear, clear, (3, 0, None), clear], range(5))
+    assert min(told.right_chances()[:4]) > 0.99
+
+
+def test_one_lucky_success_does_not_clear_a_prefix_where_luck_is_common() -> None:
+    """The last step has 1 success in 12, its sisters are plainly right or as seldom right as it."""
+    parents = [-1, *[0] * 7]
+    sisters: list[Seen] = [(9, 1, None), *[(11, 1, None)] * 3]
+    lucky = [*sisters, *[(1, 11, None)] * 4]
+    assert grown(parents, lucky, range(8)).right_chances()[7] < 0.5
+
+
+@pytest.mark.parametrize("leak", [0.003, 0.08])
+def test_a_run_learns_how_often_luck_strikes(leak: float) -> None:
+    """400 trees of one step: half right (.7), half wrong; 20 rollouts there, 20 at the root.
+
+    The mean leak that is learned lies within a factor of 2, which for these draws is ten standard
+    errors or more.
+    """
+    rng = np.random.default_rng(0)
+    evidence = []
+    for tree in range(400):
+        value = 0.7 if tree % 2 else leak
+        root, step = rng.binomial(20, 0.7), rng.binomial(20, value)
+        told = grown([-1, 0], [(root, 20 - root, None), (step, 20 - step, None)], range(2))
+        evidence.append(told.evidence())
+    learned = float(np.exp(learn_prior(np.array(evidence))) @ grid().leak_G)
+    assert leak / 2 < learned < max(leak * 2, 0.012)

@@ -1,0 +1,250 @@
+"""OmegaPRM takes each wrong rollout once, and finds where it went wrong."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treeward.export.config import build
+from treeward.search.errors import BadInput
+from treeward.search.localise import (
+    Finding,
+    Localiser,
+    LocaliserSettings,
+    Stop,
+    find_by_halves,
+    find_by_posterior,
+)
+from treeward.search.omega import OmegaSettings, omega
+from treeward.search.problem import Problem
+from treeward.search.replies import Completion, Failure, Reply
+from treeward.search.requests import Growth, Request
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import Finish, StepRule, cut
+from treeward.search.survey import Survey
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import ROOT, Creation, Tree
+from treeward.search.verdicts import Judgement, Reason, Verdict
+
+TOKENS = byte_tokens()
+RULE = StepRule(answer_mark="A")
+LENGTH = 8
+
+
+def cut_steps(ids: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return cut(ids, TOKENS, RULE)
+
+
+def rollout(rng: random.Random, prefix: str, slip: float, luck: float) -> Completion:
+    """Goes on with steps "g" until one slips to "b"; from then on all are "b".
+
+    Right to the end is right; wrong, it ends right with probability `luck`.
+    """
+    steps = prefix.split()
+    while len(steps) < LENGTH:
+        steps.append("b" if "b" in steps or rng.random() < slip else "g")
+    right = "b" not in steps or rng.random() < luck
+    text = "".join(step + "\n" for step in steps)[len(prefix) :] + f"A{int(right)}\n"
+    return Completion(
+        token_ids=tuple(text.encode()),
+        logprob=-1.0,
+        finish=Finish.END,
+        seed=0,
+        judgement=Judgement(Reason.MATCH if right else Reason.MISMATCH),
+    )
+
+
+def drive(
+    growth: Growth, seed: int = 0, *, slip: float = 0.2, luck: float = 0.0, failing: float = 0.0
+) -> list[list[Request]]:
+    """Answers all requests; returns the batches."""
+    rng = random.Random(seed)
+    batches: list[list[Request]] = []
+    replies: list[Reply] | None = None
+    while True:
+        try:
+            batches.append(growth.send(replies) if replies is not None else next(growth))
+        except StopIteration:
+            return batches
+        replies = [
+            Reply(failure=Failure("timeout", "late"))
+            if len(batches) > 1 and rng.random() < failing
+            else Reply(
+                tuple(
+                    rollout(rng, bytes(request.prefix_ids).decode(), slip, luck)
+                    for _ in range(request.n)
+                )
+            )
+            for request in batches[-1]
+        ]
+
+
+def new_tree() -> Tree:
+    return Tree(Problem(id="p", prompt="?"))
+
+
+def omega_of(tree: Tree, own: OmegaSettings, *, width: int = 8, looks: int = 20) -> Growth:
+    search = SearchSettings(width=width, simulations=looks, rollouts=8, wave=2)
+    return omega(tree, search, own, cut_steps)
+
+
+ways = st.builds(
+    OmegaSettings,
+    localiser=st.sampled_from(Localiser),
+    stop=st.sampled_from(Stop),
+    most=st.integers(1, 20),
+    batch=st.integers(1, 3),
+)
+
+
+@given(ways, st.integers(0, 10**6), st.sampled_from([0.0, 0.3]))
+@settings(deadline=None, max_examples=40)
+def test_a_wrong_rollout_is_taken_once_and_counts_as_a_visit(
+    own: OmegaSettings, seed: int, failing: float
+) -> None:
+    """An open implementation puts a rollout back and takes 2.6 different ones in 20 turns."""
+    tree = new_tree()
+    drive(omega_of(tree, own), seed, failing=failing)
+    chosen = [at for at, made in enumerate(tree.nodes.creation) if made is Creation.CHOSEN]
+    taken = sum(tree.nodes.visits)
+    wrong = [
+        completion
+        for completion in tree.rollouts.completion
+        if completion and completion.judgement and completion.judgement.verdict is Verdict.WRONG
+    ]
+    assert taken <= min(20, len(wrong))
+    if tree.nodes.visits[ROOT] and failing == 0:
+        # Nothing is left over unless the turns ran out.
+        states = {node for node in set(tree.rollouts.node) if right_of(tree, node)}
+        waiting = sum(
+            1
+            for at, c in zip(tree.rollouts.node, tree.rollouts.completion, strict=True)
+            if at in states and c in wrong
+        )
+        assert taken == min(20, waiting)
+    assert all(tree.nodes.n_samples[node] >= 1 for node in chosen)
+
+
+def right_of(tree: Tree, node: int) -> int:
+    return sum(
+        1
+        for at, completion in zip(tree.rollouts.node, tree.rollouts.completion, strict=True)
+        if at == node
+        and completion
+        and completion.judgement
+        and completion.judgement.verdict is Verdict.RIGHT
+    )
+
+
+def test_all_solutions_of_the_problem_are_blind_and_later_cuts_chosen() -> None:
+    tree = new_tree()
+    drive(omega_of(tree, OmegaSettings(localiser=Localiser.BINARY)), 3, slip=0.3)
+    kinds = Counter(tree.nodes.creation[1:])
+    assert kinds[Creation.BLIND] > 0
+    assert kinds[Creation.CHOSEN] > 0
+    assert kinds[Creation.SAMPLED] == 0
+
+
+def path_with_error(survey: Survey, place: int) -> list[int]:
+    """A wrong solution whose step `place`, from 1, is the first wrong one."""
+    text = "g\n" * (place - 1) + "b\n" * (LENGTH - place + 1) + "A0\n"
+    tree, node, path = survey.tree, ROOT, [ROOT]
+    for step in cut_steps(tuple(text.encode())):
+        ends = bytes(step).startswith(b"A")
+        node = tree.add_step(
+            node,
+            step,
+            creation=Creation.BLIND,
+            finish=Finish.END if ends else Finish.STEP,
+            judgement=Judgement(Reason.MISMATCH) if ends else None,
+        )
+        path.append(node)
+    survey.note_nodes()
+    return path
+
+
+@pytest.mark.parametrize("place", range(1, LENGTH + 1))
+def test_both_ways_find_a_clear_error(place: int) -> None:
+    """Right prefixes are worth .9 or more, wrong ones 0."""
+    for seed in range(3):
+        survey = Survey(new_tree(), cut_steps)
+        path = path_with_error(survey, place)
+        halves = found_by(find_by_halves(survey, path, 8, wave=1), seed, slip=0.01)
+        settings = LocaliserSettings(most=64)
+        posterior = found_by(find_by_posterior(survey, path, settings), seed, slip=0.01)
+        assert [halves, posterior] == [place - 1, place - 1]
+
+
+def found_by(finding: Finding, seed: int, *, slip: float, luck: float = 0.0) -> int:
+    """What a search for a step finds."""
+    found: list[int] = []
+
+    def growth() -> Growth:
+        found.append((yield from finding))
+
+    drive(growth(), seed, slip=slip, luck=luck)
+    return found[0]
+
+
+def test_a_middle_is_left_at_its_first_success() -> None:
+    """A path of 9 steps, all prefixes right, is halved 4 times."""
+
+    def asked(wave: int | None) -> int:
+        survey = Survey(new_tree(), cut_steps)
+        path = path_with_error(survey, LENGTH)
+        found_by(find_by_halves(survey, path, 8, wave=wave), 0, slip=0.0)
+        return sum(survey.asked.values())
+
+    # The first three middles are right; the last is the wrong step itself, which has none of 8.
+    assert asked(None) == 8 * 4
+    assert asked(1) == 3 + 8
+
+
+def test_luck_leads_halving_astray_and_the_posterior_less() -> None:
+    """A wrong prefix comes right 10 % of the time, so one of 8 rollouts does more often than not.
+
+    100 solutions; the difference is wanted to be 15 at least, which is 3 standard errors of it.
+    """
+    hits = Counter[str]()
+    for seed in range(100):
+        place = 1 + seed % LENGTH
+        survey = Survey(new_tree(), cut_steps)
+        path = path_with_error(survey, place)
+        halving = find_by_halves(survey, path, 8, wave=1)
+        hits["halves"] += found_by(halving, seed, slip=0.05, luck=0.1) == place - 1
+        survey = Survey(new_tree(), cut_steps)
+        path = path_with_error(survey, place)
+        asking = find_by_posterior(survey, path, LocaliserSettings())
+        hits["posterior"] += found_by(asking, seed, slip=0.05, luck=0.1) == place - 1
+    assert hits["posterior"] >= hits["halves"] + 15
+
+
+@pytest.mark.parametrize("localiser", Localiser)
+def test_failed_calls_end_a_search_for_a_step(localiser: Localiser) -> None:
+    """Rollouts that failed are asked for once, stay unknown, and nothing waits for them."""
+    tree = new_tree()
+    own = OmegaSettings(localiser=localiser, least=1e-6)
+    drive(omega_of(tree, own), 1, slip=0.1, failing=1.0)
+    asked_for = tree.rollouts.completion[8:]
+    assert asked_for
+    assert all(completion is None for completion in asked_for)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"confidence": 1.0},
+        {"most": 0},
+        {"batch": 0},
+        {"least": 0.0},
+        {"alpha": 0.0},
+        {"beta": 1.5},
+        {"length": 0.0},
+        {"c": -1.0},
+    ],
+)
+def test_settings_that_break_a_rule_are_named(wrong: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match=f"omega.{next(iter(wrong))} must be"):
+        build(OmegaSettings, "omega", {f"omega.{name}": value for name, value in wrong.items()})
