@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treeward.search.mcts import back_up, mcts, score, select
+from treeward.search.mcts import mcts, score, select
+from treeward.search.phases import back_up
 from treeward.search.problem import Problem
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Growth, Kind, Request
