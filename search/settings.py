@@ -14,32 +14,38 @@ class Algorithm(StrEnum):
     """Monte Carlo tree search: PUCT selection, expansion by policy samples, rollouts, backup."""
     ROLLOUTS = "rollouts"
     """Rollouts after every step of sampled solutions; no outcome decides where to look."""
+    BEAM = "beam"
+    """Beam search: the best prefixes of each depth go on."""
+    BEST_OF_N = "best_of_n"
+    """Whole solutions, which critics rank."""
+    ADAPTIVE = "adaptive"
+    """AB-MCTS-A: whether to sample anew or go deeper is decided by Thompson sampling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """How a tree is grown; section `search.`."""
+    """How a tree is grown; section `search.`. A search passes over what its name is not at."""
 
     algorithm: Algorithm = Algorithm.MCTS
     """Which search."""
 
     simulations: int = 16
-    """Expansions a tree (mcts)."""
+    """Expansions a tree (mcts, adaptive)."""
 
     width: int = 4
-    """Samples an expansion (mcts), or solutions a tree (rollouts)."""
+    """Samples an expansion (mcts, beam, adaptive), or solutions a tree (rollouts, best_of_n)."""
 
     rollouts: int = 8
-    """Rollouts a node; 0 lets critics alone say what a node is worth."""
+    """Rollouts a node (all but best_of_n); 0 lets critics alone say what a node is worth."""
 
     wave: int = 4
     """Nodes that are asked about at once."""
 
     max_depth: int = 32
-    """Steps from the root at which nothing is expanded any more."""
+    """Steps from the root at which nothing is expanded any more (all but best_of_n)."""
 
     c: float = 1.0
-    """Weight of exploration in PUCT, for values in [0, 1]."""
+    """Weight of exploration in PUCT, for values in [0, 1] (mcts)."""
 
     critic_value: float = 1.0
     """Weight of the value critic in what a node is worth; at least 0."""
@@ -51,7 +57,8 @@ class SearchSettings:
     """Weight of the outcome critic."""
 
     critic_rollouts: float = 8.0
-    """How many rollouts the critics' judgement of a node weighs; greater than 0."""
+    """How many rollouts the critics' judgement of a node weighs; greater than 0 (all but
+    best_of_n)."""
 
     def __post_init__(self) -> None:
         """Checks every field.
