@@ -302,9 +302,18 @@ def test_tree_evidence_is_unbiased_where_no_outcome_decides(search: str, text: s
 def test_tree_evidence_is_a_little_too_low_once_outcomes_decide_where_to_look() -> None:
     assert error(everything("one expansion"), "", of_tree, 1) == pytest.approx(0.0, abs=1e-12)
     assert -0.05 < error(everything("two expansions"), "", of_tree, 1) < 0.0
+    assert -0.05 < error(everything("one beam of two"), "", of_tree, 1) < 0.0
 
 
-@pytest.mark.parametrize("search", ["one expansion", "two expansions", "two solutions"])
+def test_tree_evidence_errs_little_where_outcomes_decide_how_often_to_sample() -> None:
+    """How many samples there are at a node then depends on what they were worth."""
+    assert 0.0 < abs(error(everything("three choices"), "", of_tree, 1)) < 0.05
+
+
+@pytest.mark.parametrize(
+    "search",
+    ["one expansion", "two expansions", "one beam of two", "three choices", "two solutions"],
+)
 def test_tree_evidence_errs_less_than_strict_evidence(search: str) -> None:
     nodes = everything(search)
     assert error(nodes, "", of_tree, 2) < 0.7 * error(nodes, "", strict, 2)
