@@ -48,7 +48,7 @@ class Contender:
     ways: tuple[Way, ...]
 
 
-_JUDGED = ("search.rollouts=0", "search.critic_outcome=1")
+_JUDGED = ("search.critic_outcome=1",)
 CONTENDERS = (
     Contender(
         algorithm=Algorithm.BEST_OF_N,
@@ -59,23 +59,24 @@ CONTENDERS = (
     Contender(
         algorithm=Algorithm.BEAM,
         scale="beam.beams",
-        settings=(*_JUDGED, "search.width=4", "search.wave=64"),
+        settings=(*_JUDGED, "search.rollouts=0", "search.width=4", "search.wave=64"),
         ways=(best, weighted),
     ),
     Contender(
         algorithm=Algorithm.MCTS,
         scale="search.simulations",
-        settings=(*_JUDGED, "search.width=4"),
+        settings=(*_JUDGED, "search.rollouts=1", "search.width=4"),
         ways=(most_visited, best, weighted),
     ),
     Contender(
         algorithm=Algorithm.ADAPTIVE,
         scale="search.simulations",
-        settings=(*_JUDGED, "search.width=1"),
+        settings=(*_JUDGED, "search.rollouts=1", "search.width=1"),
         ways=(most_visited, best, weighted),
     ),
 )
-"""Without references rollouts tell a search nothing: critics alone say what nodes are worth."""
+"""Critics alone say what nodes are worth, since the searches have no references. The rollouts of
+`mcts` and `adaptive` are solutions that vote: a tree of few expansions reaches no end by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,9 @@ def grow(a: argparse.Namespace, contender: Contender, scale: int, seed: int, fir
     """Grows the trees of the first problems without their references; returns the run folder."""
     wanted = plan(a, contender, scale, seed)
     run: Path = a.out / f"{contender.algorithm}-{scale}-{seed}-{first}"
-    generate(blind(replace(wanted, problems=wanted.problems[:first])), run, concurrency=64)
+    done = generate(blind(replace(wanted, problems=wanted.problems[:first])), run, concurrency=64)
+    if done.left:
+        raise SystemExit(done.exit_code(None))
     return run
 
 

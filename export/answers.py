@@ -34,12 +34,21 @@ def majority(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
     return elect(verifier, ballots + [(end["answer"], end["n_samples"]) for end in sampled])
 
 
-def weighted(verifier: str, nodes: Rows, _: Rows) -> str | None:
-    """Returns the answer whose ends have the highest sum of samples times `q`.
+def weighted(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
+    """Returns the answer with the most votes, weighted by what the search thinks of them.
 
-    With what critics say in `q` it is the vote of a verifier (Li et al. 2023, DiVeRSe).
+    Ends have a vote of their `q` for each sample, and rollouts from below the root that of the node
+    where they started. With what critics say in `q` it is the vote of a verifier (Li et al. 2023,
+    DiVeRSe). Nodes whose `q` is unknown have no vote.
     """
-    return elect(verifier, [(end["answer"], end["n_samples"] * end["q"]) for end in _known(nodes)])
+    q = {row["node_id"]: row["q"] for row in nodes if row["q"] is not None}
+    ballots = [(end["answer"], end["n_samples"] * end["q"]) for end in _known(nodes)]
+    below = [row for row in rollouts if row["node_id"] != ROOT and row["node_id"] in q]
+    return elect(
+        verifier,
+        ballots
+        + [(row["answer"], q[row["node_id"]]) for row in below if row["answer"] is not None],
+    )
 
 
 def best(_: str, nodes: Rows, __: Rows) -> str | None:
@@ -79,7 +88,7 @@ FOUND: Mapping[Algorithm, Way] = {
     Algorithm.ROLLOUTS: majority,
     Algorithm.BEST_OF_N: best,
     Algorithm.BEAM: best,
-    Algorithm.MCTS: most_visited,
-    Algorithm.ADAPTIVE: most_visited,
+    Algorithm.MCTS: weighted,
+    Algorithm.ADAPTIVE: weighted,
 }
 """The way of each search; `best_of_n` without critics ranks nothing: `majority` is its way then."""

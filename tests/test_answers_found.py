@@ -46,11 +46,13 @@ ROLLOUTS: list[Row] = [
 def test_the_ways_by_hand() -> None:
     """Votes: 7 has 2 samples and 2 rollouts, 5 has 4 samples, 9 has 2, 8 has 2: a tie of 7 and 5.
 
-    7 was written first, in a rollout. Weights: 7 2 * .6 = 1.2, 8 .2 + .9 = 1.1, 9 2 * .5 = 1.0.
+    7 was written first, in a rollout. Weights: 7 2 * .6 = 1.2, 8 .2 + .9 = 1.1, 9 2 * .5 = 1.0 and
+    .3 for the rollout from node 3; without the rollouts 7 has most.
     """
     assert majority("number", TREE, ROLLOUTS) == "7"
     assert majority("number", TREE, ROLLOUTS[1:]) == "5"
-    assert weighted("number", TREE, ROLLOUTS) == "7"
+    assert weighted("number", TREE, ROLLOUTS) == "9"
+    assert weighted("number", TREE, []) == "7"
     assert best("number", TREE, ROLLOUTS) == "8"
     assert most_visited("number", TREE, ROLLOUTS) == "9"
 
