@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import click
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from treeward.critics.evidence import strict_evidence
 from treeward.critics.tree_value import tree_values
 from treeward.critics.value import interval, posterior_mean
+from treeward.search.adaptive import adaptive, seeded
+from treeward.search.beam import BeamSettings, beam
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
@@ -244,24 +247,32 @@ def show_chosen(trees: list[Tree]) -> None:
     "--trees", type=click.IntRange(100), default=1000, show_default=True, help="A search."
 )
 @click.option("--seed", default=0, show_default=True)
-def main(trees: int, seed: int) -> None:
+@click.option("--only", multiple=True, help="A search; all where left out.")
+def main(trees: int, seed: int, only: tuple[str, ...]) -> None:
     """Prints all measurements."""
     began = time.monotonic()
     usual = SearchSettings()
     greedy = SearchSettings(wave=1, rollouts=3, c=0.3)
-    show(
-        "mcts (the defaults: 8 rollouts a node)",
-        examine(grow(lambda tree: mcts(tree, usual), trees, seed)),
-    )
-    show(
-        "mcts, greedy (3 rollouts a node, c = .3)",
-        examine(grow(lambda tree: mcts(tree, greedy), trees, seed + 1)),
-    )
-    show(
-        "rollouts (the defaults: 4 solutions, 8 rollouts a prefix)",
-        examine(grow(lambda tree: rollouts(tree, usual, READER.cut), trees, seed + 2)),
-    )
-    show_chosen(grow(find_mistakes, trees, seed + 3))
+    single = SearchSettings(simulations=32, width=1)
+    searches: dict[str, Callable[[Tree], Growth]] = {
+        "mcts (the defaults: 8 rollouts a node)": partial(mcts, settings=usual),
+        "mcts, greedy (3 rollouts a node, c = .3)": partial(mcts, settings=greedy),
+        "rollouts (the defaults: 4 solutions, 8 rollouts a prefix)": partial(
+            rollouts, settings=usual, cut=READER.cut
+        ),
+        "beam (the defaults: 4 beams of 4 samples, 8 rollouts a node)": partial(
+            beam, settings=usual, own=BeamSettings()
+        ),
+        "adaptive (32 samples one by one, 8 rollouts a node)": partial(
+            adaptive, settings=single, chances=seeded(seed)
+        ),
+    }
+    for index, (name, search) in enumerate(searches.items()):
+        if not only or name.split()[0].strip(",") in only:
+            # Searches have problems of their own; 3 is the one that splits mistakes.
+            show(name, examine(grow(search, trees, seed + index + (index > 2))))
+    if not only:
+        show_chosen(grow(find_mistakes, trees, seed + 3))
     print(f"\n{time.monotonic() - began:.0f} s")
 
 

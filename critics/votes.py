@@ -7,7 +7,7 @@ section 2, compare the parsed answers alike).
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from treeward.critics.answers import (
@@ -64,7 +64,11 @@ def _key(verifier: str, judgement: Judgement) -> Hashable:
     """Returns what an answer shares with those that are the same."""
     if judgement.reason is Reason.MATCH:
         return _RIGHT
-    answer = judgement.answer or ""
+    return answer_key(verifier, judgement.answer or "")
+
+
+def answer_key(verifier: str, answer: str) -> Hashable:
+    """Returns what an answer shares with those that read alike; no reference is looked at."""
     if verifier == "choice":
         return ("choice", choice_key(answer))
     number = read_number(answer) if verifier in ("number", "math") else None
@@ -73,3 +77,19 @@ def _key(verifier: str, judgement: Judgement) -> Hashable:
     if verifier == "math":
         return ("expression", expression_key(as_latex(answer)))
     return ("text", text_key(answer))
+
+
+def elect(verifier: str, ballots: Iterable[tuple[str, float]]) -> str | None:
+    """Returns the answer with the greatest sum of weights, as first written; None without any.
+
+    Args:
+        verifier: How the problem's answers are checked: it says which of them read alike.
+        ballots: Answers and their weights. In a tie the answer that came first wins.
+    """
+    weights: dict[Hashable, float] = {}
+    written: dict[Hashable, str] = {}
+    for answer, weight in ballots:
+        key = answer_key(verifier, answer)
+        weights[key] = weights.get(key, 0.0) + weight
+        written.setdefault(key, answer)
+    return written[max(written, key=weights.__getitem__)] if written else None

@@ -63,12 +63,7 @@ def estimate(plan: Plan) -> Estimate:
         prompt=reader.text(ids),
         n_prompt_tokens=len(ids),
         max_nodes=most.nodes,
-        max_calls=count * (most.nodes * _calls_a_node(plan) + plan.search.simulations),
+        max_calls=count * (most.calls + (most.nodes if plan.critic is not None else 0)),
         max_rollouts=count * most.rollouts,
         max_policy_tokens=count * tokens,
     )
-
-
-def _calls_a_node(plan: Plan) -> int:
-    """Returns the requests about one node: for rollouts, and for scores."""
-    return (plan.search.rollouts > 0) + (plan.critic is not None)

@@ -16,7 +16,7 @@ from treeward.export.config import Values, build, check_names, flatten, read_val
 from treeward.export.open_critic import open_critic
 from treeward.export.run_folder import CRITIC, Identity, Sampler
 from treeward.search import gym
-from treeward.search.algorithms import METHODS, Tools, check_critics
+from treeward.search.algorithms import METHODS, Tools, check_critics, of_critics
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
 from treeward.search.models import ModelFolder, cache_root, resolve_model
@@ -26,7 +26,7 @@ from treeward.search.prompts import Template, load_template
 from treeward.search.reader import Reader
 from treeward.search.readers import read_problems
 from treeward.search.requests import Search
-from treeward.search.settings import CRITIC_SETTINGS, Algorithm, SearchSettings
+from treeward.search.settings import Algorithm, SearchSettings
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings, identity_of
 
@@ -163,7 +163,7 @@ class Plan:
         if self.critic is not None:
             identity = self.critic.identity
             return settings | {f"{CRITIC}{name}": value for name, value in identity.items()}
-        unused = {f"search.{name}" for name in CRITIC_SETTINGS}
+        unused = of_critics(self.search.algorithm)
         return {name: value for name, value in settings.items() if name not in unused}
 
     def reader(self, tokens: Tokens) -> Reader:
@@ -172,7 +172,7 @@ class Plan:
 
     def make_search(self, reader: Reader) -> Search:
         """Returns the search with its settings."""
-        tools = Tools(cut=reader.cut, scored=self.critic is not None)
+        tools = Tools(cut=reader.cut, scored=self.critic is not None, seed=self.seed)
         return METHODS[self.search.algorithm].start(self.search, self.own, tools)
 
     def make_verifier(self) -> AnswerVerifier:
@@ -201,9 +201,9 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     if options.algorithm is not None:
         values["search.algorithm"] = options.algorithm
     search = build(SearchSettings, "search", values)
-    check_critics(search, scored=options.critics is not None)
     _check_sections(values, search.algorithm)
     own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
+    check_critics(search, own, scored=options.critics is not None)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
     model = resolve_model(_policy_name(options), cache_root(os.environ))

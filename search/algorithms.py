@@ -3,11 +3,14 @@
 A search named `omega` has the settings of section `omega.`; all know those of section `search.`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
+from treeward.search.adaptive import adaptive, seeded
+from treeward.search.beam import BeamSettings, beam
+from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
 from treeward.search.localise import Localiser
 from treeward.search.mcts import mcts
@@ -32,10 +35,13 @@ class Tools:
     scored: bool
     """Whether there are critics to ask."""
 
+    seed: int
+    """The run's seed, for searches that choose by chance."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Holds what a tree may come to, at most."""
+    """Holds what a tree may come to, at most; solutions with `search.max_depth` steps at most."""
 
     nodes: int
 
@@ -43,6 +49,9 @@ class Bounds:
     """Steps that the policy is asked for."""
 
     rollouts: int
+
+    calls: int
+    """Requests to the policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +69,43 @@ class Method:
     steered: bool
     """Whether critics can steer it."""
 
+    rolls: bool = True
+    """Whether it asks for `search.rollouts` from its nodes."""
+
+    of_critics: tuple[str, ...] = ()
+    """Settings of its own that say what critics count for."""
+
 
 def _start_mcts(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
     return partial(mcts, settings=settings, scored=tools.scored)
 
 
-def _mcts_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
-    samples = settings.simulations * settings.width
-    return Bounds(nodes=1 + samples, samples=samples, rollouts=(1 + samples) * settings.rollouts)
+def _start_adaptive(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
+    return partial(adaptive, settings=settings, chances=seeded(tools.seed), scored=tools.scored)
+
+
+def _simulated_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
+    return _sampled(settings, settings.simulations)
+
+
+def _start_beam(settings: SearchSettings, own: BeamSettings, tools: Tools) -> Search:
+    return partial(beam, settings=settings, own=own, scored=tools.scored)
+
+
+def _beam_bounds(settings: SearchSettings, own: BeamSettings) -> Bounds:
+    return _sampled(settings, 1 + own.beams * (settings.max_depth - 1))
+
+
+def _sampled(settings: SearchSettings, expansions: int) -> Bounds:
+    """Returns the bounds of a search that samples at nodes and rolls out from all it makes."""
+    samples = expansions * settings.width
+    nodes = 1 + samples
+    return Bounds(
+        nodes=nodes,
+        samples=samples,
+        rollouts=nodes * settings.rollouts,
+        calls=expansions + nodes * (settings.rollouts > 0),
+    )
 
 
 def _start_rollouts(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
@@ -77,7 +115,16 @@ def _start_rollouts(settings: SearchSettings, _: NoSettings, tools: Tools) -> Se
 def _rollouts_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
     below = settings.width * settings.max_depth
     rolled = settings.width + below * settings.rollouts
-    return Bounds(nodes=1 + below, samples=0, rollouts=rolled)
+    return Bounds(nodes=1 + below, samples=0, rollouts=rolled, calls=1 + below)
+
+
+def _start_best_of_n(settings: SearchSettings, own: BestOfNSettings, tools: Tools) -> Search:
+    return partial(best_of_n, settings=settings, own=own, cut=tools.cut, scored=tools.scored)
+
+
+def _best_of_n_bounds(settings: SearchSettings, _: BestOfNSettings) -> Bounds:
+    nodes = 1 + settings.width * settings.max_depth
+    return Bounds(nodes=nodes, samples=0, rollouts=settings.width, calls=1)
 
 
 def _start_omega(settings: SearchSettings, own: OmegaSettings, tools: Tools) -> Search:
@@ -93,45 +140,83 @@ def _omega_bounds(settings: SearchSettings, own: OmegaSettings) -> Bounds:
         nodes=1 + paths * settings.max_depth,
         samples=0,
         rollouts=settings.width + settings.simulations * looks,
+        calls=1 + settings.simulations * looks,
     )
 
 
 METHODS: Mapping[Algorithm, Method] = {
-    Algorithm.MCTS: Method(own=NoSettings, start=_start_mcts, bounds=_mcts_bounds, steered=True),
+    Algorithm.MCTS: Method(
+        own=NoSettings, start=_start_mcts, bounds=_simulated_bounds, steered=True
+    ),
     Algorithm.ROLLOUTS: Method(
         own=NoSettings, start=_start_rollouts, bounds=_rollouts_bounds, steered=False
     ),
     Algorithm.OMEGA: Method(
         own=OmegaSettings, start=_start_omega, bounds=_omega_bounds, steered=False
     ),
+    Algorithm.BEAM: Method(own=BeamSettings, start=_start_beam, bounds=_beam_bounds, steered=True),
+    Algorithm.BEST_OF_N: Method(
+        own=BestOfNSettings,
+        start=_start_best_of_n,
+        bounds=_best_of_n_bounds,
+        steered=True,
+        rolls=False,
+        of_critics=("aggregate",),
+    ),
+    Algorithm.ADAPTIVE: Method(
+        own=NoSettings, start=_start_adaptive, bounds=_simulated_bounds, steered=True
+    ),
 }
 
 
-def check_critics(settings: SearchSettings, *, scored: bool) -> None:
+def of_critics(algorithm: Algorithm) -> frozenset[str]:
+    """Returns the dotted names of all settings that say what critics count for."""
+    own = METHODS[algorithm].of_critics
+    return frozenset(f"search.{name}" for name in CRITIC_SETTINGS) | {
+        f"{algorithm.value}.{name}" for name in own
+    }
+
+
+def check_critics(settings: SearchSettings, own: Any, *, scored: bool) -> None:
     """Checks that settings fit a search with or without critics.
+
+    Args:
+        settings: The common ones.
+        own: Those of the search.
+        scored: Whether there are critics.
 
     Raises:
         BadInput: They ask for critics that are not there, or for a search that uses none.
     """
+    method = METHODS[settings.algorithm]
+    rollouts = settings.rollouts if method.rolls else 0
     if not scored:
-        for field in fields(SearchSettings):
-            value = getattr(settings, field.name)
-            if field.name in CRITIC_SETTINGS and value != field.default:
-                raise BadInput(
-                    f"search.{field.name}={value!r} weighs critics and there are none; give "
-                    "--critics DIR"
-                )
-        if settings.rollouts == 0:
+        _check_unscored("search", settings, CRITIC_SETTINGS)
+        _check_unscored(settings.algorithm.value, own, method.of_critics)
+        if method.rolls and rollouts == 0:
             raise BadInput(
                 "search.rollouts must be at least 1 without critics, got 0; give --critics DIR"
             )
-    elif not METHODS[settings.algorithm].steered:
+    elif not method.steered:
         raise BadInput(
             f"critics do not steer the search {settings.algorithm.value}; leave --critics out and "
             "add scores afterwards with `treeward score`"
         )
-    elif settings.rollouts == 0 and not any(getattr(settings, name) for name in WEIGHTS):
+    elif rollouts == 0 and not any(getattr(settings, name) for name in WEIGHTS):
+        weights = ", ".join(f"search.{name}" for name in WEIGHTS)
         raise BadInput(
-            f"search.rollouts is 0 and so are {', '.join(f'search.{name}' for name in WEIGHTS)}; "
-            "give one of them more than 0"
+            f"search.rollouts is 0 and so are {weights}; give one of them more than 0"
+            if method.rolls
+            else f"{weights} are all 0, and nothing else ranks solutions; give one more than 0"
         )
+
+
+def _check_unscored(section: str, settings: Any, names: Collection[str]) -> None:
+    """Raises BadInput for a setting that weighs critics where there are none."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in names and value != field.default:
+            raise BadInput(
+                f"{section}.{field.name}={value!r} weighs critics and there are none; give "
+                "--critics DIR"
+            )

@@ -53,11 +53,11 @@ def absorb_samples(
 ) -> list[list[int]]:
     """Adds sampled steps as children; returns for each request the children it made, in order.
 
-    A failed call is kept on the node that was to be expanded.
+    A failed call is kept on the node that was to be expanded, also where a later one succeeds.
     """
     made: list[list[int]] = []
     for request, reply in zip(requests, replies, strict=True):
-        tree.nodes.failure[request.node] = reply.failure
+        tree.nodes.failure[request.node] = reply.failure or tree.nodes.failure[request.node]
         before = len(tree)
         for completion in reply.completions:
             tree.add_step(

@@ -4,10 +4,11 @@ Every solution is cut, whatever its outcome, so each is evidence for all prefixe
 Math-Shepherd throws that away. Solutions that share steps share nodes, and rollouts with them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
-from treeward.search.requests import Growth
+from treeward.search.replies import Reply
+from treeward.search.requests import Growth, Request
 from treeward.search.settings import SearchSettings
 from treeward.search.tree import ROOT, Creation, Tree
 
@@ -17,13 +18,7 @@ Cut = Callable[[tuple[int, ...]], list[tuple[int, ...]]]
 
 def rollouts(tree: Tree, settings: SearchSettings, cut: Cut) -> Growth:
     """Grows a tree from `settings.width` solutions, with `settings.rollouts` from every prefix."""
-    requests = ask_rollouts(tree, [ROOT], settings.width)
-    replies = yield requests
-    absorb_rollouts(tree, requests, replies)
-    tree.nodes.failure[ROOT] = replies[0].failure
-    for completion in replies[0].completions:
-        steps = cut(completion.token_ids)
-        add_path(tree, ROOT, steps, completion, creation=Creation.BLIND)
+    yield from solve(tree, settings.width, cut)
     inner = [
         node
         for node in range(ROOT + 1, len(tree))
@@ -32,3 +27,15 @@ def rollouts(tree: Tree, settings: SearchSettings, cut: Cut) -> Growth:
     for first in range(0, len(inner), settings.wave):
         requests = ask_rollouts(tree, inner[first : first + settings.wave], settings.rollouts)
         absorb_rollouts(tree, requests, (yield requests))
+
+
+def solve(tree: Tree, n: int, cut: Cut) -> Generator[list[Request], list[Reply], list[int]]:
+    """Asks for whole solutions, makes nodes of all their steps, and returns where each ends."""
+    requests = ask_rollouts(tree, [ROOT], n)
+    replies = yield requests
+    absorb_rollouts(tree, requests, replies)
+    tree.nodes.failure[ROOT] = replies[0].failure
+    return [
+        add_path(tree, ROOT, cut(done.token_ids), done, creation=Creation.BLIND)[-1]
+        for done in replies[0].completions
+    ]

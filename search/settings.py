@@ -16,33 +16,40 @@ class Algorithm(StrEnum):
     """Rollouts after every step of sampled solutions; no outcome decides where to look."""
     OMEGA = "omega"
     """OmegaPRM: the first wrong step of wrong rollouts, the most telling ones first."""
+    BEAM = "beam"
+    """Beam search: the best prefixes of each depth go on."""
+    BEST_OF_N = "best_of_n"
+    """Whole solutions, which critics rank."""
+    ADAPTIVE = "adaptive"
+    """AB-MCTS-A: whether to sample anew or go deeper is decided by Thompson sampling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """How a tree is grown; section `search.`."""
+    """How a tree is grown; section `search.`. A search passes over what its name is not at."""
 
     algorithm: Algorithm = Algorithm.MCTS
     """Which search."""
 
     simulations: int = 16
-    """Expansions a tree (mcts), or rollouts looked into (omega)."""
+    """Expansions a tree (mcts, adaptive), or rollouts looked into (omega)."""
 
     width: int = 4
-    """Samples an expansion (mcts), or solutions a tree (rollouts, omega)."""
+    """Samples an expansion (mcts, beam, adaptive), or solutions a tree (rollouts, omega,
+    best_of_n)."""
 
     rollouts: int = 8
-    """Rollouts a node; 0 lets critics alone say what a node is worth. For omega those at a middle
-    of a binary search, at most."""
+    """Rollouts a node (all but best_of_n); 0 lets critics alone say what a node is worth. For
+    omega those at a middle of a binary search, at most."""
 
     wave: int = 4
     """Nodes that are asked about at once; for omega rollouts at a middle."""
 
     max_depth: int = 32
-    """Steps from the root at which nothing is expanded any more."""
+    """Steps from the root at which nothing is expanded any more (all but best_of_n)."""
 
     c: float = 1.0
-    """Weight of exploration in PUCT, for values in [0, 1]."""
+    """Weight of exploration in PUCT, for values in [0, 1] (mcts)."""
 
     critic_value: float = 1.0
     """Weight of the value critic in what a node is worth; at least 0."""
@@ -54,7 +61,8 @@ class SearchSettings:
     """Weight of the outcome critic."""
 
     critic_rollouts: float = 8.0
-    """How many rollouts the critics' judgement of a node weighs; greater than 0."""
+    """How many rollouts the critics' judgement of a node weighs; greater than 0 (all but
+    best_of_n)."""
 
     def __post_init__(self) -> None:
         """Checks every field.

@@ -5,16 +5,15 @@ import hashlib
 import random
 import time
 from collections.abc import Sequence
-from functools import partial
 
 import pytest
 from tests.fakes import Crash, Exact, Memory
 
 from treeward.critics.evidence import strict_evidence
+from treeward.search.algorithms import METHODS, Tools
 from treeward.search.critic import Prefix, Scores
 from treeward.search.errors import BadInput
 from treeward.search.forest import Forest, Plan, grow_forest
-from treeward.search.mcts import mcts
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -22,7 +21,7 @@ from treeward.search.reader import Reader
 from treeward.search.replies import Failure
 from treeward.search.scoring import CriticThread
 from treeward.search.scripted import ScriptedCritic, ScriptedPolicy
-from treeward.search.settings import SearchSettings
+from treeward.search.settings import Algorithm, SearchSettings
 from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import ROOT, Tree
@@ -66,6 +65,7 @@ class Slow(ScriptedCritic):
 def grow(
     critic: ScriptedCritic | None,
     *,
+    search: Algorithm = Algorithm.MCTS,
     settings: SearchSettings = SETTINGS,
     concurrency: int = 8,
     alone: bool = False,
@@ -77,10 +77,13 @@ def grow(
     trees: dict[str, Tree] = {}
     plan = plan or Plan(problems=iter(problems), concurrency=concurrency)
 
+    method = METHODS[search]
+    tools = Tools(cut=READER.cut, scored=critic is not None, seed=7)
+
     async def run() -> None:
         thread = None if critic is None else CriticThread(critic, alone=alone)
         forest = Forest(
-            search=partial(mcts, settings=settings, scored=critic is not None),
+            search=method.start(settings, method.own(), tools),
             policy=ScriptedPolicy(script),
             reader=READER,
             verifier=Exact(),
@@ -102,18 +105,31 @@ def grow(
     return trees
 
 
+STEERED = [algorithm for algorithm, method in METHODS.items() if method.steered]
+
+
+@pytest.fixture(scope="module", params=STEERED)
+def search(request: pytest.FixtureRequest) -> Algorithm:
+    return Algorithm(request.param)
+
+
 @pytest.fixture(scope="module")
-def undisturbed() -> dict[str, Tree]:
-    return grow(ScriptedCritic(opinion), concurrency=1, alone=True)
+def undisturbed(search: Algorithm) -> dict[str, Tree]:
+    return grow(ScriptedCritic(opinion), search=search, concurrency=1, alone=True)
+
+
+@pytest.fixture(scope="module")
+def by_mcts() -> dict[str, Tree]:
+    return grow(ScriptedCritic(opinion))
 
 
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_trees_depend_on_what_critics_say_alone(
-    undisturbed: dict[str, Tree], concurrency: int, alone: bool
+    search: Algorithm, undisturbed: dict[str, Tree], concurrency: int, alone: bool
 ) -> None:
     critic = Slow(concurrency)
-    assert grow(critic, concurrency=concurrency, alone=alone) == undisturbed
+    assert grow(critic, search=search, concurrency=concurrency, alone=alone) == undisturbed
     assert critic.scored == sum(len(tree) for tree in undisturbed.values())
 
 
@@ -127,17 +143,19 @@ def test_every_node_has_what_was_said_about_it(undisturbed: dict[str, Tree]) -> 
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 5, 13, 34, 70])
-def test_a_run_that_died_asks_nobody_again(undisturbed: dict[str, Tree], at: int) -> None:
+def test_a_run_that_died_asks_nobody_again(
+    search: Algorithm, undisturbed: dict[str, Tree], at: int
+) -> None:
     memory = Memory(room=at)
     with pytest.raises(Crash):
-        grow(Slow(at), recorder=memory)
+        grow(Slow(at), search=search, recorder=memory)
     scored = sum(reply.scores is not None for reply in memory.kept.values())
     memory.room = 10**9
     critic = Slow(at + 1)
-    assert grow(critic, recorder=memory) == undisturbed
+    assert grow(critic, search=search, recorder=memory) == undisturbed
     assert critic.scored == sum(len(tree) for tree in undisturbed.values()) - scored
     silent = Slow()
-    assert grow(silent, recorder=memory) == undisturbed
+    assert grow(silent, search=search, recorder=memory) == undisturbed
     assert silent.scored == 0
 
 
@@ -151,17 +169,17 @@ def test_scores_cost_no_policy_tokens() -> None:
         assert heard[name] == tree
 
 
-def test_critics_change_where_a_search_looks(undisturbed: dict[str, Tree]) -> None:
+def test_critics_change_where_a_search_looks(by_mcts: dict[str, Tree]) -> None:
     assert any(
-        tree.nodes.step_ids != undisturbed[name].nodes.step_ids for name, tree in grow(None).items()
+        tree.nodes.step_ids != by_mcts[name].nodes.step_ids for name, tree in grow(None).items()
     )
 
 
-def test_evidence_stays_counted(undisturbed: dict[str, Tree]) -> None:
+def test_evidence_stays_counted(by_mcts: dict[str, Tree]) -> None:
     """A node that both searches made has the same rollouts: their seeds do not know of critics."""
     shared = 0
     for name, plain in grow(None).items():
-        scored = undisturbed[name]
+        scored = by_mcts[name]
         places = {scored.prefix_ids(node): node for node in range(len(scored))}
         started = [strict_evidence(tree, READER.cut) for tree in (plain, scored)]
         for node in range(len(plain)):

@@ -13,6 +13,9 @@ import pytest
 
 from treeward.critics.evidence import strict_evidence
 from treeward.critics.tree_value import tree_values
+from treeward.search.adaptive import adaptive, seeded
+from treeward.search.beam import BeamSettings, beam
+from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
 from treeward.search.problem import Problem
@@ -143,9 +146,27 @@ def mistakes(tree: Tree, fresh: int = 1) -> Growth:
             absorb_rollouts(tree, requests, (yield requests))
 
 
+def beams(width: int, beams: int) -> Search:
+    settings = SearchSettings(width=width, rollouts=1, max_depth=2)
+    return partial(beam, settings=settings, own=BeamSettings(beams=beams))
+
+
+def thompson(simulations: int) -> Search:
+    settings = SearchSettings(simulations=simulations, width=1, rollouts=1, wave=1)
+    return partial(adaptive, settings=settings, chances=seeded(0))
+
+
+def whole(width: int) -> Search:
+    settings, own = SearchSettings(width=width), BestOfNSettings()
+    return partial(best_of_n, settings=settings, own=own, cut=READER.cut)
+
+
 SEARCHES: dict[str, Search] = {
     "one expansion": puct(1),
     "two expansions": puct(2),
+    "one beam of two": beams(2, 1),
+    "three choices": thompson(3),
+    "best of two": whole(2),
     "two solutions": blind(),
     "one solution, two rollouts": blind(1, 2),
     "mistakes": mistakes,
@@ -272,7 +293,7 @@ def test_rollouts_count_for_all_blind_nodes_that_they_pass() -> None:
             assert counted[node] == (0 if tree.is_terminal(node) else sum(through))
 
 
-@pytest.mark.parametrize("search", ["two solutions", "one solution, two rollouts"])
+@pytest.mark.parametrize("search", ["two solutions", "one solution, two rollouts", "best of two"])
 @pytest.mark.parametrize("text", SMALL)
 def test_tree_evidence_is_unbiased_where_no_outcome_decides(search: str, text: str) -> None:
     assert error(everything(search), text, of_tree, 1) == pytest.approx(0.0, abs=1e-12)
@@ -281,9 +302,18 @@ def test_tree_evidence_is_unbiased_where_no_outcome_decides(search: str, text: s
 def test_tree_evidence_is_a_little_too_low_once_outcomes_decide_where_to_look() -> None:
     assert error(everything("one expansion"), "", of_tree, 1) == pytest.approx(0.0, abs=1e-12)
     assert -0.05 < error(everything("two expansions"), "", of_tree, 1) < 0.0
+    assert -0.05 < error(everything("one beam of two"), "", of_tree, 1) < 0.0
 
 
-@pytest.mark.parametrize("search", ["one expansion", "two expansions", "two solutions"])
+def test_tree_evidence_errs_little_where_outcomes_decide_how_often_to_sample() -> None:
+    """How many samples there are at a node then depends on what they were worth."""
+    assert 0.0 < abs(error(everything("three choices"), "", of_tree, 1)) < 0.05
+
+
+@pytest.mark.parametrize(
+    "search",
+    ["one expansion", "two expansions", "one beam of two", "three choices", "two solutions"],
+)
 def test_tree_evidence_errs_less_than_strict_evidence(search: str) -> None:
     nodes = everything(search)
     assert error(nodes, "", of_tree, 2) < 0.7 * error(nodes, "", strict, 2)

@@ -171,7 +171,7 @@ def test_the_posterior_rule_calls_what_is_clear_and_leaves_the_rest() -> None:
     """a is clear, its child b is not, so c below b stays undecided; d has failed too often."""
     tree = Node(
         *("root", 8, 10),
-        Node("a", 9, 10, Node("b", 0, 1, Node("c", 0, 30))),
+        Node("a", 9, 10, Node("b", 1, 7, Node("c", 0, 30))),
         Node("d", 0, 30, Node("e", 0, 30)),
     )
     rows = rows_of(tree)

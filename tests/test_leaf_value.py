@@ -10,7 +10,7 @@ from treeward.search.algorithms import check_critics
 from treeward.search.critic import Scores
 from treeward.search.errors import BadInput
 from treeward.search.leaf_value import critic_opinion, leaf_value
-from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.settings import Algorithm, NoSettings, SearchSettings
 
 ALL = SearchSettings(critic_value=2.0, critic_progress=1.0, critic_outcome=1.0)
 
@@ -90,10 +90,10 @@ def test_settings_that_do_not_fit_name_the_way_out(
     search: SearchSettings, scored: bool, says: str
 ) -> None:
     with pytest.raises(BadInput, match=says):
-        check_critics(search, scored=scored)
+        check_critics(search, NoSettings(), scored=scored)
 
 
 def test_settings_that_fit_pass() -> None:
-    check_critics(SearchSettings(), scored=False)
-    check_critics(SearchSettings(rollouts=0), scored=True)
-    check_critics(SearchSettings(critic_value=0.0), scored=True)
+    check_critics(SearchSettings(), NoSettings(), scored=False)
+    check_critics(SearchSettings(rollouts=0), NoSettings(), scored=True)
+    check_critics(SearchSettings(critic_value=0.0), NoSettings(), scored=True)

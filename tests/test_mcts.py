@@ -1,72 +1,31 @@
 """Monte Carlo tree search: a golden tree, the score's formula, and what holds for any policy."""
 
-import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.worlds import (
+    RIGHT,
+    UNKNOWN,
+    WRONG,
+    World,
+    check_values,
+    completion,
+    drawn,
+    drive,
+    new_tree,
+    text,
+)
 
-from treeward.search.mcts import back_up, mcts, score, select
-from treeward.search.problem import Problem
-from treeward.search.replies import Completion, Failure, Reply
-from treeward.search.requests import Growth, Kind, Request
+from treeward.search.mcts import mcts, score, select
+from treeward.search.phases import back_up
+from treeward.search.replies import Failure, Reply
+from treeward.search.requests import Kind, Request
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish
 from treeward.search.tree import ROOT, Creation, Tree
-from treeward.search.verdicts import Judgement, Reason
-
-RIGHT, WRONG, UNKNOWN = Reason.MATCH, Reason.MISMATCH, Reason.CHECKER_LIMIT
-
-
-def new_tree() -> Tree:
-    return Tree(Problem(id="p", prompt="?"))
-
-
-def completion(step: str, reason: Reason | None = None) -> Completion:
-    return Completion(
-        token_ids=tuple(step.encode()),
-        logprob=-1.0,
-        finish=Finish.STEP if reason is None else Finish.END,
-        seed=0,
-        judgement=None if reason is None else Judgement(reason),
-    )
-
-
-def drive(growth: Growth, reply: Callable[[Request], Reply]) -> list[list[Request]]:
-    """Grows a tree to the end; returns the batches that were asked."""
-    batches = []
-    requests = next(growth, None)
-    while requests is not None:
-        batches.append(requests)
-        try:
-            requests = growth.send([reply(request) for request in requests])
-        except StopIteration:
-            requests = None
-    return batches
-
-
-def text(ids: tuple[int, ...]) -> str:
-    return bytes(ids).decode()
-
-
-def drawn(tree: Tree) -> str:
-    """A tree as lines: step, samples, visits, mean of what was backed up, verdict."""
-    lines = []
-    stack = [ROOT]
-    while stack:
-        node = stack.pop()
-        nodes = tree.nodes
-        name = "  " * nodes.depth[node] + (text(nodes.step_ids[node]) or "root")
-        mean = nodes.value_sum[node] / nodes.visits[node] if nodes.visits[node] else None
-        judgement = nodes.judgement[node]
-        facts = f"x{nodes.n_samples[node]} visits {nodes.visits[node]} q "
-        facts += "?" if mean is None else f"{mean:.2f}"
-        lines.append(f"{name:8} {facts} {judgement.verdict if judgement else ''}".rstrip())
-        stack += reversed(nodes.children[node])
-    return "\n".join(lines)
-
 
 SAMPLES = {
     "": [completion("a"), completion("b"), completion("a"), completion("a")],
@@ -179,27 +138,6 @@ def test_pending_visits_send_a_wave_to_other_subtrees() -> None:
     assert sum(tree.nodes.visits) == 3 + 1 + 1, "selection leaves no trace"
 
 
-class World:
-    """A random policy: what it replies depends on the seed and on the request alone."""
-
-    def __init__(self, seed: int, failing: float) -> None:
-        self.seed = seed
-        self.failing = failing
-
-    def __call__(self, request: Request) -> Reply:
-        rng = random.Random(repr((self.seed, request.kind, request.prefix_ids)))
-        if rng.random() < self.failing:
-            return Reply(failure=Failure("timeout", "late"))
-        if request.kind is Kind.ROLLOUT:
-            return Reply(tuple(completion("r", self.reason(rng)) for _ in range(request.n)))
-        kinds = [(step, rng.random() < 0.3, self.reason(rng)) for step in "abc"]
-        picks = [rng.choice(kinds) for _ in range(request.n)]
-        return Reply(tuple(completion(s, reason if ends else None) for s, ends, reason in picks))
-
-    def reason(self, rng: random.Random) -> Reason:
-        return rng.choice([RIGHT, WRONG, UNKNOWN])
-
-
 searches = st.builds(
     SearchSettings,
     simulations=st.integers(1, 20),
@@ -247,25 +185,6 @@ def test_what_holds_for_every_search(world: World, search: SearchSettings) -> No
     for node in range(len(tree)):
         assert counts[node] == (0 if tree.is_terminal(node) else search.rollouts)
     check_values(tree)
-
-
-def check_values(tree: Tree) -> None:
-    """Visits are known evaluations in the subtree, and the sum of values is their sum."""
-    nodes = tree.nodes
-    outcomes: dict[int, list[float]] = {node: [] for node in range(len(tree))}
-    for node, rollout in zip(tree.rollouts.node, tree.rollouts.completion, strict=True):
-        reason = rollout.judgement.reason if rollout and rollout.judgement else UNKNOWN
-        outcomes[node] += {RIGHT: [1.0], WRONG: [0.0]}.get(reason, [])
-    own: dict[int, float | None] = {
-        node: sum(known) / len(known) if known else tree.terminal_value(node)
-        for node, known in outcomes.items()
-    }
-    for node in range(len(tree)):
-        below = nodes.children[node]
-        visits = sum(nodes.visits[child] for child in below) + (own[node] is not None)
-        assert nodes.visits[node] == visits
-        value_sum = sum(nodes.value_sum[child] for child in below) + (own[node] or 0.0)
-        assert nodes.value_sum[node] == pytest.approx(value_sum)
 
 
 def test_failures_are_data_and_the_search_goes_on() -> None:

@@ -77,3 +77,10 @@ def test_a_step_taken_back_has_the_progress_with_its_sign_turned() -> None:
 def test_between_certain_ends_progress_is_certain() -> None:
     low, high = progress_interval(np.ones((1, 64)), np.zeros((1, 64)))
     assert low[0] == high[0] == 1.0
+
+
+def test_without_steps_there_are_no_intervals() -> None:
+    """As in a tree whose root alone has evidence."""
+    nothing = np.empty((0, 64))
+    low, high = progress_interval(nothing, nothing)
+    assert (low.shape, high.shape) == ((0,), (0,))

@@ -1,0 +1,188 @@
+r"""Measures how often each search finds the right answer for the same policy tokens.
+
+    treeward generate 'task:arithmetic?n=1200&seed=5&steps=6..6' --search rollouts \
+        --set search.width=2 --set search.rollouts=4 --set policy.temperature=1.5 --out runs/taught
+    treeward export runs/taught critic --out data/taught
+    treeward train critics data/taught --model nano --out models/taught
+    python benchmarks/searches.py --critics models/taught
+
+Problems without their reference, so that no search can see which answer is right, and others than
+the critics learned from. A budget is what N whole solutions a problem cost, whose majority is the
+other side. Every search has one setting for how much it spends; it is fitted to the budget on the
+first problems, and what it came to on all is printed. Intervals are by problem over all seeds.
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from critic_search import blind, interval, right, rows, tokens
+from numpy.typing import NDArray
+
+from treeward.export.answers import Way, best, majority, most_visited, weighted
+from treeward.export.generate import generate
+from treeward.export.plan import Options, Plan, make_plan
+from treeward.search.settings import Algorithm
+
+Reals = NDArray[np.float64]
+_NODES = (
+    "SELECT problem_id, node_id, path, visits, q, answer, is_terminal, n_samples, logprob "
+    "FROM nodes ORDER BY tree_id, node_id"
+)
+_ROLLOUTS = (
+    "SELECT t.problem_id, r.node_id, r.answer FROM rollouts r JOIN trees t USING (tree_id) "
+    "ORDER BY tree_id, rollout_id"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """Holds a search and how an answer is read off its trees."""
+
+    algorithm: Algorithm
+    scale: str
+    """The setting that says how much it spends."""
+
+    settings: tuple[str, ...]
+    ways: tuple[Way, ...]
+
+
+_JUDGED = ("search.critic_outcome=1",)
+CONTENDERS = (
+    Contender(
+        algorithm=Algorithm.BEST_OF_N,
+        scale="search.width",
+        settings=_JUDGED,
+        ways=(majority, best, weighted),
+    ),
+    Contender(
+        algorithm=Algorithm.BEAM,
+        scale="beam.beams",
+        settings=(*_JUDGED, "search.rollouts=0", "search.width=4", "search.wave=64"),
+        ways=(best, weighted),
+    ),
+    Contender(
+        algorithm=Algorithm.MCTS,
+        scale="search.simulations",
+        settings=(*_JUDGED, "search.rollouts=1", "search.width=4"),
+        ways=(most_visited, best, weighted),
+    ),
+    Contender(
+        algorithm=Algorithm.ADAPTIVE,
+        scale="search.simulations",
+        settings=(*_JUDGED, "search.rollouts=1", "search.width=1"),
+        ways=(most_visited, best, weighted),
+    ),
+)
+"""Critics alone say what nodes are worth, since the searches have no references. The rollouts of
+`mcts` and `adaptive` are solutions that vote: a tree of few expansions reaches no end by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Holds what a search came to, over all seeds."""
+
+    tokens: float
+    """Policy tokens a problem."""
+
+    right: dict[str, Reals]
+    """By way, how often each problem's answer is right; [problems]."""
+
+
+def plan(a: argparse.Namespace, contender: Contender, scale: int, seed: int) -> Plan:
+    """Returns what a run of a contender at one scale would be."""
+    settings = (
+        *contender.settings,
+        f"{contender.scale}={scale}",
+        f"policy.temperature={a.temperature}",
+        *a.set,
+    )
+    options = Options(
+        problems=a.problems,
+        algorithm=contender.algorithm,
+        critics=a.critics,
+        seed=seed,
+        deterministic=False,
+        assignments=settings,
+    )
+    return make_plan(options)
+
+
+def grow(a: argparse.Namespace, contender: Contender, scale: int, seed: int, first: int) -> Path:
+    """Grows the trees of the first problems without their references; returns the run folder."""
+    wanted = plan(a, contender, scale, seed)
+    run: Path = a.out / f"{contender.algorithm}-{scale}-{seed}-{first}"
+    done = generate(blind(replace(wanted, problems=wanted.problems[:first])), run, concurrency=64)
+    if done.left:
+        raise SystemExit(done.exit_code(None))
+    return run
+
+
+def fit(a: argparse.Namespace, contender: Contender, budget: float) -> int:
+    """Returns the scale at which the first problems cost about as many tokens each."""
+    scale = 8
+    for _ in range(3):
+        spent = tokens(grow(a, contender, scale, 0, a.pilot)) / a.pilot
+        scale = max(1, round(scale * budget / spent))
+    return scale
+
+
+def answers(run: Path, problems: Plan, way: Way) -> dict[str, str]:
+    """Returns the answer found to each problem that got one."""
+    nodes, rollouts = ({p.id: [] for p in problems.problems} for _ in range(2))
+    for found, sql in ((nodes, _NODES), (rollouts, _ROLLOUTS)):
+        for row in rows(run, sql):
+            found[row["problem_id"]].append(row)
+    said = {p.id: way(p.verifier, nodes[p.id], rollouts[p.id]) for p in problems.problems}
+    return {problem: answer for problem, answer in said.items() if answer is not None}
+
+
+def measure(a: argparse.Namespace, contender: Contender, scale: int) -> Result:
+    """Returns what a search comes to at one scale."""
+    spent, good = [], {way.__name__: [] for way in contender.ways}
+    for seed in range(a.seeds):
+        problems = plan(a, contender, scale, seed)
+        run = grow(a, contender, scale, seed, len(problems.problems))
+        spent.append(tokens(run) / len(problems.problems))
+        for way in contender.ways:
+            good[way.__name__].append(right(problems, answers(run, problems, way)))
+    means = {name: np.mean(of_seeds, axis=0) for name, of_seeds in good.items()}
+    return Result(tokens=float(np.mean(spent)), right=means)
+
+
+def compare(a: argparse.Namespace, solutions: int) -> None:
+    """Prints what every search comes to for the tokens of so many solutions."""
+    first = CONTENDERS[0]
+    base = measure(a, first, solutions)
+    baseline = base.right[majority.__name__]
+    print(f"{solutions} solutions, {base.tokens:,.0f} policy tokens a problem")
+    for contender in CONTENDERS:
+        scale = solutions if contender is first else fit(a, contender, base.tokens)
+        result = base if contender is first else measure(a, contender, scale)
+        for name, good in result.right.items():
+            print(
+                f"  {contender.algorithm:10}{name:14}{scale:4d}{result.tokens / base.tokens:6.2f} "
+                f"of the tokens: {interval(good)}, difference {interval(good - baseline)}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--critics", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("runs/searches"))
+    parser.add_argument("--problems", default="task:arithmetic?n=200&seed=616161&steps=6..6")
+    parser.add_argument("--temperature", type=float, default=1.5)
+    parser.add_argument("--solutions", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pilot", type=int, default=20, help="problems that scales are fitted on")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of all searches")
+    a = parser.parse_args()
+    for solutions in a.solutions:
+        compare(a, solutions)
+
+
+if __name__ == "__main__":
+    main()

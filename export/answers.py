@@ -1,0 +1,94 @@
+"""The answer that a search gives: which of a tree's solutions to believe, by no verdict.
+
+Every way reads the rows of one tree, from the views `nodes` and `rollouts`; `FOUND` says which way
+is a search's own. No verdict is read. But a search that knows the reference has looked: it takes
+the verdict of an end for its worth. To measure how often the answer found is right, grow the trees
+from problems without references.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from treeward.critics.votes import elect
+from treeward.search.settings import Algorithm
+from treeward.search.tree import ROOT
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+Way = Callable[[str, Rows, Rows], str | None]
+"""Given a problem's verifier, a tree's nodes and its rollouts, an answer; None where it has none.
+
+The verifier says which answers read alike.
+"""
+
+
+def majority(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
+    """Returns the answer of most finished solutions; None where none has an answer.
+
+    Rollouts from the bare problem have a vote each, and sampled ends one for each sample. A node
+    that was cut from a rollout has no log-probability of its own: its rollout has voted.
+    """
+    whole = [row for row in rollouts if row["node_id"] == ROOT and row["answer"] is not None]
+    sampled = [end for end in _ends(nodes) if end["logprob"] is not None]
+    ballots = [(row["answer"], 1) for row in whole]
+    return elect(verifier, ballots + [(end["answer"], end["n_samples"]) for end in sampled])
+
+
+def weighted(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
+    """Returns the answer with the most votes, weighted by what the search thinks of them.
+
+    Ends have a vote of their `q` for each sample, and rollouts from below the root that of the node
+    where they started. With what critics say in `q` it is the vote of a verifier (Li et al. 2023,
+    DiVeRSe). Nodes whose `q` is unknown have no vote.
+    """
+    q = {row["node_id"]: row["q"] for row in nodes if row["q"] is not None}
+    ballots = [(end["answer"], end["n_samples"] * end["q"]) for end in _known(nodes)]
+    below = [row for row in rollouts if row["node_id"] != ROOT and row["node_id"] in q]
+    return elect(
+        verifier,
+        ballots
+        + [(row["answer"], q[row["node_id"]]) for row in below if row["answer"] is not None],
+    )
+
+
+def best(_: str, nodes: Rows, __: Rows) -> str | None:
+    """Returns the answer of the end with the highest `q`; of equals, with more samples."""
+    end = max(_known(nodes), key=lambda end: (end["q"], end["n_samples"]), default=None)
+    return None if end is None else str(end["answer"])
+
+
+def most_visited(_: str, nodes: Rows, __: Rows) -> str | None:
+    """Returns the answer at the end of the way that was visited most, step by step.
+
+    Ways that lead to no answer do not count. Of children with equal visits the better one is taken.
+    """
+    rows = {row["node_id"]: row for row in nodes}
+    ends = _known(nodes)
+    depth = 1
+    while len(ends) > 1:
+        steps = {end["path"][depth] for end in ends}
+        step = max(steps, key=lambda node: (rows[node]["visits"], rows[node]["q"], -node))
+        ends = [end for end in ends if end["path"][depth] == step]
+        depth += 1
+    return str(ends[0]["answer"]) if ends else None
+
+
+def _ends(nodes: Rows) -> list[Row]:
+    """Returns the nodes at which a solution ends with an answer, in order of making."""
+    ends = [row for row in nodes if row["is_terminal"] and row["answer"] is not None]
+    return sorted(ends, key=lambda row: row["node_id"])
+
+
+def _known(nodes: Rows) -> list[Row]:
+    """Returns the ends that are worth something to the search, or nothing, but known."""
+    return [end for end in _ends(nodes) if end["q"] is not None]
+
+
+FOUND: Mapping[Algorithm, Way] = {
+    Algorithm.ROLLOUTS: majority,
+    Algorithm.BEST_OF_N: best,
+    Algorithm.BEAM: best,
+    Algorithm.MCTS: weighted,
+    Algorithm.ADAPTIVE: weighted,
+}
+"""The way of each search; `best_of_n` without critics ranks nothing: `majority` is its way then."""

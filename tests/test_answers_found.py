@@ -1,0 +1,108 @@
+"""The answer that a search gives, by hand; and that no verdict has a say."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from treeward.critics.votes import elect
+from treeward.export.answers import FOUND, best, majority, most_visited, weighted
+from treeward.search.settings import Algorithm
+
+Row = dict[str, Any]
+
+
+def node(
+    path: list[int], q: float | None, visits: int, answer: str | None = None, **more: Any
+) -> Row:
+    row: Row = {"node_id": path[-1], "path": path, "depth": len(path) - 1, "q": q}
+    row |= {"visits": visits, "answer": answer, "is_terminal": answer is not None}
+    return row | {"n_samples": 1, "logprob": -1.0, "verdict": "unknown"} | more
+
+
+TREE = [
+    node([0], 0.5, 9),
+    node([0, 1], 0.4, 6),
+    node([0, 1, 2], 0.6, 1, "7", n_samples=2),
+    node([0, 1, 3], 0.3, 4),
+    node([0, 1, 3, 4], 0.2, 1, "8"),
+    node([0, 1, 3, 5], 0.5, 1, "9", n_samples=2),
+    node([0, 6], 0.6, 2),
+    node([0, 6, 7], 0.9, 1, "8"),
+    node([0, 8], None, 0, "5", n_samples=4),
+    node([0, 9], 0.7, 30),
+]
+"""The way that is visited most of all leads nowhere; next comes 1, then 3, then 5."""
+
+ROLLOUTS: list[Row] = [
+    {"node_id": 0, "answer": "7"},
+    {"node_id": 0, "answer": "7.0"},
+    {"node_id": 0, "answer": None},
+    {"node_id": 3, "answer": "9"},
+]
+
+
+def test_the_ways_by_hand() -> None:
+    """Votes: 7 has 2 samples and 2 rollouts, 5 has 4 samples, 9 has 2, 8 has 2: a tie of 7 and 5.
+
+    7 was written first, in a rollout. Weights: 7 2 * .6 = 1.2, 8 .2 + .9 = 1.1, 9 2 * .5 = 1.0 and
+    .3 for the rollout from node 3; without the rollouts 7 has most.
+    """
+    assert majority("number", TREE, ROLLOUTS) == "7"
+    assert majority("number", TREE, ROLLOUTS[1:]) == "5"
+    assert weighted("number", TREE, ROLLOUTS) == "9"
+    assert weighted("number", TREE, []) == "7"
+    assert best("number", TREE, ROLLOUTS) == "8"
+    assert most_visited("number", TREE, ROLLOUTS) == "9"
+
+
+def test_an_end_that_was_cut_from_a_rollout_has_no_second_vote() -> None:
+    cut = [row | {"logprob": None} for row in TREE]
+    assert majority("number", cut, ROLLOUTS) == "7"
+    assert majority("number", cut, ROLLOUTS[2:]) is None
+
+
+@pytest.mark.parametrize("way", [majority, weighted, best, most_visited])
+def test_neither_verdicts_nor_the_order_of_rows_count(way: Any) -> None:
+    rng = random.Random(0)
+    expected = way("number", TREE, ROLLOUTS)
+    for _ in range(20):
+        nodes = [row | {"verdict": rng.choice(["right", "wrong"])} for row in TREE]
+        rng.shuffle(nodes)
+        assert way("number", nodes, ROLLOUTS) == expected
+        # Nothing else than answers, places and what the search thought of them is looked at.
+        assert way("number", [row | {"verdict": Untouchable()} for row in nodes], ROLLOUTS)
+
+
+class Untouchable:
+    """Cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("a verdict was looked at")
+
+    __hash__ = None  # type: ignore[assignment]  # nor looked up
+
+
+@pytest.mark.parametrize("way", [majority, weighted, best, most_visited])
+def test_a_tree_without_an_answer_gives_none(way: Any) -> None:
+    assert way("number", [node([0], 0.5, 1), node([0, 1], 0.2, 1)], []) is None
+
+
+def test_every_search_has_its_way() -> None:
+    assert set(FOUND) == set(Algorithm)
+
+
+@pytest.mark.parametrize(
+    ("ballots", "winner"),
+    [
+        ({}, None),
+        ({"a": 0.4, "b": 0.3, "A.": 0.0}, "a"),
+        ({"a": 0.3, "b": 0.4, "A.": 0.2}, "a"),
+        ({"b": 0.5, "a": 0.5}, "b"),
+        ({"b": 0.0}, "b"),
+    ],
+    ids=["none", "more", "alike", "tie", "worthless"],
+)
+def test_answers_that_read_alike_add_up(ballots: Mapping[str, float], winner: str | None) -> None:
+    assert elect("text", ballots.items()) == winner
