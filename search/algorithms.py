@@ -10,6 +10,7 @@ from typing import Any
 
 from treeward.search.errors import BadInput
 from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
 from treeward.search.requests import Search
 from treeward.search.rollouts import Cut, rollouts
 from treeward.search.settings import (
@@ -59,12 +60,13 @@ class Method:
     """Whether critics can steer it."""
 
 
-def _start_mcts(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
-    return partial(mcts, settings=settings, scored=tools.scored)
+def _start_mcts(settings: SearchSettings, own: MctsSettings, tools: Tools) -> Search:
+    return partial(mcts, settings=settings, own=own, scored=tools.scored)
 
 
-def _mcts_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
-    samples = settings.simulations * settings.width
+def _mcts_bounds(settings: SearchSettings, own: MctsSettings) -> Bounds:
+    at_root = own.width_root or settings.width
+    samples = at_root + (settings.simulations - 1) * settings.width
     return Bounds(nodes=1 + samples, samples=samples, rollouts=(1 + samples) * settings.rollouts)
 
 
@@ -79,7 +81,7 @@ def _rollouts_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
 
 
 METHODS: Mapping[Algorithm, Method] = {
-    Algorithm.MCTS: Method(own=NoSettings, start=_start_mcts, bounds=_mcts_bounds, steered=True),
+    Algorithm.MCTS: Method(own=MctsSettings, start=_start_mcts, bounds=_mcts_bounds, steered=True),
     Algorithm.ROLLOUTS: Method(
         own=NoSettings, start=_start_rollouts, bounds=_rollouts_bounds, steered=False
     ),

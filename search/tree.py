@@ -44,6 +44,8 @@ class Nodes:
     creation: list[Creation] = field(default_factory=list)
     n_samples: list[int] = field(default_factory=list)
     """Policy samples that this node stands for; identical ones share a node."""
+    n_samples_below: list[int] = field(default_factory=list)
+    """Policy samples that made its children or fell on them."""
     finish: list[Finish | None] = field(default_factory=list)
     """How the step ended; None at the root."""
     judgement: list[Judgement | None] = field(default_factory=list)
@@ -106,6 +108,7 @@ class Tree:
         columns.logprob.append(None)
         columns.creation.append(creation)
         columns.n_samples.append(0)
+        columns.n_samples_below.append(0)
         columns.finish.append(None)
         columns.judgement.append(None)
         columns.visits.append(0)
@@ -142,6 +145,7 @@ class Tree:
             self.nodes.finish[node] = finish
             self.nodes.judgement[node] = judgement
         self.nodes.n_samples[node] += 1
+        self.nodes.n_samples_below[parent] += 1
         return node
 
     def add_rollout(
