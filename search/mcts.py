@@ -6,8 +6,9 @@ before any reply is seen; `width.py`, `groups.py` and `frontier.py` have what ca
 that adapt, near-duplicates that share their budget, and DeepSearch's frontier and backup.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from treeward.search.frontier import Signed, back_up_signed, select_frontier
 from treeward.search.groups import Groups, Same, within_distance
@@ -23,7 +24,7 @@ from treeward.search.mcts_settings import Backup, MctsSettings, Selection
 from treeward.search.open_nodes import OpenNodes
 from treeward.search.requests import Growth, Kind, ask, ask_scores
 from treeward.search.settings import SearchSettings
-from treeward.search.tree import ROOT, Tree
+from treeward.search.tree import NO_PARENT, ROOT, Tree
 from treeward.search.tree_policy import SCORES, select
 from treeward.search.width import Opinions, allowed, importance
 
@@ -163,12 +164,14 @@ def evaluate(tree: Tree, notes: Notes, nodes: Sequence[int]) -> Growth:
         request.node: count_outcomes(reply.completions)
         for request, reply in zip(rolled, replies, strict=False)
     }
-    for node in nodes:
-        of_node = counts.get(node, (0, 0))
-        value = worth(tree, node, notes.settings, of_node)
-        back_up(tree, node, value)
-        if value is not None:
-            keep(tree, notes, node, value, known=of_node[1])
+    for _, family in groupby(nodes, key=tree.nodes.parent.__getitem__):
+        known = {}
+        for node in family:
+            value = worth(tree, node, notes.settings, counts.get(node, (0, 0)))
+            if value is not None:
+                known[node] = value
+                keep(tree, notes, node, value, known=counts.get(node, (0, 0))[1])
+        back_up(tree, known)
 
 
 def keep(tree: Tree, notes: Notes, node: int, value: float, *, known: int) -> None:
@@ -208,10 +211,23 @@ def worth(tree: Tree, node: int, settings: SearchSettings, counts: tuple[int, in
     return leaf_value(*counts, opinion, settings.critic_rollouts)
 
 
-def back_up(tree: Tree, node: int, value: float | None) -> None:
-    """Counts a visit of a node and of all above it; an unknown value is no visit."""
-    if value is None:
-        return
-    for at in tree.ancestors(node):
-        tree.nodes.visits[at] += 1
-        tree.nodes.value_sum[at] += value
+def back_up(tree: Tree, values: Mapping[int, float]) -> None:
+    """Counts a visit of siblings and of all above them for each, as if they came one by one.
+
+    Args:
+        tree: Modified in place.
+        values: What siblings are worth; without those nobody knows, which are no visits.
+    """
+    parents, visits, value_sum = tree.nodes.parent, tree.nodes.visits, tree.nodes.value_sum
+    at = NO_PARENT
+    for node, value in values.items():
+        visits[node] += 1
+        value_sum[node] += value
+        at = parents[node]
+    while at != NO_PARENT:
+        visits[at] += len(values)
+        total = value_sum[at]
+        for value in values.values():
+            total += value
+        value_sum[at] = total
+        at = parents[at]

@@ -52,48 +52,57 @@ class Arms(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """Holds what is known about the node at which an arm is chosen."""
-
-    n_samples: int
-    """The policy's samples below it."""
-    visits: int
-    mean: float
-    """0 without visits."""
-
-
 class Score(Protocol):
     """Chooses an arm."""
 
-    def __call__(self, arms: Arms, choices: Sequence[int], parent: Parent, c: float) -> int:
-        """Returns the choice with the highest score, of equal ones the first."""
+    def __call__(
+        self,
+        arms: Arms,
+        choices: Sequence[int],
+        n_samples: int,
+        visits: int,
+        mean: float,
+        c: float,
+        /,
+    ) -> int:
+        """Returns the choice with the highest score, of equal ones the first.
+
+        Args:
+            arms: What is known about them.
+            choices: Those to choose from.
+            n_samples: The policy's samples at the parent.
+            visits: The parent's.
+            mean: The parent's q.
+            c: Weight of exploration.
+        """
         ...
 
 
-def puct(arms: Arms, choices: Sequence[int], parent: Parent, c: float) -> int:
+def puct(
+    arms: Arms, choices: Sequence[int], n_samples: int, visits: int, mean: float, c: float
+) -> int:
     """Returns the choice with the highest PUCT score, of equal ones the first."""
-    n_samples, visits, value_sum = arms.n_samples, arms.visits, arms.value_sum
-    root = parent.visits**0.5
+    of_arm, visits_of, value_sum = arms.n_samples, arms.visits, arms.value_sum
+    root = visits**0.5
     best, highest = choices[0], -inf
     for arm in choices:
-        seen = visits[arm]
-        mean = value_sum[arm] / seen if seen else parent.mean
-        score = mean + c * (n_samples[arm] / parent.n_samples) * root / (1 + seen)
+        seen = visits_of[arm]
+        q = value_sum[arm] / seen if seen else mean
+        score = q + c * (of_arm[arm] / n_samples) * root / (1 + seen)
         if score > highest:
             best, highest = arm, score
     return best
 
 
-def uct(arms: Arms, choices: Sequence[int], parent: Parent, c: float) -> int:
+def uct(arms: Arms, choices: Sequence[int], _: int, visits: int, mean: float, c: float) -> int:
     """Returns the choice with the highest UCT score, of equal ones the first."""
-    visits, value_sum = arms.visits, arms.value_sum
-    spread = log(parent.visits) if parent.visits else 0.0
+    visits_of, value_sum = arms.visits, arms.value_sum
+    spread = log(visits) if visits else 0.0
     best, highest = choices[0], -inf
     for arm in choices:
-        seen = visits[arm]
-        mean = value_sum[arm] / seen if seen else parent.mean
-        score = mean + c * sqrt(spread / (seen or 1))
+        seen = visits_of[arm]
+        q = value_sum[arm] / seen if seen else mean
+        score = q + c * sqrt(spread / (seen or 1))
         if score > highest:
             best, highest = arm, score
     return best
@@ -124,34 +133,40 @@ def select(
         groups: Which children are one arm; None makes each an arm.
     """
     visits = tree.nodes.visits
-    chosen: list[int] = []
-    while len(chosen) < width and open_nodes.is_open(ROOT):
-        if chosen:
-            for at in tree.ancestors(chosen[-1]):
-                visits[at] += 1
-        node = ROOT
-        while not open_nodes.ready[node]:
-            node = _step_down(tree, node, open_nodes.children[node], score, c, groups)
-        open_nodes.take(tree, node)
-        chosen.append(node)
-    for node in chosen[:-1]:
-        for at in tree.ancestors(node):
-            visits[at] -= 1
-    return chosen
+    paths: list[list[int]] = []
+    while len(paths) < width and open_nodes.is_open(ROOT):
+        path = descend(tree, open_nodes, score, c, groups)
+        open_nodes.take(tree, path[-1])
+        for node in path:
+            visits[node] += 1
+        paths.append(path)
+    for path in paths:
+        for node in path:
+            visits[node] -= 1
+    return [path[-1] for path in paths]
 
 
-def _step_down(
-    tree: Tree, node: int, choices: list[int], score: Score, c: float, groups: Groups | None
-) -> int:
-    """Returns the child to go on with."""
-    nodes = tree.nodes
-    visits = nodes.visits[node]
-    mean = nodes.value_sum[node] / visits if visits else 0.0
-    parent = Parent(nodes.n_samples_below[node], visits, mean)
-    if groups is None:
-        return score(nodes, choices, parent, c)
-    pooled = pool(tree, groups.of[node], choices)
-    return score(pooled, list(pooled.visits), parent, c)
+def descend(
+    tree: Tree, open_nodes: OpenNodes, score: Score, c: float, groups: Groups | None
+) -> list[int]:
+    """Returns the path from the root to the first ready node; some node must be ready."""
+    nodes, ready, open_children = tree.nodes, open_nodes.ready, open_nodes.children
+    path = [ROOT]
+    node = ROOT
+    while not ready[node]:
+        choices = open_children[node]
+        if len(choices) == 1:
+            node = choices[0]
+        else:
+            visits = nodes.visits[node]
+            mean = nodes.value_sum[node] / visits if visits else 0.0
+            arms: Arms = nodes
+            if groups is not None:
+                arms = pool(tree, groups.of[node], choices)
+                choices = list(arms.visits)
+            node = score(arms, choices, nodes.n_samples_below[node], visits, mean, c)
+        path.append(node)
+    return path
 
 
 @dataclass(frozen=True, slots=True)

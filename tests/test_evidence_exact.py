@@ -15,6 +15,7 @@ from treeward.critics.evidence import strict_evidence
 from treeward.critics.tree_value import tree_values
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -124,6 +125,12 @@ def puct(simulations: int) -> Search:
     return partial(mcts, settings=settings)
 
 
+def widened(simulations: int) -> Search:
+    """Asks for a third step at the root where one of two was worth something else than it."""
+    settings = SearchSettings(simulations=simulations, width=2, rollouts=1, wave=1, c=0.1)
+    return partial(mcts, settings=settings, own=MctsSettings(width_max=3))
+
+
 def blind(width: int = 2, fresh: int = 1) -> Search:
     settings = SearchSettings(width=width, rollouts=fresh, wave=2)
     return partial(rollouts, settings=settings, cut=READER.cut)
@@ -146,6 +153,7 @@ def mistakes(tree: Tree, fresh: int = 1) -> Growth:
 SEARCHES: dict[str, Search] = {
     "one expansion": puct(1),
     "two expansions": puct(2),
+    "one expansion, widened": widened(2),
     "two solutions": blind(),
     "one solution, two rollouts": blind(1, 2),
     "mistakes": mistakes,

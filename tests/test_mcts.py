@@ -17,7 +17,7 @@ from treeward.search.requests import Growth, Kind, Request
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish
 from treeward.search.tree import ROOT, Creation, Tree
-from treeward.search.tree_policy import Parent, Score, puct, select, uct
+from treeward.search.tree_policy import Score, puct, select, uct
 from treeward.search.verdicts import Judgement, Reason
 
 RIGHT, WRONG, UNKNOWN = Reason.MATCH, Reason.MISMATCH, Reason.CHECKER_LIMIT
@@ -126,13 +126,13 @@ def test_a_golden_tree() -> None:
 def family(*children: tuple[int, int, float]) -> Tree:
     """A root and its children, each with samples, visits and the sum of values."""
     tree = new_tree()
-    back_up(tree, ROOT, 0.5)
+    back_up(tree, {ROOT: 0.5})
     for token, (samples, visits, value_sum) in enumerate(children):
         node = ROOT
         for _ in range(samples):
             node = tree.add_step(ROOT, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
         for _ in range(visits):
-            back_up(tree, node, value_sum / visits)
+            back_up(tree, {node: value_sum / visits})
     return tree
 
 
@@ -145,11 +145,12 @@ families = st.lists(
 )
 
 
-def root_of(tree: Tree) -> Parent:
+def pick(score: Score, tree: Tree, c: float = 1.0) -> int:
+    """The root's child with the highest score."""
     nodes = tree.nodes
-    return Parent(
-        nodes.n_samples_below[ROOT], nodes.visits[ROOT], nodes.value_sum[ROOT] / nodes.visits[ROOT]
-    )
+    visits = nodes.visits[ROOT]
+    mean = nodes.value_sum[ROOT] / visits
+    return score(nodes, nodes.children[ROOT], nodes.n_samples_below[ROOT], visits, mean, c)
 
 
 @given(families, st.floats(0, 3), st.sampled_from([puct, uct]))
@@ -166,14 +167,14 @@ def test_the_score_is_puct_or_uct(
         by_puct = c * prior * math.sqrt(total_visits) / (1 + visits)
         by_uct = c * math.sqrt(math.log(total_visits) / max(visits, 1))
         expected.append(q + (by_puct if score is puct else by_uct))
-    chosen = score(tree.nodes, tree.nodes.children[ROOT], root_of(tree), c)
+    chosen = pick(score, tree, c)
     assert expected[chosen - 1] == pytest.approx(max(expected))
 
 
 def test_of_equal_scores_the_first_is_taken() -> None:
     tree = family((1, 1, 0.5), (1, 1, 0.5))
-    assert puct(tree.nodes, [1, 2], root_of(tree), 1.0) == 1
-    assert uct(tree.nodes, [1, 2], root_of(tree), 1.0) == 1
+    assert pick(puct, tree) == 1
+    assert pick(uct, tree) == 1
 
 
 def test_a_child_without_visits_has_its_parents_value() -> None:
@@ -181,14 +182,14 @@ def test_a_child_without_visits_has_its_parents_value() -> None:
     for elsewhere, chosen in ((0.4, 1), (0.6, 2)):
         tree = family((1, 0, 0.0), (1, 3, 3 * elsewhere))
         for score in (puct, uct):
-            assert score(tree.nodes, [1, 2], root_of(tree), 0.0) == chosen
+            assert pick(score, tree, 0.0) == chosen
 
 
 def test_uct_is_blind_to_how_often_the_policy_drew_a_step() -> None:
     tree = family((1, 2, 1.0), (5, 3, 1.5))
     # Equal means. PUCT: 1/6 / 3 against 5/6 / 4; UCT: fewer visits win.
-    assert puct(tree.nodes, [1, 2], root_of(tree), 1.0) == 2
-    assert uct(tree.nodes, [1, 2], root_of(tree), 1.0) == 1
+    assert pick(puct, tree) == 2
+    assert pick(uct, tree) == 1
 
 
 def two_pairs() -> tuple[Tree, OpenNodes]:
