@@ -9,7 +9,7 @@ that cost as many tokens.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import click
 import numpy as np
@@ -22,6 +22,7 @@ from treeward.critics.value import interval, posterior_mean
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -256,6 +257,22 @@ def main(trees: int, seed: int) -> None:
     show(
         "mcts, greedy (3 rollouts a node, c = .3)",
         examine(grow(lambda tree: mcts(tree, greedy), trees, seed + 1)),
+    )
+    narrow = SearchSettings(width=2)
+    adaptive = MctsSettings(width_max=8)
+    show(
+        "mcts, 2 samples an expansion",
+        examine(grow(lambda tree: mcts(tree, narrow), trees, seed + 4)),
+    )
+    show(
+        "mcts, 2 samples an expansion, widths that adapt up to 8",
+        examine(grow(lambda tree: mcts(tree, narrow, own=adaptive), trees, seed + 4)),
+    )
+    show(
+        "mcts, greedy, 2 samples an expansion, widths that adapt up to 8",
+        examine(
+            grow(lambda tree: mcts(tree, replace(greedy, width=2), own=adaptive), trees, seed + 5)
+        ),
     )
     show(
         "rollouts (the defaults: 4 solutions, 8 rollouts a prefix)",

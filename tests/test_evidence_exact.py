@@ -291,6 +291,11 @@ def test_tree_evidence_is_a_little_too_low_once_outcomes_decide_where_to_look() 
     assert -0.05 < error(everything("two expansions"), "", of_tree, 1) < 0.0
 
 
+def test_widths_that_adapt_cost_tree_evidence_less_than_looking_where_it_is_good() -> None:
+    bias = error(everything("one expansion, widened"), "", of_tree, 1)
+    assert 0 < abs(bias) < abs(error(everything("two expansions"), "", of_tree, 1)) / 3
+
+
 @pytest.mark.parametrize("search", ["one expansion", "two expansions", "two solutions"])
 def test_tree_evidence_errs_less_than_strict_evidence(search: str) -> None:
     nodes = everything(search)
