@@ -2,12 +2,12 @@
 
     python benchmarks/engine_speed.py [--nodes 1000 --nodes 100000] [--treequest-python PYTHON]
 
-A node is one sample of the policy that was added to the tree and judged by a critic, with random
-scores in [0, 1]. Steps have 8 tokens; no solution ends; trees are at most 50 steps deep. Width 4
-expands a node once with 4 samples; width 1 asks for one at a time and lets a node have up to 4.
-Three rows a tree: the search by itself; with the key and the seeds of every request and a journal
-of every reply; with the evidence of every node at the end. Then 256 trees in flight in a forest
-with a journal, one rollout a node in the critic's place.
+A node is one sample of the policy that was added to the tree. Steps have 9 tokens, trees are at most
+50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for one at a time and lets a
+node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, as nothing else is
+asked, where solutions end: one step in five, right or wrong. Three rows a tree: the search by
+itself; with the key and the seeds of every request and a journal of every reply; with the evidence
+of every node at the end. Then 256 trees in flight in a forest with a journal, a rollout a node.
 
 Speeds are per CPU second, which is steadier than the wall clock where others use the machine. The
 other side is TreeQuest 0.3.3, `step` by default (it copies the tree each time) and in place, and
@@ -18,6 +18,7 @@ of an environment that has it.
 import asyncio
 import json
 import random
+import statistics
 import subprocess
 import tempfile
 import time
@@ -47,10 +48,11 @@ from treeward.search.tree import Tree
 from treeward.search.verdicts import Judgement, Reason
 
 STEP = tuple(b"step  \n")
+VERDICTS = (Judgement(Reason.MATCH), Judgement(Reason.MISMATCH))
 DEPTH = 50
 IN_FLIGHT = 256
 TREEQUEST = Path(__file__).with_name("treequest_speed.py")
-SECONDS = 60.0
+SECONDS = 20.0
 """CPU time that one measurement of the other side may take."""
 
 Answer = Callable[[Request], Reply]
@@ -59,26 +61,31 @@ Answer = Callable[[Request], Reply]
 class Instant:
     """Replies at once: steps that differ in one token, and random scores."""
 
-    def __init__(self) -> None:
-        """Starts at the first step."""
+    def __init__(self, *, ends: bool) -> None:
+        """Starts at the first step.
+
+        Args:
+            ends: Whether one step in five ends a solution.
+        """
         self._made = 0
         self._rng = random.Random(0)
+        self._ends = ends
 
     def __call__(self, request: Request) -> Reply:
         """Returns the reply to a request."""
         if request.kind is Kind.SCORE:
             return Reply(scores=Scores(self._rng.random(), None, None))
-        self._made += request.n
-        return Reply(
-            tuple(
-                Completion(
-                    token_ids=(1000 + self._made - index, *STEP),
-                    logprob=-1.0,
-                    finish=Finish.STEP,
-                    seed=0,
-                )
-                for index in range(request.n)
-            )
+        return Reply(tuple(self._step() for _ in range(request.n)))
+
+    def _step(self) -> Completion:
+        self._made += 1
+        ends = self._ends and self._rng.random() < 0.2
+        return Completion(
+            token_ids=(1000 + self._made, *STEP),
+            logprob=-1.0,
+            finish=Finish.END if ends else Finish.STEP,
+            seed=0,
+            judgement=self._rng.choice(VERDICTS) if ends else None,
         )
 
 
@@ -107,7 +114,9 @@ def drive(growth: Growth, answer: Answer) -> None:
             requests = None
 
 
-def one_tree(width: int, nodes: int, *, journal: bool, evidence: bool) -> tuple[float, Tree]:
+def one_tree(
+    width: int, nodes: int, *, scored: bool, journal: bool, evidence: bool
+) -> tuple[float, Tree]:
     """Returns the nodes a CPU second of growing one tree, and the tree."""
     tree = Tree(Problem(id="problem", prompt="?"))
     search = SearchSettings(
@@ -116,15 +125,36 @@ def one_tree(width: int, nodes: int, *, journal: bool, evidence: bool) -> tuple[
     own = MctsSettings(width_max=4 if width == 1 else None)
     reader = Reader(Template(name="speed"), byte_tokens())
     with tempfile.TemporaryDirectory() as folder:
-        answer: Answer = Instant()
+        answer: Answer = Instant(ends=not scored)
         if journal:
             answer = recorded(answer, Journal(Path(folder)))
         began = time.process_time()
-        drive(mcts(tree, search, own=own, scored=True), answer)
+        drive(mcts(tree, search, own=own, scored=scored), answer)
         if evidence:
             tree_values(tree, strict_evidence(tree, reader.cut))
         spent = time.process_time() - began
     return (len(tree) - 1) / spent, tree
+
+
+def show_tree(width: int, nodes: int, repeats: int) -> None:
+    """Prints our side of some nodes."""
+    for scored in (True, False):
+        print("    judged by a critic" if scored else "    judged where solutions end")
+        for what, journal, evidence in (
+            ("search", False, False),
+            ("with keys, seeds, journal", True, False),
+            ("and evidence", True, True),
+        ):
+            runs = [
+                one_tree(width, nodes, scored=scored, journal=journal, evidence=evidence)
+                for _ in range(repeats)
+            ]
+            speed, tree = max(runs, key=lambda run: run[0])
+            depth = statistics.mean(tree.nodes.depth)
+            print(
+                f"      {what:33}{speed:10,.0f}  ({len(tree) - 1:,} nodes, depth {depth:.1f} on"
+                f" average, {max(tree.nodes.depth)} at most)"
+            )
 
 
 class InstantPolicy:
@@ -204,17 +234,7 @@ def main(
     for width in (1, 4):
         for size in nodes:
             print(f"\nwidth {width}, {size:,} nodes a tree")
-            for what, journal, evidence in (
-                ("search", False, False),
-                ("with keys, seeds, journal", True, False),
-                ("and evidence", True, True),
-            ):
-                runs = [
-                    one_tree(width, size, journal=journal, evidence=evidence)
-                    for _ in range(repeats)
-                ]
-                speed, tree = max(runs, key=lambda run: run[0])
-                print(f"    {what:35}{speed:10,.0f}  (depth {max(tree.nodes.depth)})")
+            show_tree(width, size, repeats)
             if treequest_python:
                 show_treequest(treequest_python, width, size)
     speed = max(forest(forest_nodes) for _ in range(repeats))

@@ -20,6 +20,7 @@ from treeward.search.steps import Finish
 from treeward.search.verdicts import Judgement, Reason
 
 _TREE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
 class Journal:
@@ -128,8 +129,7 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     """Returns one line: JSON whose last member is the CRC-32 of what stands before it."""
     data = {"key": key, "reply": _reply_data(reply)}
     # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    body = text.encode("utf-8", "surrogatepass")[:-1]
+    body = _ENCODER.encode(data).encode("utf-8", "surrogatepass")[:-1]
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
