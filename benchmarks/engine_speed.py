@@ -2,12 +2,13 @@
 
     python benchmarks/engine_speed.py [--nodes 1000 --nodes 100000] [--treequest-python PYTHON]
 
-A node is one sample of the policy that was added to the tree. Steps have 9 tokens, trees are at most
-50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for one at a time and lets a
-node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, as nothing else is
-asked, where solutions end: one step in five, right or wrong. Three rows a tree: the search by
-itself; with the key and the seeds of every request and a journal of every reply; with the evidence
-of every node at the end. Then 256 trees in flight in a forest with a journal, a rollout a node.
+A node is one sample of the policy that was added to the tree. Steps have 9 tokens, trees are at
+most 50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for one at a time and
+lets a node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, with width
+4, where solutions end, so that nothing else is asked: one step in five, right or wrong. Three rows
+each: the search by itself; with the key and the seeds of every request and a journal of every
+reply; with the evidence of every node at the end. Then 256 trees in flight in a forest with a
+journal, a rollout a node.
 
 Speeds are per CPU second, which is steadier than the wall clock where others use the machine. The
 other side is TreeQuest 0.3.3, `step` by default (it copies the tree each time) and in place, and
@@ -138,7 +139,7 @@ def one_tree(
 
 def show_tree(width: int, nodes: int, repeats: int) -> None:
     """Prints our side of some nodes."""
-    for scored in (True, False):
+    for scored in (True,) if width == 1 else (True, False):
         print("    judged by a critic" if scored else "    judged where solutions end")
         for what, journal, evidence in (
             ("search", False, False),
