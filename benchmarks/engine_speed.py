@@ -53,7 +53,7 @@ VERDICTS = (Judgement(Reason.MATCH), Judgement(Reason.MISMATCH))
 DEPTH = 50
 IN_FLIGHT = 256
 TREEQUEST = Path(__file__).with_name("treequest_speed.py")
-SECONDS = 20.0
+SECONDS = 10.0
 """CPU time that one measurement of the other side may take."""
 
 Answer = Callable[[Request], Reply]

@@ -15,8 +15,10 @@ Counted values are noisy and noise is a difference too: with 8 rollouts it is .1
 An upper bound adds some standard deviations of a child's value to its difference, which widens
 where little is known (`mcts.width_sd`).
 
-Where outcomes decide how many samples a node gets, its tree evidence is no longer exactly unbiased:
-`benchmarks/evidence.py` measures by how much.
+Where outcomes decide how many samples a node gets, its tree evidence is no longer exactly unbiased.
+`benchmarks/evidence.py` has known values beside it: with 2 samples and up to 8, value_tree is .009
+too high at the roots of 1,000 trees, and .012 (standard error .004) with 2 alone on the same
+problems; so what the widths add cannot be told from nothing. Strict evidence is exact either way.
 """
 
 from dataclasses import dataclass, field
