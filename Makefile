@@ -58,6 +58,7 @@ format: $(VENV)/dev
 bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/hostile_answers.py
 	$(ENV) $(BIN)/python benchmarks/evidence.py
+	$(ENV) $(BIN)/python benchmarks/engine_speed.py
 	$(ENV) $(BIN)/python benchmarks/deterministic.py
 	$(ENV) $(BIN)/python benchmarks/same_rows.py
 	$(ENV) $(BIN)/python benchmarks/labels.py

@@ -9,7 +9,7 @@ that cost as many tokens.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import click
@@ -25,6 +25,7 @@ from treeward.search.beam import BeamSettings, beam
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -254,6 +255,7 @@ def main(trees: int, seed: int, only: tuple[str, ...]) -> None:
     usual = SearchSettings()
     greedy = SearchSettings(wave=1, rollouts=3, c=0.3)
     single = SearchSettings(simulations=32, width=1)
+    narrow, widening = SearchSettings(width=2), MctsSettings(width_max=8)
     searches: dict[str, Callable[[Tree], Growth]] = {
         "mcts (the defaults: 8 rollouts a node)": partial(mcts, settings=usual),
         "mcts, greedy (3 rollouts a node, c = .3)": partial(mcts, settings=greedy),
@@ -265,6 +267,13 @@ def main(trees: int, seed: int, only: tuple[str, ...]) -> None:
         ),
         "adaptive (32 samples one by one, 8 rollouts a node)": partial(
             adaptive, settings=single, chances=seeded(seed)
+        ),
+        "mcts, 2 samples an expansion": partial(mcts, settings=narrow),
+        "mcts, 2 samples an expansion, widths that adapt up to 8": partial(
+            mcts, settings=narrow, own=widening
+        ),
+        "mcts, greedy, 2 samples an expansion, widths that adapt up to 8": partial(
+            mcts, settings=replace(greedy, width=2), own=widening
         ),
     }
     for index, (name, search) in enumerate(searches.items()):

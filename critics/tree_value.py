@@ -67,6 +67,7 @@ class _Draws:
 def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
     """Returns the tree evidence of every node, from the leaves up."""
     size = len(tree)
+    rollouts = evidence.n_rollouts
     value, variance, counted = (np.full(size, np.nan) for _ in range(3))
     for node in reversed(range(size)):
         if tree.is_terminal(node):
@@ -74,7 +75,13 @@ def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
             if known is not None:
                 value[node], variance[node], counted[node] = known, 0.0, np.inf
             continue
-        draws = _draws_at(tree, evidence, node, value, variance)
+        if not tree.nodes.children[node]:
+            if rollouts[node]:
+                value[node], variance[node], counted[node] = _lone(
+                    int(evidence.n_right[node]), int(rollouts[node])
+                )
+            continue
+        draws = _draws_at(tree, evidence, node, int(rollouts[node]), value, variance)
         if draws.stayed + draws.samples.sum() + draws.passed.sum() > 0:
             value[node], variance[node], counted[node] = _estimate(draws)
     low, high = value.copy(), value.copy()
@@ -83,7 +90,9 @@ def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
     return TreeValue(value=value, low=low, high=high, n_effective=counted)
 
 
-def _draws_at(tree: Tree, evidence: Evidence, node: int, value: Reals, variance: Reals) -> _Draws:
+def _draws_at(
+    tree: Tree, evidence: Evidence, node: int, rollouts: int, value: Reals, variance: Reals
+) -> _Draws:
     """Returns the draws at one node, its children's estimates being there."""
     children = np.array(tree.nodes.children[node], dtype=np.int64)
     # A child that nothing is known about would have to be guessed: then no sample says anything.
@@ -99,7 +108,7 @@ def _draws_at(tree: Tree, evidence: Evidence, node: int, value: Reals, variance:
         variance=variance[children][drawn],
         samples=samples[drawn],
         passed=passed[drawn].astype(float),
-        stayed=int(evidence.n_rollouts[node] - passed.sum()),
+        stayed=int(rollouts - passed.sum()),
         stayed_right=int(evidence.n_right[node] - right.sum()),
     )
 
@@ -110,14 +119,25 @@ def _estimate(draws: _Draws) -> tuple[float, float, float]:
     weights = SAMPLE_WEIGHT * draws.samples + draws.passed
     total = SAMPLE_WEIGHT * samples + rollouts
     # Whole numbers until the division: a subtree that is all right has a value of exactly 1.
-    mean = float(weights @ draws.value + draws.stayed_right) / total
-    shrunk = (total * mean + PRIOR) / (total + 2 * PRIOR)
-    single = shrunk * (1 - shrunk)
     if not len(weights):
-        return mean, single / (rollouts + 2), rollouts
+        return _lone(draws.stayed_right, draws.stayed)
+    mean = float(weights @ draws.value + draws.stayed_right) / total
+    single = _single(mean, total)
     fell = draws.samples + draws.passed
     spread = fell @ (draws.value - fell @ draws.value / fell.sum()) ** 2
     between = min((spread + ICC * single) / fell.sum(), single)
     variance = between * (SAMPLE_WEIGHT**2 * samples + rollouts) + weights**2 @ draws.variance
     variance = (variance + draws.stayed * (single - between)) / total**2
     return mean, variance, max(single / variance - 2, 0.0)
+
+
+def _lone(right: int, rollouts: int) -> tuple[float, float, float]:
+    """Returns the same of rollouts alone."""
+    mean = right / rollouts
+    return mean, _single(mean, rollouts) / (rollouts + 2), rollouts
+
+
+def _single(mean: float, total: float) -> float:
+    """Returns the variance of one outcome, of a mean shrunk as the prior has it."""
+    shrunk = (total * mean + PRIOR) / (total + 2 * PRIOR)
+    return float(shrunk * (1 - shrunk))

@@ -20,6 +20,7 @@ from treeward.search.steps import Finish
 from treeward.search.verdicts import Judgement, Reason
 
 _TREE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
 
 
 class Journal:
@@ -36,6 +37,7 @@ class Journal:
         self._folder = folder
         self._sync = sync
         self._replies: dict[str, dict[str, Reply]] = {}
+        self._paths: dict[str, Path] = {}
         self.n_used = 0
         """How many known replies were handed out instead of asking again."""
 
@@ -64,14 +66,17 @@ class Journal:
         """Forgets a tree; for after its part is committed."""
         self._replies.pop(tree_id, None)
         self._path(tree_id).unlink(missing_ok=True)
+        del self._paths[tree_id]
 
     def trees(self) -> set[str]:
         """Returns the ids of the trees that have recorded replies."""
         return {path.stem for path in self._folder.glob("*.jsonl")}
 
     def _path(self, tree_id: str) -> Path:
-        assert _TREE_ID.fullmatch(tree_id), f"not a file name: {tree_id!r}"
-        return self._folder / f"{tree_id}.jsonl"
+        if tree_id not in self._paths:
+            assert _TREE_ID.fullmatch(tree_id), f"not a file name: {tree_id!r}"
+            self._paths[tree_id] = self._folder / f"{tree_id}.jsonl"
+        return self._paths[tree_id]
 
     def _started(self, tree_id: str) -> dict[str, Reply]:
         """Returns a tree's replies; the first time, reads its file and cuts off a torn line."""
@@ -128,8 +133,7 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     """Returns one line: JSON whose last member is the CRC-32 of what stands before it."""
     data = {"key": key, "reply": _reply_data(reply)}
     # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    body = text.encode("utf-8", "surrogatepass")[:-1]
+    body = _ENCODER.encode(data).encode("utf-8", "surrogatepass")[:-1]
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 

@@ -14,6 +14,7 @@ from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
 from treeward.search.localise import Localiser
 from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
 from treeward.search.omega import OmegaSettings, omega
 from treeward.search.requests import Search
 from treeward.search.rollouts import Cut, rollouts
@@ -76,15 +77,19 @@ class Method:
     """Settings of its own that say what critics count for."""
 
 
-def _start_mcts(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
-    return partial(mcts, settings=settings, scored=tools.scored)
+def _start_mcts(settings: SearchSettings, own: MctsSettings, tools: Tools) -> Search:
+    return partial(mcts, settings=settings, own=own, scored=tools.scored)
+
+
+def _mcts_bounds(settings: SearchSettings, own: MctsSettings) -> Bounds:
+    return _sampled(settings, settings.simulations, first=own.width_root)
 
 
 def _start_adaptive(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
     return partial(adaptive, settings=settings, chances=seeded(tools.seed), scored=tools.scored)
 
 
-def _simulated_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
+def _adaptive_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
     return _sampled(settings, settings.simulations)
 
 
@@ -96,9 +101,15 @@ def _beam_bounds(settings: SearchSettings, own: BeamSettings) -> Bounds:
     return _sampled(settings, 1 + own.beams * (settings.max_depth - 1))
 
 
-def _sampled(settings: SearchSettings, expansions: int) -> Bounds:
-    """Returns the bounds of a search that samples at nodes and rolls out from all it makes."""
-    samples = expansions * settings.width
+def _sampled(settings: SearchSettings, expansions: int, *, first: int | None = None) -> Bounds:
+    """Returns the bounds of a search that samples at nodes and rolls out from all it makes.
+
+    Args:
+        settings: Hold how many samples an expansion has.
+        expansions: How many there are.
+        first: Samples of the first; None as for all others.
+    """
+    samples = (first or settings.width) + (expansions - 1) * settings.width
     nodes = 1 + samples
     return Bounds(
         nodes=nodes,
@@ -145,9 +156,7 @@ def _omega_bounds(settings: SearchSettings, own: OmegaSettings) -> Bounds:
 
 
 METHODS: Mapping[Algorithm, Method] = {
-    Algorithm.MCTS: Method(
-        own=NoSettings, start=_start_mcts, bounds=_simulated_bounds, steered=True
-    ),
+    Algorithm.MCTS: Method(own=MctsSettings, start=_start_mcts, bounds=_mcts_bounds, steered=True),
     Algorithm.ROLLOUTS: Method(
         own=NoSettings, start=_start_rollouts, bounds=_rollouts_bounds, steered=False
     ),
@@ -164,7 +173,7 @@ METHODS: Mapping[Algorithm, Method] = {
         of_critics=("aggregate",),
     ),
     Algorithm.ADAPTIVE: Method(
-        own=NoSettings, start=_start_adaptive, bounds=_simulated_bounds, steered=True
+        own=NoSettings, start=_start_adaptive, bounds=_adaptive_bounds, steered=True
     ),
 }
 

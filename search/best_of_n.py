@@ -71,7 +71,8 @@ def best_of_n(
         requests = ask_scores(tree, nodes[first : first + settings.wave])
         absorb_scores(tree, requests, (yield requests))
     for end in ends:
-        back_up(tree, end, solution_score(tree, end, settings, own.aggregate))
+        said = solution_score(tree, end, settings, own.aggregate)
+        back_up(tree, {} if said is None else {end: said})
 
 
 def solution_score(

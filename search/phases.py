@@ -1,6 +1,8 @@
 """The phases that guided searches share: expand, evaluate, back up."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from treeward.search.growing import (
     absorb_rollouts,
@@ -13,7 +15,7 @@ from treeward.search.leaf_value import critic_opinion, leaf_value
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request, ask_scores
 from treeward.search.settings import SearchSettings
-from treeward.search.tree import Tree
+from treeward.search.tree import NO_PARENT, Tree
 
 
 def expand(
@@ -33,8 +35,27 @@ def expand(
     return children
 
 
-def evaluate(tree: Tree, nodes: list[int], settings: SearchSettings, *, scored: bool) -> Growth:
-    """Finds out what nodes are worth and backs it up.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Says what was found out about one node."""
+
+    node: int
+    value: float
+    """What it is worth to the search, in [0, 1]."""
+    known: int
+    """The rollouts with a known verdict behind it."""
+
+
+def evaluate(tree: Tree, nodes: Sequence[int], settings: SearchSettings, *, scored: bool) -> Growth:
+    """Finds out what nodes are worth and backs it up."""
+    for family in families(tree, (yield from judge(tree, nodes, settings, scored=scored))):
+        back_up(tree, {judged.node: judged.value for judged in family})
+
+
+def judge(
+    tree: Tree, nodes: Sequence[int], settings: SearchSettings, *, scored: bool
+) -> Generator[list[Request], list[Reply], list[Judged]]:
+    """Finds out what nodes are worth; returns those about which anything is known, in order.
 
     Where a solution ends that is its verdict; elsewhere what rollouts and critics say together.
     """
@@ -48,8 +69,19 @@ def evaluate(tree: Tree, nodes: list[int], settings: SearchSettings, *, scored: 
         request.node: count_outcomes(reply.completions)
         for request, reply in zip(rolled, replies, strict=False)
     }
+    found = []
     for node in nodes:
-        back_up(tree, node, worth(tree, node, settings, counts.get(node, (0, 0))))
+        right, known = counts.get(node, (0, 0))
+        value = worth(tree, node, settings, (right, known))
+        if value is not None:
+            found.append(Judged(node, value, known))
+    return found
+
+
+def families(tree: Tree, found: Sequence[Judged]) -> Iterator[list[Judged]]:
+    """Yields siblings together, where they stand side by side."""
+    for _, family in groupby(found, key=lambda judged: tree.nodes.parent[judged.node]):
+        yield list(family)
 
 
 def worth(tree: Tree, node: int, settings: SearchSettings, counts: tuple[int, int]) -> float | None:
@@ -69,10 +101,23 @@ def worth(tree: Tree, node: int, settings: SearchSettings, counts: tuple[int, in
     return leaf_value(*counts, opinion, settings.critic_rollouts)
 
 
-def back_up(tree: Tree, node: int, value: float | None) -> None:
-    """Counts a visit of a node and of all above it; an unknown value is no visit."""
-    if value is None:
-        return
-    for at in tree.ancestors(node):
-        tree.nodes.visits[at] += 1
-        tree.nodes.value_sum[at] += value
+def back_up(tree: Tree, values: Mapping[int, float]) -> None:
+    """Counts a visit of siblings and of all above them for each, as if they came one by one.
+
+    Args:
+        tree: Modified in place.
+        values: What siblings are worth; without those nobody knows, which are no visits.
+    """
+    parents, visits, value_sum = tree.nodes.parent, tree.nodes.visits, tree.nodes.value_sum
+    at = NO_PARENT
+    for node, value in values.items():
+        visits[node] += 1
+        value_sum[node] += value
+        at = parents[node]
+    while at != NO_PARENT:
+        visits[at] += len(values)
+        total = value_sum[at]
+        for value in values.values():
+            total += value
+        value_sum[at] = total
+        at = parents[at]

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 from treeward.search.replies import Reply
@@ -106,12 +107,17 @@ def seed_of(run_seed: int, problem_id: str, request: Request, index: int) -> int
     name = problem_id.encode("utf-8", "surrogatepass")
     digest.update(struct.pack("<qQ", run_seed, len(name)) + name)
     digest.update(f"{request.kind}:{request.sampler_id}:{request.first + index}:".encode())
-    digest.update(struct.pack(f"<{len(request.prefix_ids)}I", *request.prefix_ids))
+    digest.update(_packed(request.prefix_ids))
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
 def request_key(request: Request) -> str:
     """Returns what identifies a request within its tree: kind, sampler, first, n and prefix."""
-    prefix = struct.pack(f"<{len(request.prefix_ids)}I", *request.prefix_ids)
-    place = hashlib.blake2b(prefix, digest_size=16).hexdigest()
+    place = hashlib.blake2b(_packed(request.prefix_ids), digest_size=16).hexdigest()
     return f"{request.kind}:{request.sampler_id}:{request.first}:{request.n}:{place}"
+
+
+@lru_cache(maxsize=1)
+def _packed(prefix_ids: tuple[int, ...]) -> bytes:
+    """Returns ids as bytes; a request's key and all of its seeds need the same ones in a row."""
+    return struct.pack(f"<{len(prefix_ids)}I", *prefix_ids)

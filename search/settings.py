@@ -11,7 +11,7 @@ class Algorithm(StrEnum):
     """The searches there are."""
 
     MCTS = "mcts"
-    """Monte Carlo tree search: PUCT selection, expansion by policy samples, rollouts, backup."""
+    """Monte Carlo tree search: selection, expansion by policy samples, rollouts, backup."""
     ROLLOUTS = "rollouts"
     """Rollouts after every step of sampled solutions; no outcome decides where to look."""
     OMEGA = "omega"
@@ -49,7 +49,7 @@ class SearchSettings:
     """Steps from the root at which nothing is expanded any more (all but best_of_n)."""
 
     c: float = 1.0
-    """Weight of exploration in PUCT, for values in [0, 1] (mcts)."""
+    """Weight of exploration in PUCT and UCT, for values in [0, 1] (mcts)."""
 
     critic_value: float = 1.0
     """Weight of the value critic in what a node is worth; at least 0."""

@@ -7,6 +7,7 @@ making: "existed when that was asked" is a comparison of integers.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 
 from treeward.search.critic import Scores
 from treeward.search.problem import Problem
@@ -16,6 +17,8 @@ from treeward.search.verdicts import Judgement, Verdict
 
 ROOT = 0
 NO_PARENT = -1
+KEPT_PREFIXES = 32
+"""How many prefixes a tree keeps at hand; a search asks about few nodes at a time."""
 
 
 class Creation(StrEnum):
@@ -44,6 +47,8 @@ class Nodes:
     creation: list[Creation] = field(default_factory=list)
     n_samples: list[int] = field(default_factory=list)
     """Policy samples that this node stands for; identical ones share a node."""
+    n_samples_below: list[int] = field(default_factory=list)
+    """Policy samples that made its children or fell on them."""
     finish: list[Finish | None] = field(default_factory=list)
     """How the step ended; None at the root."""
     judgement: list[Judgement | None] = field(default_factory=list)
@@ -89,6 +94,12 @@ class Tree:
     """All tokens that the policy generated for this tree."""
     prompt_tokens: int = 0
     """Tokens of prompts and prefixes sent to the policy, each request counted once."""
+    _places: dict[tuple[int, tuple[int, ...]], int] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Each node by its parent and its step."""
+    _prefixes: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """The token ids down to nodes whose children were asked about lately."""
 
     def __post_init__(self) -> None:
         """Makes the root."""
@@ -106,6 +117,7 @@ class Tree:
         columns.logprob.append(None)
         columns.creation.append(creation)
         columns.n_samples.append(0)
+        columns.n_samples_below.append(0)
         columns.finish.append(None)
         columns.judgement.append(None)
         columns.visits.append(0)
@@ -119,6 +131,7 @@ class Tree:
         node = len(columns.parent) - 1
         if parent != NO_PARENT:
             columns.children[parent].append(node)
+            self._places[parent, step_ids] = node
         return node
 
     def add_step(
@@ -142,6 +155,7 @@ class Tree:
             self.nodes.finish[node] = finish
             self.nodes.judgement[node] = judgement
         self.nodes.n_samples[node] += 1
+        self.nodes.n_samples_below[parent] += 1
         return node
 
     def add_rollout(
@@ -165,10 +179,7 @@ class Tree:
 
     def child_with(self, parent: int, step_ids: tuple[int, ...]) -> int | None:
         """Returns the child whose step has these ids, or None."""
-        for child in self.nodes.children[parent]:
-            if self.nodes.step_ids[child] == step_ids:
-                return child
-        return None
+        return self._places.get((parent, step_ids))
 
     def path(self, node: int) -> list[int]:
         """Returns the nodes from the root to a node, both included."""
@@ -186,7 +197,24 @@ class Tree:
 
     def prefix_ids(self, node: int) -> tuple[int, ...]:
         """Returns the token ids of all steps from the root to a node."""
-        return tuple(token for at in self.path(node) for token in self.nodes.step_ids[at])
+        parent = self.nodes.parent[node]
+        if parent == NO_PARENT:
+            return ()
+        above = self._prefixes.get(parent)
+        return (self._keep_prefix(parent) if above is None else above) + self.nodes.step_ids[node]
+
+    def _keep_prefix(self, node: int) -> tuple[int, ...]:
+        """Returns the prefix of a node that has children; its siblings' share most of it."""
+        steps = []
+        at = node
+        while at != NO_PARENT and at not in self._prefixes:
+            steps.append(self.nodes.step_ids[at])
+            at = self.nodes.parent[at]
+        prefix = self._prefixes.get(at, ()) + tuple(chain.from_iterable(reversed(steps)))
+        if len(self._prefixes) >= KEPT_PREFIXES:
+            self._prefixes.clear()
+        self._prefixes[node] = prefix
+        return prefix
 
     def is_terminal(self, node: int) -> bool:
         """Returns whether a solution ends at this node."""

@@ -94,18 +94,15 @@ def test_a_golden_tree() -> None:
 def grown(*children: tuple[int, float | None, list[float]]) -> Tree:
     """A root and its children, each with samples, its own worth and what its children are worth."""
     tree = new_tree()
-    back_up(tree, ROOT, 0.5)
+    back_up(tree, {ROOT: 0.5})
     for token, (samples, worth, below) in enumerate(children):
         node = ROOT
         for _ in range(samples):
             node = tree.add_step(ROOT, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
-        back_up(tree, node, worth)
+        back_up(tree, {} if worth is None else {node: worth})
         for at, value in enumerate(below):
-            back_up(
-                tree,
-                tree.add_step(node, (at,), creation=Creation.SAMPLED, finish=Finish.STEP),
-                value,
-            )
+            made = tree.add_step(node, (at,), creation=Creation.SAMPLED, finish=Finish.STEP)
+            back_up(tree, {made: value})
     return tree
 
 

@@ -85,12 +85,12 @@ def test_a_golden_tree() -> None:
 def family(*children: tuple[int, float | None]) -> Tree:
     """A root that is worth .5 and its children, each with samples and what it is worth."""
     tree = new_tree()
-    back_up(tree, ROOT, 0.5)
+    back_up(tree, {ROOT: 0.5})
     for token, (samples, worth) in enumerate(children):
         node = ROOT
         for _ in range(samples):
             node = tree.add_step(ROOT, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
-        back_up(tree, node, worth)
+        back_up(tree, {} if worth is None else {node: worth})
     return tree
 
 

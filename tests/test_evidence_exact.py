@@ -18,6 +18,7 @@ from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -127,6 +128,12 @@ def puct(simulations: int) -> Search:
     return partial(mcts, settings=settings)
 
 
+def widened(simulations: int) -> Search:
+    """Asks for a third step at the root where one of two was worth something else than it."""
+    settings = SearchSettings(simulations=simulations, width=2, rollouts=1, wave=1, c=0.1)
+    return partial(mcts, settings=settings, own=MctsSettings(width_max=3))
+
+
 def blind(width: int = 2, fresh: int = 1) -> Search:
     settings = SearchSettings(width=width, rollouts=fresh, wave=2)
     return partial(rollouts, settings=settings, cut=READER.cut)
@@ -164,6 +171,7 @@ def whole(width: int) -> Search:
 SEARCHES: dict[str, Search] = {
     "one expansion": puct(1),
     "two expansions": puct(2),
+    "one expansion, widened": widened(2),
     "one beam of two": beams(2, 1),
     "three choices": thompson(3),
     "best of two": whole(2),
@@ -308,6 +316,11 @@ def test_tree_evidence_is_a_little_too_low_once_outcomes_decide_where_to_look() 
 def test_tree_evidence_errs_little_where_outcomes_decide_how_often_to_sample() -> None:
     """How many samples there are at a node then depends on what they were worth."""
     assert 0.0 < abs(error(everything("three choices"), "", of_tree, 1)) < 0.05
+
+
+def test_widths_that_adapt_cost_tree_evidence_less_than_looking_where_it_is_good() -> None:
+    bias = error(everything("one expansion, widened"), "", of_tree, 1)
+    assert 0 < abs(bias) < abs(error(everything("two expansions"), "", of_tree, 1)) / 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Monte Carlo tree search: a golden tree, the score's formula, and what holds for any policy."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -19,13 +20,15 @@ from tests.worlds import (
     text,
 )
 
-from treeward.search.mcts import mcts, score, select
+from treeward.search.mcts import mcts
+from treeward.search.open_nodes import OpenNodes
 from treeward.search.phases import back_up
 from treeward.search.replies import Failure, Reply
 from treeward.search.requests import Kind, Request
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish
 from treeward.search.tree import ROOT, Creation, Tree
+from treeward.search.tree_policy import Score, puct, select, uct
 
 SAMPLES = {
     "": [completion("a"), completion("b"), completion("a"), completion("a")],
@@ -82,13 +85,13 @@ def test_a_golden_tree() -> None:
 def family(*children: tuple[int, int, float]) -> Tree:
     """A root and its children, each with samples, visits and the sum of values."""
     tree = new_tree()
-    back_up(tree, ROOT, 0.5)
+    back_up(tree, {ROOT: 0.5})
     for token, (samples, visits, value_sum) in enumerate(children):
         node = ROOT
         for _ in range(samples):
             node = tree.add_step(ROOT, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
         for _ in range(visits):
-            back_up(tree, node, value_sum / visits)
+            back_up(tree, {node: value_sum / visits})
     return tree
 
 
@@ -101,41 +104,88 @@ families = st.lists(
 )
 
 
-@given(families, st.floats(0, 3), st.integers(0, 3), st.integers(0, 3))
-def test_the_score_is_puct(
-    children: list[tuple[int, int, float]], c: float, on_child: int, elsewhere: int
+def pick(score: Score, tree: Tree, c: float = 1.0) -> int:
+    """The root's child with the highest score."""
+    nodes = tree.nodes
+    visits = nodes.visits[ROOT]
+    mean = nodes.value_sum[ROOT] / visits
+    return score(nodes, nodes.children[ROOT], nodes.n_samples_below[ROOT], visits, mean, c)
+
+
+@given(families, st.floats(0, 3), st.sampled_from([puct, uct]))
+def test_the_score_is_puct_or_uct(
+    children: list[tuple[int, int, float]], c: float, score: Score
 ) -> None:
     tree = family(*children)
-    pending = Counter({1: on_child, ROOT: on_child + elsewhere})
-    samples, visits, value_sum = children[0]
-    total_visits = 1 + sum(visits for _, visits, _ in children) + on_child + elsewhere
+    total_visits = 1 + sum(visits for _, visits, _ in children)
     total_value = 0.5 + sum(value for *_, value in children)
-    prior = samples / sum(samples for samples, *_ in children)
-    visits += on_child
-    q = value_sum / visits if visits else total_value / total_visits
-    expected = q + c * prior * total_visits**0.5 / (1 + visits)
-    assert score(tree, c, 1, pending) == pytest.approx(expected)
+    expected = []
+    for samples, visits, value_sum in children:
+        q = value_sum / visits if visits else total_value / total_visits
+        prior = samples / sum(samples for samples, *_ in children)
+        by_puct = c * prior * math.sqrt(total_visits) / (1 + visits)
+        by_uct = c * math.sqrt(math.log(total_visits) / max(visits, 1))
+        expected.append(q + (by_puct if score is puct else by_uct))
+    chosen = pick(score, tree, c)
+    assert expected[chosen - 1] == pytest.approx(max(expected))
+
+
+def test_of_equal_scores_the_first_is_taken() -> None:
+    tree = family((1, 1, 0.5), (1, 1, 0.5))
+    assert pick(puct, tree) == 1
+    assert pick(uct, tree) == 1
 
 
 def test_a_child_without_visits_has_its_parents_value() -> None:
-    tree = family((1, 0, 0.0), (1, 3, 3.0))
-    # The root: one visit of .5 and three of 1.
-    assert score(tree, 0.0, 1, Counter()) == 3.5 / 4
-    assert score(tree, 0.0, 2, Counter()) == 1.0
+    # The root: one visit of .5 and three of the child beside it.
+    for elsewhere, chosen in ((0.4, 1), (0.6, 2)):
+        tree = family((1, 0, 0.0), (1, 3, 3 * elsewhere))
+        for score in (puct, uct):
+            assert pick(score, tree, 0.0) == chosen
 
 
-def test_pending_visits_send_a_wave_to_other_subtrees() -> None:
+def test_uct_is_blind_to_how_often_the_policy_drew_a_step() -> None:
+    tree = family((1, 2, 1.0), (5, 3, 1.5))
+    # Equal means. PUCT: 1/6 / 3 against 5/6 / 4; UCT: fewer visits win.
+    assert pick(puct, tree) == 2
+    assert pick(uct, tree) == 1
+
+
+def two_pairs() -> tuple[Tree, OpenNodes]:
+    """Two children with two each; all leaves are ready."""
     tree = family((1, 1, 0.6), (1, 1, 0.5))
     for parent, token in ((1, 7), (1, 8), (2, 7), (2, 8)):
         tree.add_step(parent, (token,), creation=Creation.SAMPLED, finish=Finish.STEP)
-    search = SearchSettings(c=0.01)
-    assert select(tree, search, set(), width=1) == [3]
+    open_nodes = OpenNodes()
+    open_nodes.offer(tree, [3, 4, 5, 6])
+    return tree, open_nodes
+
+
+def chosen_of(taken: Sequence[int], width: int) -> list[int]:
+    tree, open_nodes = two_pairs()
+    for node in taken:
+        open_nodes.take(tree, node)
+    visits = list(tree.nodes.visits)
+    chosen = select(tree, open_nodes, width=width, score=puct, c=0.01)
+    assert tree.nodes.visits == visits, "selection leaves no trace"
+    return chosen
+
+
+def test_pending_visits_send_a_wave_to_other_subtrees() -> None:
+    assert chosen_of([], 1) == [3]
     # Once node 1 has a pending visit it is worth .6 / 2 for now, less than the .5 of node 2.
-    assert select(tree, search, set(), width=2) == [3, 5]
-    assert sorted(select(tree, search, set(), width=9)) == [3, 4, 5, 6]
-    assert select(tree, search, {1, 5}, width=9) == [6]
-    assert select(tree, search, {ROOT}, width=9) == []
-    assert sum(tree.nodes.visits) == 3 + 1 + 1, "selection leaves no trace"
+    assert chosen_of([], 2) == [3, 5]
+    assert sorted(chosen_of([], 9)) == [3, 4, 5, 6]
+    assert chosen_of([3, 4, 5], 9) == [6]
+    assert chosen_of([3, 4, 5, 6], 9) == []
+
+
+def test_what_is_chosen_is_not_chosen_again_until_it_is_offered() -> None:
+    tree, open_nodes = two_pairs()
+    assert sorted(select(tree, open_nodes, width=4, score=puct, c=0.01)) == [3, 4, 5, 6]
+    assert not open_nodes.is_open(ROOT)
+    open_nodes.offer(tree, [5, ROOT])
+    assert select(tree, open_nodes, width=9, score=puct, c=0.01) == [ROOT, 5]
 
 
 searches = st.builds(

@@ -1,0 +1,247 @@
+"""Counts the nodes a second that the search itself can make, with a policy that costs nothing.
+
+    python benchmarks/engine_speed.py [--nodes 1000 --nodes 100000] [--treequest-python PYTHON]
+
+A node is one sample of the policy that was added to the tree. Steps have 9 tokens, trees are at
+most 50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for one at a time and
+lets a node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, with width
+4, where solutions end, so that nothing else is asked: one step in five, right or wrong. Three rows
+each: the search by itself; with the key and the seeds of every request and a journal of every
+reply; with the evidence of every node at the end. Then 256 trees in flight in a forest with a
+journal, a rollout a node.
+
+Speeds are per CPU second, which is steadier than the wall clock where others use the machine. The
+other side is TreeQuest 0.3.3, `step` by default (it copies the tree each time) and in place, and
+its ask and tell with batches of 1, without keys, seeds, journal or evidence; PYTHON is the one of
+an environment that has it. It has no widths that adapt: with 1 sample its tree is a chain, and the
+copy ends in a RecursionError, so it stands beside width 4 only.
+"""
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
+
+from treeward.critics.evidence import strict_evidence
+from treeward.critics.tree_value import tree_values
+from treeward.export.journal import Journal
+from treeward.search.critic import Scores
+from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.mcts import mcts
+from treeward.search.mcts_settings import MctsSettings
+from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.replies import Completion, Reply
+from treeward.search.requests import Growth, Kind, Request, request_key, seed_of
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import Finish
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import Tree
+from treeward.search.verdicts import Judgement, Reason
+
+STEP = tuple(b"step  \n")
+VERDICTS = (Judgement(Reason.MATCH), Judgement(Reason.MISMATCH))
+DEPTH = 50
+IN_FLIGHT = 256
+TREEQUEST = Path(__file__).with_name("treequest_speed.py")
+SECONDS = 10.0
+"""CPU time that one measurement of the other side may take."""
+
+Answer = Callable[[Request], Reply]
+
+
+class Instant:
+    """Replies at once: steps that differ in one token, and random scores."""
+
+    def __init__(self, *, ends: bool) -> None:
+        """Starts at the first step.
+
+        Args:
+            ends: Whether one step in five ends a solution.
+        """
+        self._made = 0
+        self._rng = random.Random(0)
+        self._ends = ends
+
+    def __call__(self, request: Request) -> Reply:
+        """Returns the reply to a request."""
+        if request.kind is Kind.SCORE:
+            return Reply(scores=Scores(self._rng.random(), None, None))
+        return Reply(tuple(self._step() for _ in range(request.n)))
+
+    def _step(self) -> Completion:
+        self._made += 1
+        ends = self._ends and self._rng.random() < 0.2
+        return Completion(
+            token_ids=(1000 + self._made, *STEP),
+            logprob=-1.0,
+            finish=Finish.END if ends else Finish.STEP,
+            seed=0,
+            judgement=self._rng.choice(VERDICTS) if ends else None,
+        )
+
+
+def recorded(answer: Answer, journal: Journal) -> Answer:
+    """Returns what answers as well and does what the forest does about each request."""
+
+    def reply_to(request: Request) -> Reply:
+        key = request_key(request)
+        journal.known("tree", key)
+        for index in range(request.n):
+            seed_of(0, "problem", request, index)
+        reply = answer(request)
+        journal.record("tree", key, reply)
+        return reply
+
+    return reply_to
+
+
+def drive(growth: Growth, answer: Answer) -> None:
+    """Grows a tree to the end."""
+    requests = next(growth, None)
+    while requests is not None:
+        try:
+            requests = growth.send([answer(request) for request in requests])
+        except StopIteration:
+            requests = None
+
+
+def one_tree(
+    width: int, nodes: int, *, scored: bool, journal: bool, evidence: bool
+) -> tuple[float, Tree]:
+    """Returns the nodes a CPU second of growing one tree, and the tree."""
+    tree = Tree(Problem(id="problem", prompt="?"))
+    search = SearchSettings(
+        simulations=nodes // width, width=width, rollouts=0, max_depth=DEPTH, c=1.0
+    )
+    own = MctsSettings(width_max=4 if width == 1 else None)
+    reader = Reader(Template(name="speed"), byte_tokens())
+    with tempfile.TemporaryDirectory() as folder:
+        answer: Answer = Instant(ends=not scored)
+        if journal:
+            answer = recorded(answer, Journal(Path(folder)))
+        began = time.process_time()
+        drive(mcts(tree, search, own=own, scored=scored), answer)
+        if evidence:
+            tree_values(tree, strict_evidence(tree, reader.cut))
+        spent = time.process_time() - began
+    return (len(tree) - 1) / spent, tree
+
+
+def show_tree(width: int, nodes: int, repeats: int) -> None:
+    """Prints our side of some nodes."""
+    for scored in (True,) if width == 1 else (True, False):
+        print("    judged by a critic" if scored else "    judged where solutions end")
+        for what, journal, evidence in (
+            ("search", False, False),
+            ("with keys, seeds, journal", True, False),
+            ("and evidence", True, True),
+        ):
+            runs = [
+                one_tree(width, nodes, scored=scored, journal=journal, evidence=evidence)
+                for _ in range(repeats)
+            ]
+            speed, tree = max(runs, key=lambda run: run[0])
+            depth = statistics.mean(tree.nodes.depth)
+            print(
+                f"      {what:33}{speed:10,.0f}  ({len(tree) - 1:,} nodes, depth {depth:.1f} on"
+                f" average, {max(tree.nodes.depth)} at most)"
+            )
+
+
+class InstantPolicy:
+    """Draws at once. Satisfies `Policy`."""
+
+    def __init__(self) -> None:
+        """Starts at the first step."""
+        self._made = 0
+        self.tokens = byte_tokens()
+        self.identity: dict[str, str | int] = {"backend": "instant"}
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Returns steps that differ, or solutions that end."""
+        if ask.kind is Kind.ROLLOUT:
+            return [Draw(tuple(b"Answer: 1\n"), -1.0, Finish.END) for _ in ask.seeds]
+        self._made += len(ask.seeds)
+        steps = (f"{self._made - index:6}\n" for index in range(len(ask.seeds)))
+        return [Draw(tuple(step.encode()), -1.0, Finish.STEP) for step in steps]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+class Coin:
+    """Satisfies `Verifier`."""
+
+    def __init__(self) -> None:
+        """Takes no note of answers."""
+        self._rng = random.Random(0)
+
+    def judge(self, problem: Problem, answer: str | None) -> Judgement:
+        """Returns either verdict."""
+        return Judgement(self._rng.choice([Reason.MATCH, Reason.MISMATCH]), answer)
+
+
+def forest(nodes: int) -> float:
+    """Returns the nodes a CPU second of a forest with a journal."""
+    policy = InstantPolicy()
+    search = SearchSettings(simulations=nodes // 4, rollouts=1, max_depth=DEPTH)
+    with tempfile.TemporaryDirectory() as folder:
+        grower = Forest(
+            search=partial(mcts, settings=search),
+            policy=policy,
+            reader=Reader(Template(name="speed"), policy.tokens),
+            verifier=Coin(),
+            recorder=Journal(Path(folder)),
+            sampling=PolicySettings(),
+            seed=0,
+            tree_id=lambda problem: problem.id,
+        )
+        problems = (Problem(id=str(index), prompt="?") for index in range(IN_FLIGHT))
+        grown: list[int] = []
+        began = time.process_time()
+        plan = Plan(problems=problems, concurrency=IN_FLIGHT)
+        asyncio.run(grow_forest(grower, plan, lambda tree: grown.append(len(tree) - 1)))
+        return sum(grown) / (time.process_time() - began)
+
+
+def show_treequest(python: str, width: int, nodes: int) -> None:
+    """Prints the other side of some nodes."""
+    command = [python, str(TREEQUEST), str(width), str(nodes), str(SECONDS)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    for mode, found in json.loads(done.stdout).items():
+        reached = "" if found["nodes"] == nodes else f" (at {found['nodes']:,}, out of time)"
+        print(f"    TreeQuest, {mode:24}{found['speed']:10,.0f}{reached}")
+
+
+@click.command()
+@click.option("--nodes", multiple=True, default=(1_000, 100_000), show_default=True, help="A tree.")
+@click.option("--forest-nodes", default=200, show_default=True, help="A tree of the forest.")
+@click.option("--repeats", default=3, show_default=True, help="The fastest counts.")
+@click.option("--treequest-python", help="An interpreter with treequest==0.3.3.")
+def main(
+    nodes: tuple[int, ...], forest_nodes: int, repeats: int, treequest_python: str | None
+) -> None:
+    """Prints nodes a CPU second."""
+    for width in (1, 4):
+        for size in nodes:
+            print(f"\nwidth {width}, {size:,} nodes a tree")
+            show_tree(width, size, repeats)
+            if treequest_python and width > 1:
+                show_treequest(treequest_python, width, size)
+    speed = max(forest(forest_nodes) for _ in range(repeats))
+    print(f"\n{IN_FLIGHT} trees in flight, a rollout a node, journal: {speed:,.0f}")
+
+
+if __name__ == "__main__":
+    main()
