@@ -4,7 +4,7 @@ import asyncio
 import queue
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -56,7 +56,8 @@ class EngineThread(Generic[E]):
         ready: Future[E] = Future()
         self._serving = self._thread.submit(self._serve, opened, ready)
         self._serving.add_done_callback(self._end)
-        wait((ready, self._serving), return_when=FIRST_COMPLETED)
+        either: list[Future[Any]] = [ready, self._serving]
+        wait(either, return_when=FIRST_COMPLETED)
         if not ready.done():
             self._thread.shutdown()
             self._serving.result()
