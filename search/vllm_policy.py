@@ -207,7 +207,10 @@ def _load(folder: Path, settings: VllmSettings) -> Any:
             " torchaudio or torchcodec may be installed"
         ) from e
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
-        raise BadInput(f"{folder}: no model that vLLM can run: {_line(e)}") from e
+        raise BadInput(
+            f"{folder}: no model that vLLM can run: {_line(e)} (here max_model_len is "
+            "backend.context, gpu_memory_utilization backend.memory_share)"
+        ) from e
 
 
 def _start(arguments: dict[str, Any]) -> Any:

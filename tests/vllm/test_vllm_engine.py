@@ -70,14 +70,14 @@ def drawn(llm: ManyAtOnce, kind: Kind) -> list[Result]:
 
 
 def test_what_a_step_brings_beyond_the_end_is_dropped() -> None:
-    for per_step in (1, 2, 5, 50):
+    for per_step in (1, 2, 5, 60):
         llm = ManyAtOnce("1+1=2\nA2\n0+0\n" + "9" * 40, per_step)
         (draws,) = drawn(llm, Kind.SAMPLE)
         assert draws == [Draw(tuple(TOKENS.encode("1+1=2\n")), -3.0, Finish.STEP)] * 2
         assert not llm.said, "nothing is left under way"
         (draws,) = drawn(llm, Kind.ROLLOUT)
         assert draws == [Draw(tuple(TOKENS.encode("1+1=2\nA2\n")), -4.5, Finish.END)] * 2
-        assert bool(llm.aborted) is (per_step < 50)
+        assert bool(llm.aborted) is (per_step < 60)
 
 
 def test_a_continuation_that_vllm_ends_by_itself_is_a_failed_call() -> None:
