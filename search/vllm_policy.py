@@ -169,6 +169,9 @@ def _opened(folder: Path, tokens: Tokens, settings: VllmSettings) -> Iterator[Vl
             torch.set_num_threads(settings.threads)
         llm = _load(folder, settings)
         stack.callback(llm.engine_core.shutdown)
+        if llm.vllm_config.device_config.device_type == "cpu":
+            # The rank of a sampled token, which nobody asked for, would be compiled for 10 seconds.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield VllmEngine(llm, tokens, llm.vllm_config.model_config.max_model_len)
 
 

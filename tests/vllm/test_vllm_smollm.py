@@ -36,7 +36,7 @@ def test_smollm_draws_steps_as_with_transformers() -> None:
     solutions, firsts = draws_of(policy, [ask, steps])
     cached = policy.engine.cached_tokens
     asyncio.run(policy.close())
-    assert {draw.finish for draw in firsts} == {Finish.STEP}
+    assert Finish.STEP in {draw.finish for draw in firsts} <= {Finish.STEP, Finish.END}
     # The same seeds: a sampled step is how the rollout of its seed begins.
     for step, solution in zip(firsts, solutions, strict=True):
         assert solution.token_ids[: len(step.token_ids)] == step.token_ids
