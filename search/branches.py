@@ -4,48 +4,11 @@ A branch is computed once for all of its rows. It parts when they draw different
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from treeward.search.errors import CallFailed
+from treeward.search.jobs import Row
 from treeward.search.kv_cache import Chunk, SlotCache
-from treeward.search.policy import Ask, Draw
-from treeward.search.steps import Stepper
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Job:
-    """An ask under way."""
-
-    ask: Ask
-    done: Callable[["list[Draw] | BaseException"], None]
-    """Called once with the draws, in the order of the seeds, or with what went wrong."""
-
-    draws: list[Draw | None] = field(default_factory=list)
-    missing: int = 0
-    failure: CallFailed | None = None
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Returns prompt and prefix."""
-        return self.ask.prompt_ids + self.ask.prefix_ids
-
-    @property
-    def room(self) -> int:
-        """Returns how many tokens a continuation may have."""
-        return self.ask.settings.max_rollout_tokens - len(self.ask.prefix_ids)
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Row:
-    """A continuation under way."""
-
-    job: Job
-    index: int
-    seed: int
-    stepper: Stepper
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

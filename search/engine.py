@@ -13,7 +13,6 @@ multiple of `VECTOR`: elementwise kernels compute what is left over after whole 
 formula (SiLU's last bit differs with AVX-512), and then the slot would matter.
 """
 
-import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -21,15 +20,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from treeward.search.branches import Branch, Job, Pool, Row
-from treeward.search.errors import CallFailed
+from treeward.search.branches import Branch, Pool
+from treeward.search.jobs import Job, Row
 from treeward.search.kv_cache import PrefixCache, SlotCache
 from treeward.search.network import Network
-from treeward.search.policy import Draw, Mode
+from treeward.search.policy import Mode
 from treeward.search.prefill import VECTOR, Prefiller
-from treeward.search.requests import Kind
 from treeward.search.sampling import draw_tokens, uniforms
-from treeward.search.steps import Budget, Finish, Stepper
 from treeward.search.tokens import Tokens
 
 
@@ -81,17 +78,8 @@ class Engine:
 
     def add(self, job: Job) -> None:
         """Takes a job; it advances with each tick."""
-        need = len(job.ids) + job.room
-        if need > self._network.max_positions:
-            message = f"{need} positions needed, the model has {self._network.max_positions}"
-            job.done(CallFailed("context_length", message))
-            return
-        assert job.ids, "there is something to go on from"
-        assert job.room > 0, "a prefix without room is the end of its solution"
-        if job.ask.seeds:
+        if job.is_work(self._network.max_positions):
             self._new.append(job)
-        else:
-            job.done([])
 
     def clear(self) -> None:
         """Forgets all that is under way; prefixes stay."""
@@ -120,14 +108,8 @@ class Engine:
                 self._decode(pool)
 
     def _enqueue(self, job: Job) -> None:
-        job.draws = [None] * len(job.ask.seeds)
-        job.missing = len(job.ask.seeds)
-        rows = []
-        for index, seed in enumerate(job.ask.seeds):
-            budget = Budget(step=job.ask.settings.max_step_tokens, total=job.room)
-            stepper = Stepper.after(job.ask.prefix_ids, self._tokens, job.ask.rule, budget)
-            rows.append(Row(job=job, index=index, seed=seed, stepper=stepper))
-        self._pool_for(job).waiting.append(Branch(rows=rows, length=len(job.ids)))
+        branch = Branch(rows=job.start(self._tokens), length=len(job.ids))
+        self._pool_for(job).waiting.append(branch)
 
     def _pool_for(self, job: Job) -> Pool:
         """Returns the pool that a job's rows live in; a new one takes the place of idle ones."""
@@ -195,7 +177,7 @@ class Engine:
             )
         parts: list[dict[int, Branch]] = [{} for _ in branches]
         for row, at, (token, logprob) in zip(rows, source, drawn, strict=True):
-            if self._extend(row, token, logprob):
+            if row.extend(token, logprob):
                 new = Branch(rows=[], length=branches[at].length)
                 parts[at].setdefault(token, new).rows.append(row)
         return [list(by_token.values()) for by_token in parts]
@@ -217,23 +199,6 @@ class Engine:
             top_p=settings.top_p,
         )
         return list(zip(tokens, logprobs, strict=True))[: len(rows)]
-
-    def _extend(self, row: Row, token: int, logprob: float) -> bool:
-        """Adds a token to a row; returns whether the row goes on."""
-        row.ids.append(token)
-        row.logprob += logprob
-        job = row.job
-        finish = row.stepper.feed(token)
-        if math.isnan(logprob):
-            job.failure = CallFailed("not_a_number", "the model's logits are not numbers")
-        elif finish is None or (finish is Finish.STEP and job.ask.kind is Kind.ROLLOUT):
-            return True
-        else:
-            job.draws[row.index] = Draw(tuple(row.ids), row.logprob, finish)
-        job.missing -= 1
-        if job.missing == 0:
-            job.done(job.failure or [draw for draw in job.draws if draw is not None])
-        return False
 
 
 def _round_up(value: int, step: int) -> int:

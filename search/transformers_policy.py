@@ -1,8 +1,7 @@
 """A policy that runs a Hugging Face model in this process, on a thread of its own."""
 
-import asyncio
-import queue
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +12,9 @@ import transformers
 from safetensors import SafetensorError
 
 from treeward.search import attention
-from treeward.search.branches import Job
 from treeward.search.engine import Engine, EngineSettings
-from treeward.search.errors import BadInput, CallFailed
+from treeward.search.engine_thread import EngineThread
+from treeward.search.errors import BadInput
 from treeward.search.policy import Ask, Draw, Mode
 from treeward.search.quiet import no_bars
 from treeward.search.tokens import Tokens, load_tokens
@@ -103,18 +102,18 @@ class TransformersPolicy:
         Raises:
             BadInput: The folder holds no model that this backend can run.
         """
-        self._threads = settings.threads_used
         self._tokens = load_tokens(folder)
         model = load_model(folder, settings)
         self._settings = settings
         self._fingerprint = fingerprint
         shapes = EngineSettings(mode=settings.mode, slots=settings.slots)
-        self.engine = Engine(model, self._tokens, shapes)
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._under_way: set[Job] = set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
-        self._serving = self._thread.submit(self._serve)
-        self._serving.add_done_callback(self._end)
+        engine = Engine(model, self._tokens, shapes)
+        self._thread = EngineThread(_opened(engine, settings.threads_used))
+
+    @property
+    def engine(self) -> Engine:
+        """Returns what serves the asks."""
+        return self._thread.engine
 
     @property
     def tokens(self) -> Tokens:
@@ -132,54 +131,18 @@ class TransformersPolicy:
         Raises:
             CallFailed: The ask does not fit the model's context, or the engine broke.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Draw]] = loop.create_future()
-
-        def settle(result: list[Draw] | BaseException) -> None:
-            if future.done():
-                return
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        def done(result: list[Draw] | BaseException) -> None:
-            self._under_way.discard(job)
-            loop.call_soon_threadsafe(settle, result)
-
-        job = Job(ask=ask, done=done)
-        self._under_way.add(job)
-        self._inbox.put(job)
-        if self._serving.done():
-            self._end(self._serving)
-        return await future
-
-    def _end(self, serving: Future[None]) -> None:
-        """Tells everyone who waits why nobody serves them any more."""
-        for job in list(self._under_way):
-            job.done(serving.exception() or CallFailed("engine", "the policy is closed"))
+        return await self._thread.draw(ask)
 
     async def close(self) -> None:
         """Ends the thread once it has nothing to do."""
-        self._inbox.put(None)
-        await asyncio.to_thread(self._thread.shutdown)
+        await self._thread.close()
 
-    def _serve(self) -> None:
-        """Feeds the engine until `close`; waits only where there is nothing to decode."""
-        torch.set_num_threads(self._threads)
-        while True:
-            while not self._inbox.empty() or not self.engine.busy:
-                job = self._inbox.get()
-                if job is None:
-                    return
-                self.engine.add(job)
-            try:
-                self.engine.tick()
-            except (torch.OutOfMemoryError, MemoryError) as e:
-                # Everything under way shares the pass that failed; what comes later may fit.
-                self.engine.clear()
-                for lost in list(self._under_way):
-                    lost.done(CallFailed("out_of_memory", str(e).partition("\n")[0]))
+
+@contextmanager
+def _opened(engine: Engine, threads: int) -> Iterator[Engine]:
+    """Lends an engine to the thread that runs it."""
+    torch.set_num_threads(threads)
+    yield engine
 
 
 def load_model(folder: Path, settings: TransformersSettings) -> transformers.PreTrainedModel:

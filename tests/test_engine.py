@@ -15,9 +15,9 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from treeward.search.branches import Job
 from treeward.search.engine import Engine, EngineSettings
 from treeward.search.errors import BadInput, CallFailed
+from treeward.search.jobs import Job
 from treeward.search.kv_cache import Chunk, PrefixCache, SlotCache
 from treeward.search.network import Network
 from treeward.search.policy import Ask, Draw, Mode, PolicySettings

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from treeward.search.branches import Job
 from treeward.search.engine import Engine, EngineSettings
+from treeward.search.jobs import Job
 from treeward.search.policy import Ask, Draw, Mode
 from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersSettings, load_model

@@ -1,0 +1,105 @@
+"""Asks under way, the same for every engine that runs in this process.
+
+A job is an ask and whoever waits for its draws. Its rows are its continuations: an engine brings
+each its tokens one by one, and the row says where it ends.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from treeward.search.errors import CallFailed
+from treeward.search.policy import Ask, Draw
+from treeward.search.requests import Kind
+from treeward.search.steps import Budget, Finish, Stepper
+from treeward.search.tokens import Tokens
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """An ask under way."""
+
+    ask: Ask
+    done: Callable[["list[Draw] | BaseException"], None]
+    """Called once with the draws, in the order of the seeds, or with what went wrong."""
+
+    draws: list[Draw | None] = field(default_factory=list)
+    missing: int = 0
+    failure: CallFailed | None = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Returns prompt and prefix."""
+        return self.ask.prompt_ids + self.ask.prefix_ids
+
+    @property
+    def room(self) -> int:
+        """Returns how many tokens a continuation may have."""
+        return self.ask.settings.max_rollout_tokens - len(self.ask.prefix_ids)
+
+    def is_work(self, max_positions: int) -> bool:
+        """Returns whether there is anything to draw; else the job is done.
+
+        Args:
+            max_positions: Tokens that the model's context holds.
+        """
+        need = len(self.ids) + self.room
+        if need > max_positions:
+            message = f"{need} positions needed, the model has {max_positions}"
+            self.done(CallFailed("context_length", message))
+            return False
+        assert self.ids, "there is something to go on from"
+        assert self.room > 0, "a prefix without room is the end of its solution"
+        if not self.ask.seeds:
+            self.done([])
+        return bool(self.ask.seeds)
+
+    def start(self, tokens: Tokens) -> "list[Row]":
+        """Returns its continuations, one for each seed, all at their first token."""
+        self.draws = [None] * len(self.ask.seeds)
+        self.missing = len(self.ask.seeds)
+        rows = []
+        for index, seed in enumerate(self.ask.seeds):
+            budget = Budget(step=self.ask.settings.max_step_tokens, total=self.room)
+            stepper = Stepper.after(self.ask.prefix_ids, tokens, self.ask.rule, budget)
+            rows.append(Row(job=self, index=index, seed=seed, stepper=stepper))
+        return rows
+
+    def settle(self, index: int, draw: Draw | CallFailed) -> None:
+        """Takes what one continuation came to; the last one makes the job done."""
+        if isinstance(draw, CallFailed):
+            self.failure = draw
+        else:
+            self.draws[index] = draw
+        self.missing -= 1
+        if self.missing == 0:
+            self.done(self.failure or [draw for draw in self.draws if draw is not None])
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Row:
+    """A continuation under way."""
+
+    job: Job
+    index: int
+    seed: int
+    stepper: Stepper
+    ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+
+    def extend(self, token: int, logprob: float) -> bool:
+        """Adds a token; returns whether the continuation goes on."""
+        self.ids.append(token)
+        self.logprob += logprob
+        finish = self.stepper.feed(token)
+        if math.isnan(logprob):
+            self.fail(CallFailed("not_a_number", "the model's logits are not numbers"))
+        elif finish is None or (finish is Finish.STEP and self.job.ask.kind is Kind.ROLLOUT):
+            return True
+        else:
+            self.job.settle(self.index, Draw(tuple(self.ids), self.logprob, finish))
+        return False
+
+    def fail(self, failure: CallFailed) -> None:
+        """Ends the continuation without a draw, and so its whole job."""
+        self.job.settle(self.index, failure)
