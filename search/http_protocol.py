@@ -20,6 +20,9 @@ from treeward.search.tokens import Tokens
 DONE = "[DONE]"
 """The data of a stream's last event."""
 
+ALIVE = "http_429"
+"""The kind of the one fault that shows a server in good health."""
+
 _OVERLOADED = frozenset({429, 503})
 _PASSING = frozenset({408, 425, 429})
 _ROUNDING = 1e-3

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from treeward.search.http_protocol import Fault
+from treeward.search.http_protocol import ALIVE, Fault
 
 _FIRST_LIMIT = 16
 _STRIKES = 3
@@ -92,7 +92,7 @@ class Replica:
             self.limit = min(float(self.most), self.limit + more)
 
     def fail(self, fault: Fault, *, cuts: int, now: float) -> None:
-        """Counts a failure.
+        """Counts a failure. A server that has too much to do and says so is not broken.
 
         Args:
             fault: What happened.
@@ -104,7 +104,7 @@ class Replica:
             self.cuts += 1
         if fault.retry_after is not None:
             self._close(now + min(fault.retry_after, _LONGEST_WAIT))
-        elif fault.passing and now >= self.closed_until:
+        elif fault.passing and fault.kind != ALIVE and now >= self.closed_until:
             self.strikes += 1
             if self.strikes >= _STRIKES:
                 self._close(now + min(_FIRST_REST * 2.0**self.rests, _LONGEST_REST))
