@@ -24,7 +24,7 @@ from treeward.search.transformers_policy import TransformersPolicy, Transformers
 
 FOLDER = resolve_model(NANO, Path("unused")).path
 TOKENS = load_tokens(FOLDER)
-PROBLEMS = "task:arithmetic?n=2&seed=5"
+PROBLEMS = "task:arithmetic?n=3&seed=5"
 SMALL = ["--set", "search.simulations=3", "--set", "search.width=2", "--set", "search.rollouts=3"]
 UNENDING = StepRule(delimiter="no text of nano's has this")
 
@@ -36,7 +36,7 @@ class NanoServer:
     """
 
     def __init__(self) -> None:
-        settings = TransformersSettings(mode=Mode.DETERMINISTIC)
+        settings = TransformersSettings(mode=Mode.DETERMINISTIC, slots=8)
         self.policy = TransformersPolicy(FOLDER, "f", settings)
         auto: Any = transformers.AutoModelForCausalLM
         self.model = auto.from_pretrained(FOLDER, dtype=torch.float32)
@@ -140,7 +140,7 @@ def test_a_run_against_servers_has_the_evidence_of_one_in_process(
         assert '"grown": 0' in again.out
         servers[2].card = card | {"root": "/another"}
         assert treeward(*command, there, "--policy", urls[2]).code == 3
-    assert treeward(*command, here, "--policy", "nano").code == 0
+    assert treeward(*command, here, "--set", "backend.slots=8").code == 0
     assert rows(there, NODES) == rows(here, NODES)
     assert rows(there, ROLLOUTS) == rows(here, ROLLOUTS)
     got, want = ([row["logprob"] for row in rows(run, LOGPROBS)] for run in (there, here))
