@@ -49,7 +49,8 @@ def prover_draws(k: Reals, n: Reals, prover: int) -> Reals:
 def progress_interval(child_draws: Reals, parent_draws: Reals) -> tuple[Reals, Reals]:
     """Returns the ends of the interval of child - parent over all pairs of draws [..., 64]."""
     differences = child_draws[..., :, None] - parent_draws[..., None, :]
-    flat = differences.reshape(*differences.shape[:-2], -1)
+    pairs = differences.shape[-2] * differences.shape[-1]
+    flat = differences.reshape(*differences.shape[:-2], pairs)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(flat, [tail, 1 - tail], axis=-1)
     return low, high

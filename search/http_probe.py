@@ -19,6 +19,11 @@ _PROMPT = (3, 4, 5, 6)
 """Ids that every vocabulary has. What they stand for does not matter."""
 
 _TEXT = "12 + 3\n"
+_PLACES = 8
+"""Tokens that are looked at in a row."""
+
+_HOT = {"temperature": 2.0}
+_NARROW = {"temperature": 0.5, "top_p": 0.1}
 _NEAR = 0.1
 """Nats by which a log-probability may differ when it is computed in another batch."""
 
@@ -192,8 +197,8 @@ def _best(data: str) -> list[float]:
 def _checks(server: _Server, tokens: Tokens | None) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yields the checks, each a name and a call that says what it found or raises a `Fault`."""
     yield "token ids in and out", lambda: _check_ids(server)
-    yield "log-probabilities", lambda: _check_logprobs(server)
     yield "exact continuation", lambda: _check_continuation(server)
+    yield "log-probabilities", lambda: _check_logprobs(server)
     yield "seeds", lambda: _check_seeds(server)
     if tokens is not None:
         yield "tokenizer", lambda: _check_tokenizer(server, tokens)
@@ -204,25 +209,11 @@ def _check_ids(server: _Server) -> str:
     return f"{len(reply.token_ids)} ids, their log-probabilities and counts, in a stream"
 
 
-def _check_logprobs(server: _Server) -> str:
-    """Looks at the most probable next token: how tokens are sampled must not change what it has."""
-    (plain,) = server.complete(_PROMPT, 1).best
-    for sampler in ({"temperature": 2.0}, {"temperature": 0.5, "top_p": 0.1}):
-        (other,) = server.complete(_PROMPT, 1, **sampler).best
-        if abs(other - plain) > _NEAR:
-            raise Fault(
-                "bad_reply",
-                f"they change with the sampler, from {plain:.3f} to {other:.3f} with {sampler}; "
-                "start the server with --logprobs-mode raw_logprobs",
-            )
-    return "at temperature 1, whatever the sampler"
-
-
 def _check_continuation(server: _Server) -> str:
     """Compares what follows tokens that were generated with what follows them when given."""
-    whole = server.complete(_PROMPT, 8)
-    for at in (1, 4, 7):
-        (again,) = server.complete(_PROMPT + whole.token_ids[:at], 1).best
+    whole = server.complete(_PROMPT, _PLACES, **_HOT)
+    for at in range(1, _PLACES):
+        (again,) = server.complete(_PROMPT + whole.token_ids[:at], 1, **_HOT).best
         if abs(again - whole.best[at]) > _NEAR:
             raise Fault(
                 "bad_reply",
@@ -232,9 +223,34 @@ def _check_continuation(server: _Server) -> str:
     return "a prefix that is given goes on as one that was generated"
 
 
+def _check_logprobs(server: _Server) -> str:
+    """Looks at the most probable tokens: how tokens are sampled must not change what they have.
+
+    Where the model is certain they have 0 in any case, so it looks at several places.
+    """
+    ids = server.complete(_PROMPT, _PLACES, **_HOT).token_ids
+    least = 0.0
+    for at in range(_PLACES):
+        prompt = _PROMPT + ids[:at]
+        (plain,) = server.complete(prompt, 1).best
+        least = min(least, plain)
+        for sampler in (_HOT, _NARROW):
+            (other,) = server.complete(prompt, 1, **sampler).best
+            if abs(other - plain) > _NEAR:
+                raise Fault(
+                    "bad_reply",
+                    f"they change with the sampler, from {plain:.3f} to {other:.3f} with "
+                    f"{sampler}; start the server with --logprobs-mode raw_logprobs",
+                )
+    if least > -2 * _NEAR:
+        raise Fault("bad_reply", f"none of {_PLACES} most probable tokens is less than certain")
+    return "at temperature 1, whatever the sampler"
+
+
 def _check_seeds(server: _Server) -> str:
-    hot = {"temperature": 2.0}
-    drawn = [server.complete(_PROMPT, 8, **hot, seed=seed).token_ids for seed in (1, 1, 2, 3)]
+    drawn = [
+        server.complete(_PROMPT, _PLACES, **_HOT, seed=seed).token_ids for seed in (1, 1, 2, 3)
+    ]
     if drawn[0] != drawn[1]:
         raise Fault("bad_reply", "the same seed gave other tokens")
     if drawn[1] == drawn[2] == drawn[3]:

@@ -491,6 +491,29 @@ def test_no_failure_of_a_server_becomes_a_verdict() -> None:
         assert tables["trees"]["error_kind"].to_pylist() == ["http_500"]
 
 
+@pytest.mark.parametrize("calls", [2, 4, 7, 11, 16, 25, 40, 80])
+def test_a_server_may_die_at_any_moment(calls: int) -> None:
+    """What came before stays, what was asked after is unknown, and all of it can be written."""
+    bodies: list[Event] = []
+
+    async def dies(body: Event, wire: Wire) -> None:
+        bodies.append(body)
+        await (sound(says) if len(bodies) <= calls else hangs_up)(body, wire)
+
+    server = FakeServer(dies)
+    with serving(server):
+        trees = grow(policy_of([server.url], Time(), retries=1))
+    origin = Origin(reader=READER, search="mcts", policy="m", seed=7, prover_k=None)
+    drawn_at = {(tuple(body["prompt"]), body["seed"]) for body in bodies[:calls]}
+    for tree in trees.values():
+        tables = tree_tables(tree, "t", origin)
+        for row in tables["rollouts"].to_pylist():
+            assert (row["verdict_reason"] == "call_failed") == (row["token_ids"] is None)
+            if row["token_ids"]:
+                prompt = READER.prompt_ids(tree.problem) + tree.prefix_ids(row["node_id"])
+                assert (prompt, row["seed"]) in drawn_at
+
+
 def test_trees_grown_on_servers_that_misbehave_are_those_grown_in_peace() -> None:
     """Each call meets a fault with probability 0.4: 9 in a row, which fail it, with 0.4 ** 9.
 

@@ -24,14 +24,15 @@ from treeward.search.models import NANO, resolve_model
 from treeward.search.tokens import byte_tokens
 
 NANO_FOLDER = str(resolve_model(NANO, Path("unused")).path)
-CHECKS = ["token ids in and out", "log-probabilities", "exact continuation", "seeds", "tokenizer"]
+CHECKS = ["token ids in and out", "exact continuation", "log-probabilities", "seeds", "tokenizer"]
 
 Said = Callable[[Event, bytes, int], tuple[int, float, float]]
 """Given a call, the text so far and the place: a token, its log-probability and the best one."""
 
 
 def says(body: Event, text: bytes, _: int) -> tuple[int, float, float]:
-    best = -3 * random.Random(f"{text!r}").random() - 0.1
+    # As a sharp model is: certain of its first token, of others less.
+    best = -0.01 if len(text) == 4 else -random.Random(f"{text!r}").random()
     return random.Random(f"{body['seed']}{text!r}").randrange(256), best - 0.5, best
 
 
@@ -43,6 +44,10 @@ def processed(body: Event, text: bytes, place: int) -> tuple[int, float, float]:
 def cut_to_nucleus(body: Event, text: bytes, place: int) -> tuple[int, float, float]:
     token, logprob, best = says(body, text, place)
     return (token, logprob, best) if body["top_p"] == 1 else (token, -0.01, -0.01)
+
+
+def certain(body: Event, text: bytes, place: int) -> tuple[int, float, float]:
+    return says(body, text, place)[0], 0.0, 0.0
 
 
 def puts_it_in_a_chat(body: Event, text: bytes, place: int) -> tuple[int, float, float]:
@@ -129,9 +134,10 @@ UNABLE = {
     "stops early": (replying(stops_early), 0, "gave 2 tokens where 4 were asked for"),
     "no others' log-probabilities": (dropping("logprobs", "top_logprobs"), 0, "other tokens"),
     "no log-probabilities": (dropping("logprobs"), 0, "logprobs"),
-    "at the sampler's temperature": (replying(processed), 1, "--logprobs-mode raw_logprobs"),
-    "after top-p": (replying(cut_to_nucleus), 1, "--logprobs-mode raw_logprobs"),
-    "chat": (replying(puts_it_in_a_chat), 2, "where they were given"),
+    "at the sampler's temperature": (replying(processed), 2, "--logprobs-mode raw_logprobs"),
+    "after top-p": (replying(cut_to_nucleus), 2, "--logprobs-mode raw_logprobs"),
+    "chat": (replying(puts_it_in_a_chat), 1, "where they were given"),
+    "always certain": (replying(certain), 2, "none of 8 most probable tokens is less than"),
     "one seed": (replying(knows_one_seed), 3, "other seeds gave the same"),
     "no seed": (replying(forgets_the_seed()), 3, "the same seed gave other"),
 }

@@ -77,3 +77,10 @@ def test_a_step_taken_back_has_the_progress_with_its_sign_turned() -> None:
 def test_between_certain_ends_progress_is_certain() -> None:
     low, high = progress_interval(np.ones((1, 64)), np.zeros((1, 64)))
     assert low[0] == high[0] == 1.0
+
+
+def test_no_steps_have_no_intervals() -> None:
+    """A tree can have rollouts at its root and none below, where calls failed."""
+    none = np.empty((0, 64))
+    low, high = progress_interval(none, none)
+    assert low.shape == high.shape == (0,)
