@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from tests.http_fakes import Time
 
 from treeward.search.http_protocol import Fault
 from treeward.search.http_replicas import Replica, Replicas
@@ -15,21 +16,6 @@ WORDS = [f"problem {n}" for n in range(400)]
 BUSY = Fault("http_429", "too much", overloaded=True)
 BROKEN = Fault("http_500", "engine died")
 REFUSED = Fault("http_400", "no such model", passing=False)
-
-
-class Time:
-    """Time that passes only where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
 
 
 def replicas_of(urls: Sequence[str], time: Time, most: int = 256) -> Replicas:
