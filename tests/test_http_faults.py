@@ -45,6 +45,11 @@ def spoiled(change: Callable[[list[Event]], list[Event]]) -> Reply:
     return reply
 
 
+def misread(events: list[Event]) -> list[Event]:
+    events[0]["usage"]["prompt_tokens"] += 1
+    return events
+
+
 def with_choice(**fields: object) -> Reply:
     def change(events: list[Event]) -> list[Event]:
         events[1]["choices"][0].update(fields)
@@ -112,6 +117,7 @@ FAULTS: list[tuple[str, Reply, str]] = [
     ("the reply twice", spoiled(lambda events: events[:-1] * 2), "bad_reply"),
     ("two choices", spoiled(lambda e: [{**e[0], "choices": e[0]["choices"] * 2}]), "bad_reply"),
     ("no counts", spoiled(lambda e: [{"choices": e[0]["choices"]}]), "bad_reply"),
+    ("another prompt's length", spoiled(misread), "bad_reply"),
     ("another event", spoiled(lambda _: [{"hello": 1}]), "bad_reply"),
     ("no object", spoiled(lambda _: [7]), "bad_reply"),  # type: ignore[list-item] # the point
     ("no ids", with_choice(token_ids=None), "bad_reply"),
