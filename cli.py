@@ -71,9 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 @click.option("--out", type=PATH, required=True, help="The run folder.")
 @click.option(
     "--policy",
-    help="nano, smollm2-135m-instruct, a folder or a hub id.  [default: nano for task: problems]",
+    help="nano, smollm2-135m-instruct, a folder, a hub id, or base URLs of servers with commas "
+    "between.  [default: nano for task: problems]",
 )
-@click.option("--backend", type=click.Choice(["auto", "transformers"]), default="auto")
+@click.option("--model", help="The name that servers serve the model by.  [default: the only one]")
+@click.option(
+    "--backend", type=click.Choice(["auto", "transformers", "vllm", "http"]), default="auto"
+)
 @click.option(
     "--search",
     "algorithm",
@@ -103,7 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def generate(
     problems: str,
     out: Path,
-    backend: str,
     concurrency: int,
     dry_run: bool,
     fail_on_error: float | None,
@@ -258,13 +261,17 @@ def verify(run: Path, as_json: bool) -> None:
 
 @treeward.command()
 @click.option("--out", type=PATH, default=Path("runs"), help="Where runs would be written.")
+@click.option("--policy", help="Base URLs of servers: also what these can do.")
+@click.option("--model", help="The name that servers serve the model by.  [default: the only one]")
 @json_option
-def doctor(out: Path, as_json: bool) -> None:
+def doctor(out: Path, policy: str | None, model: str | None, as_json: bool) -> None:
     """Show what this machine can run, and what to install for the rest."""
     from treeward.export.console import table
-    from treeward.export.doctor import examine
+    from treeward.export.doctor import examine, examine_servers
 
     checks = examine(out)
+    if policy is not None:
+        checks += examine_servers(policy, model)
     rows = [
         ["ok" if check.ok else "--", check.name, check.finding, check.remedy or ""]
         for check in checks

@@ -20,9 +20,9 @@ from treeward.export.plan import Options, Plan, make_plan
 from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import Confusion, Node, compare, is_wrong, read_trees
+from treeward.search.backends import open_policy
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
-from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.verdicts import Verdict
 
 Rows = list[Node]
@@ -70,7 +70,7 @@ def first_true(flags: list[bool]) -> int:
 
 async def fresh_values(plan: Plan, nodes: Rows, rollouts: int) -> NDArray[np.float64]:
     """Returns the share of right ones among fresh rollouts from each node."""
-    policy = TransformersPolicy(plan.model.path, plan.model.fingerprint, plan.backend)
+    policy = open_policy(plan.model, plan.backend)
     reader = plan.reader(policy.tokens)
     problems = {problem.id: problem for problem in plan.problems}
     with plan.make_verifier() as verifier:

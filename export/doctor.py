@@ -11,13 +11,17 @@ from pathlib import Path
 import torch
 
 from treeward.search import smollm
+from treeward.search.backends import require_client
 from treeward.search.errors import TreewardError
+from treeward.search.http_settings import read_urls
 from treeward.search.models import cache_root, resolve_model
+from treeward.search.tokens import Tokens, load_tokens
 
 _EXTRAS = {
     "reasoning_gym": ("gym", "problems from gym:NAME"),
     "math_verify": ("math", "checking of mathematical answers (verifier math)"),
     "gguf": ("smollm", f"the policy {smollm.NAME}"),
+    "httpx2": ("http", "policies behind the URLs of servers"),
 }
 
 
@@ -35,6 +39,44 @@ class Check:
 def examine(out: Path) -> list[Check]:
     """Returns what was found; `out` is where runs would be written."""
     return [*_libraries(), *_devices(), *_models(), *_extras(), _disk(out)]
+
+
+def examine_servers(policy: str, model: str | None) -> list[Check]:
+    """Returns what servers can do, up to the first thing that each cannot.
+
+    Args:
+        policy: Their base URLs, with commas between.
+        model: The name that they serve the model by; None takes the only one there is.
+
+    Raises:
+        BadInput: The policy is no list of base URLs.
+        MissingExtra: What speaks HTTP is not installed.
+    """
+    urls = read_urls(policy)
+    require_client()
+    return [check for url in urls for check in _server(url, model)]
+
+
+def _server(url: str, model: str | None) -> Iterator[Check]:
+    from treeward.search.http_probe import find_served, probe
+
+    try:
+        served = find_served((url,), model)
+    except TreewardError as e:
+        yield Check(name=url, ok=False, finding=str(e), remedy="start the server, or mend the URL")
+        return
+    yield Check(name=url, ok=True, finding=f"serves {served.name}, {served.context} positions")
+    for found in probe(url, served.name, _tokens_of(served.name)):
+        remedy = None if found.ok else "use a server that continues token ids exactly: vLLM's does"
+        yield Check(name=found.name, ok=found.ok, finding=found.finding, remedy=remedy)
+
+
+def _tokens_of(name: str) -> Tokens | None:
+    """Returns the tokens of a model where its name is that of a folder here."""
+    try:
+        return load_tokens(Path(name)) if Path(name).is_dir() else None
+    except TreewardError:
+        return None
 
 
 def _libraries() -> Iterator[Check]:

@@ -17,12 +17,11 @@ from treeward.export.plan import Plan
 from treeward.export.run_folder import RunFolder, writing
 from treeward.export.schema import TABLES
 from treeward.search import forest
+from treeward.search.backends import is_deterministic, open_policy
 from treeward.search.forest import Forest, Progress, grow_forest
-from treeward.search.policy import Mode
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.scoring import CriticThread
-from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.tree import Tree
 
 Watch = Callable[[Progress, int], None]
@@ -140,7 +139,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         left = [problem for problem in plan.problems if plan.tree_id(problem) not in done]
         if not left:
             return Outcome(grown=0, before=len(done), failed=0, left=0)
-        policy = TransformersPolicy(plan.model.path, plan.model.fingerprint, plan.backend)
+        policy = open_policy(plan.model, plan.backend)
         reader = plan.reader(policy.tokens)
         journal = Journal(run.journal)
         for tree_id in journal.trees() & done.keys():
@@ -171,7 +170,7 @@ def _critic_thread(plan: Plan) -> CriticThread | None:
     """Returns the plan's critic on a thread of its own; in deterministic mode nothing is shared."""
     if plan.critic is None:
         return None
-    return CriticThread(plan.critic, alone=plan.backend.mode is Mode.DETERMINISTIC)
+    return CriticThread(plan.critic, alone=is_deterministic(plan.backend))
 
 
 def _origin(plan: Plan, reader: Reader) -> Origin:

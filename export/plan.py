@@ -17,10 +17,21 @@ from treeward.export.open_critic import open_critic
 from treeward.export.run_folder import CRITIC, Identity, Sampler
 from treeward.search import gym
 from treeward.search.algorithms import METHODS, Tools, check_critics, of_critics
+from treeward.search.backends import (
+    AUTO,
+    SETTINGS_OF,
+    BackendSettings,
+    Running,
+    check_settings,
+    choose_backend,
+    identity_without_loading,
+    is_deterministic,
+    prepare,
+)
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
-from treeward.search.models import ModelFolder, cache_root, resolve_model
-from treeward.search.policy import Mode, PolicySettings
+from treeward.search.models import NANO, ModelFolder, cache_root
+from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template, load_template
 from treeward.search.reader import Reader
@@ -28,10 +39,9 @@ from treeward.search.readers import read_problems
 from treeward.search.requests import Search
 from treeward.search.settings import Algorithm, SearchSettings
 from treeward.search.tokens import Tokens, load_tokens
-from treeward.search.transformers_policy import TransformersSettings, identity_of
+from treeward.search.transformers_policy import TransformersSettings
 
 TASK = "task:"
-EMBEDDED = "nano"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,24 +50,6 @@ class PromptSettings:
 
     template: str | None = None
     """A template's name or a .toml file; None takes the policy's own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendSettings:
-    """How the policy runs; section `backend.`."""
-
-    threads: int | None = None
-    """Threads; None takes one in deterministic mode and all otherwise."""
-
-    dtype: str | None = None
-    """`float32` or `bfloat16`; None takes float32 in deterministic mode and on CPUs that have no
-    bfloat16 instructions, else the weights' own."""
-
-    device: str = "cpu"
-    """A torch device."""
-
-    slots: int = 64
-    """Continuations decoded at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +83,13 @@ class Options:
     """A file, or a generator such as `task:arithmetic?n=200`."""
 
     policy: str | None = None
-    """A model; None takes the embedded one where it can read the problems."""
+    """A model, or servers; None takes the embedded model where it can read the problems."""
+
+    model: str | None = None
+    """The name that servers serve the model by; None takes the only one there is."""
+
+    backend: str = AUTO
+    """What runs the policy; see `choose_backend`."""
 
     algorithm: str | None = None
     """`--search`; wins over `search.algorithm`."""
@@ -127,7 +125,7 @@ class Plan:
     own: Any
     """What the search is told beside; the dataclass of the section that has its name."""
     sampling: PolicySettings
-    backend: TransformersSettings
+    backend: Running
     label: LabelSettings
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
@@ -145,7 +143,7 @@ class Plan:
             "prompt.fingerprint": _digest(asdict(self.template)),
             "seed": self.seed,
         }
-        backend = identity_of(self.model.fingerprint, self.backend)
+        backend = identity_without_loading(self.model, self.backend)
         settings |= {f"backend.{name}": value for name, value in backend.items()}
         settings = self._with_critic(settings)
         sampler = Sampler(
@@ -197,7 +195,10 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     """
     found = read_problems(options.problems, limit=options.limit, skip_bad=options.skip_bad)
     values = read_values(options.config, options.assignments)
-    check_names(values, sections)
+    policy = _policy_name(options)
+    chosen = choose_backend(options.backend, policy)
+    check_settings(chosen, values)
+    check_names(values, {**sections, "backend": SETTINGS_OF[chosen]})
     if options.algorithm is not None:
         values["search.algorithm"] = options.algorithm
     search = build(SearchSettings, "search", values)
@@ -206,7 +207,13 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     check_critics(search, own, scored=options.critics is not None)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
-    model = resolve_model(_policy_name(options), cache_root(os.environ))
+    model, backend = prepare(
+        policy,
+        options.model,
+        build(SETTINGS_OF[chosen], "backend", values),
+        deterministic=options.deterministic,
+        cache=cache_root(os.environ),
+    )
     template = load_template(prompt.template or model.default_template)
     _check_readable(found.problems, Reader(template, load_tokens(model.path)))
     sampling = build(
@@ -216,11 +223,6 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
         max_step_tokens=template.max_step_tokens,
         max_rollout_tokens=template.max_rollout_tokens,
     )
-    deterministic = options.deterministic
-    if deterministic is None:
-        deterministic = model.name == EMBEDDED
-    mode = Mode.DETERMINISTIC if deterministic else Mode.NORMAL
-    backend = TransformersSettings(mode=mode, **asdict(build(BackendSettings, "backend", values)))
     return Plan(
         problems=found.problems,
         skipped=found.skipped,
@@ -246,12 +248,13 @@ def _check_sections(values: Values, algorithm: Algorithm) -> None:
             )
 
 
-def _open_critic(options: Options, backend: TransformersSettings) -> Critic | None:
-    """Returns the critics asked for, to run where the policy runs."""
+def _open_critic(options: Options, backend: Running) -> Critic | None:
+    """Returns the critics asked for, to run where the policy runs; here where that is a server."""
     if options.critics is None:
         return None
-    threads = backend.threads_used
-    alone = backend.mode is Mode.DETERMINISTIC
+    if not isinstance(backend, TransformersSettings):
+        return open_critic(options.critics)
+    threads, alone = backend.threads_used, is_deterministic(backend)
     return open_critic(options.critics, device=backend.device, threads=threads, alone=alone)
 
 
@@ -265,10 +268,10 @@ def _policy_name(options: Options) -> str:
     if options.policy is not None:
         return options.policy
     if options.problems.startswith(TASK):
-        return EMBEDDED
+        return NANO
     raise BadInput(
         f"{options.problems}: say which model solves these problems with --policy; the embedded "
-        f"{EMBEDDED!r} reads {TASK} problems only (smollm2-135m-instruct runs on a CPU)"
+        f"{NANO!r} reads {TASK} problems only (smollm2-135m-instruct runs on a CPU)"
     )
 
 

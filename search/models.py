@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ _INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _DECIDING = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_READING_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_HUB_FILES = (*_READING_FILES, "*.safetensors")
 _EMBEDDED = (NANO, smollm.NAME)
 
 
@@ -80,23 +81,37 @@ def resolve_model(policy: str, cache: Path) -> ModelFolder:
     )
 
 
-def _locate(policy: str, cache: Path) -> Path:
-    """Returns the folder that a policy's name stands for."""
+def resolve_tokenizer(name: str, cache: Path) -> ModelFolder:
+    """Returns a folder with a model's tokenizer and configuration; weights are not looked at.
+
+    Args:
+        name: An embedded model's name, a folder, or a hub id.
+        cache: Where downloaded models are kept; see `cache_root`.
+
+    Raises:
+        BadInput: Nothing has that name, or the folder lacks one of the two.
+        TreewardError: It cannot be fetched.
+    """
+    path = _locate(name, cache, _READING_FILES)
+    template = default_template(path)
+    _check_tokenizer(path)
+    return ModelFolder(
+        name=name, path=path, fingerprint=_hash(_deciding(path)), default_template=template
+    )
+
+
+def _locate(policy: str, cache: Path, hub_files: Sequence[str] = _HUB_FILES) -> Path:
+    """Returns the folder that a policy's name stands for; some files of it where it is a hub id."""
     if policy == NANO:
         return Path(__file__).parent / NANO
     if policy == smollm.NAME:
         return smollm.fetch_smollm(cache)
-    if policy.startswith(("http://", "https://")):
-        raise BadInput(
-            f"policy {policy!r}: the http backend is not available yet; "
-            "use a model folder, a hub id or an embedded model"
-        )
     path = Path(policy).expanduser()
     if policy and path.is_dir():
         return path
     # `runs/sft` has the form of a hub id: where `runs` is a folder here, a folder was meant.
     if _HUB_ID.fullmatch(policy) and not path.parent.is_dir() and not path.is_file():
-        return _from_hub(policy)
+        return _from_hub(policy, hub_files)
     raise BadInput(_unknown(policy, path))
 
 
@@ -113,7 +128,7 @@ def _unknown(policy: str, path: Path) -> str:
     return f"policy {policy!r} is no name or folder (--policy takes {valid}){hint}"
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, files: Sequence[str]) -> Path:
     """Returns the local snapshot of a model on the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -124,7 +139,7 @@ def _from_hub(name: str) -> Path:
 
     try:
         # Weights in sub-folders are copies in other formats.
-        return Path(snapshot_download(name, allow_patterns=[*_HUB_FILES], ignore_patterns=["*/*"]))
+        return Path(snapshot_download(name, allow_patterns=[*files], ignore_patterns=["*/*"]))
     except GatedRepoError as e:
         reason = f"is gated: accept its terms on the hub and log in with `hf auth login` ({e})"
     except RepositoryNotFoundError as e:
@@ -154,9 +169,13 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
                 pass
         except (OSError, SafetensorError) as e:
             raise BadInput(f"{path}: no whole safetensors file: {e}; fetch or save it again") from e
+    _check_tokenizer(folder)
+    return config
+
+
+def _check_tokenizer(folder: Path) -> None:
     if not (folder / "tokenizer.json").is_file():
         raise BadInput(f"{folder}: no tokenizer.json; a policy folder needs a fast tokenizer")
-    return config
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -192,9 +211,19 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _fingerprint(folder: Path) -> str:
     """Returns a hash of the weights and of what else decides which ids go in and come out."""
-    others = [folder / name for name in (*_DECIDING, "chat_template.jinja")]
+    return _hash([*_weight_files(folder), *_deciding(folder)])
+
+
+def _deciding(folder: Path) -> list[Path]:
+    """Returns the files beside the weights that decide which ids go in and come out."""
+    names = (*_DECIDING, "chat_template.jinja")
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _hash(files: Iterable[Path]) -> str:
+    """Returns 16 hex digits that stand for the names and contents of files."""
     total = hashlib.sha256()
-    for path in [*_weight_files(folder), *(path for path in others if path.is_file())]:
+    for path in files:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         total.update(path.name.encode() + b"\x00" + digest)

@@ -161,7 +161,7 @@ def test_a_folder_that_is_no_model_is_one_clear_line(
 @pytest.mark.parametrize(
     ("policy", "complaint"),
     [
-        ("http://localhost:8000/v1", "http backend is not available yet"),
+        ("http://localhost:8000/v1", "is no name or folder"),
         ("nanno", "did you mean 'nano'"),
         ("SmolLM2-135M-Instruct", f"did you mean '{NAME}'"),
         ("runs/modle", "did you mean 'runs/model'"),

@@ -155,8 +155,9 @@ def evaluations() -> None:
 
 
 @evaluations.command(name="policy")
-@click.argument("model")
+@click.argument("policy", metavar="MODEL")
 @click.argument("problems")
+@click.option("--model", help="The name that servers serve the model by.  [default: the only one]")
 @click.option("--samples", type=click.IntRange(min=1), default=8, help="Solutions a problem.")
 @click.option(
     "--k",
@@ -179,7 +180,6 @@ def evaluations() -> None:
 @set_option
 @json_option
 def eval_policy(
-    model: str,
     problems: str,
     samples: int,
     ks: tuple[int, ...],
@@ -191,7 +191,7 @@ def eval_policy(
 ) -> int:
     """Measure how often MODEL solves PROBLEMS: pass@k, majority vote, and what solutions cost.
 
-    MODEL is nano, smollm2-135m-instruct, a folder or a hub id; PROBLEMS are what `generate` takes.
+    MODEL and PROBLEMS are what `generate` takes as --policy and as problems.
     Intervals are about the problems, whose samples resemble each other. Verdicts that are unknown
     are counted and left out. Settings are in sections policy, prompt and backend; greedy decoding
     is --samples 1 --set policy.temperature=1e-6. Exits with 4 where calls failed.
@@ -203,7 +203,7 @@ def eval_policy(
     from treeward.train.evaluator import SECTIONS, evaluate_plan
 
     settings = EvalSettings(samples=samples, ks=ks, seed=seed, concurrency=concurrency)
-    plan = make_plan(Options(problems=problems, policy=model, seed=seed, **options), SECTIONS)
+    plan = make_plan(Options(problems=problems, seed=seed, **options), SECTIONS)
     for reason in plan.skipped:
         click.echo(f"left out: {reason}", err=True)
     progress = RunProgress(progress_console(), "problems")

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from treeward.critics.votes import majority
 from treeward.export.plan import SECTIONS as ALL_SECTIONS
 from treeward.export.plan import Plan
+from treeward.search.backends import open_policy
 from treeward.search.errors import CallFailed
 from treeward.search.forest import Progress, together
 from treeward.search.policy import Ask, Draw, Policy, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.requests import Kind
-from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.verdicts import Judgement, Reason, Verdict, Verifier
 from treeward.train.evaluation import EvalSettings, Evaluation, ProblemResult, summarise
 from treeward.train.sampler import seed_of_name
@@ -35,7 +35,7 @@ def evaluate_plan(plan: Plan, settings: EvalSettings, watch: Watch | None = None
         TreewardError: The model cannot be loaded or used.
     """
     with plan.make_verifier() as verifier:
-        policy = TransformersPolicy(plan.model.path, plan.model.fingerprint, plan.backend)
+        policy = open_policy(plan.model, plan.backend)
         reader = plan.reader(policy.tokens)
         evaluator = Evaluator(policy, reader, verifier, plan.sampling, settings, watch)
         return asyncio.run(evaluator.evaluate(plan.problems))

@@ -78,10 +78,10 @@ def test_evidence_is_what_the_rollouts_say(policy: VllmPolicy, by_rollouts: bool
             if start != ROOT:
                 outcomes[start][right] += 1
         evidence = strict_evidence(tree, reader.cut)
-        for node, (wrong, right) in outcomes.items():
+        for node, (n_wrong, n_right) in outcomes.items():
             if node != ROOT:
-                assert evidence.started_right[node] == right
-                assert evidence.started_wrong[node] == wrong
+                assert evidence.started_right[node] == n_right
+                assert evidence.started_wrong[node] == n_wrong
             steps = [tree.nodes.step_ids[at] for at in tree.path(node)[1:]]
             assert reader.cut(tree.prefix_ids(node)) == steps
         if by_rollouts:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def plain_logprob(model: transformers.PreTrainedModel, ask: Ask, draw: Draw) -> 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.7}, {"temperature": 0.7, "top_p": 0.8}])
 def test_log_probabilities_are_those_of_the_plain_model(
-    policy: VllmPolicy, nano: Path, sampling: dict[str, float]
+    policy: VllmPolicy, nano: Path, sampling: dict[str, Any]
 ) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(nano, dtype="float32")
     asks = asks_for(policy.tokens, 24, **sampling)
@@ -112,7 +113,7 @@ def plain(nano: Path) -> Iterator[TransformersPolicy]:
 
 @pytest.mark.parametrize("sampling", [{"temperature": 1.5}, {"temperature": 1.6, "top_p": 0.95}])
 def test_first_steps_are_as_frequent_as_with_transformers(
-    policy: VllmPolicy, plain: TransformersPolicy, sampling: dict[str, float]
+    policy: VllmPolicy, plain: TransformersPolicy, sampling: dict[str, Any]
 ) -> None:
     ask = asks_for(policy.tokens, 1, **sampling)[0]
 

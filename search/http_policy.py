@@ -1,0 +1,180 @@
+"""A policy that asks servers over HTTP; see `http_protocol` for what a server must be able to do.
+
+A continuation is one call with its own seed, so that it depends on the seed alone as far as the
+server can keep that: servers compute calls in batches of what there happens to be, and a token's
+last bits can differ with the batch. A call that failed is made again from its beginning; what
+came of the attempt before is dropped, so nothing counts twice.
+"""
+
+import asyncio
+import random
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2
+
+from treeward.search.errors import CallFailed
+from treeward.search.forest import together
+from treeward.search.http_protocol import (
+    DONE,
+    Fault,
+    Reading,
+    body_of,
+    fault_of_status,
+    read_event,
+    room_of,
+)
+from treeward.search.http_replicas import Clock, Replicas, Sleep
+from treeward.search.http_settings import HttpService, http_identity_of
+from treeward.search.policy import Ask, Draw
+from treeward.search.tokens import Tokens
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+
+
+class HttpPolicy:
+    """Samples from servers of one model; satisfies `Policy`."""
+
+    def __init__(
+        self,
+        service: HttpService,
+        tokens: Tokens,
+        fingerprint: str,
+        *,
+        jitter: random.Random,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        """Connects to nobody yet.
+
+        Args:
+            service: The model behind its servers.
+            tokens: The model's.
+            fingerprint: What the local tokenizer hashes to; part of the identity.
+            jitter: Spreads attempts over time; no draw depends on it.
+            clock: Seconds, for when a server may be asked again.
+            sleep: Waits some seconds.
+        """
+        self._service = service
+        self._settings = service.settings
+        self._tokens = tokens
+        self._fingerprint = fingerprint
+        self._jitter = jitter
+        self._sleep = sleep
+        most = self._settings.max_in_flight
+        self.replicas = Replicas(service.urls, most, clock=clock, sleep=sleep)
+        # Our own deadline covers whole calls, and `Replicas` says how many there are. Servers are
+        # asked where their URLs say, not through what the environment calls a proxy.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=most)
+        self._client = httpx2.AsyncClient(timeout=None, limits=limits, trust_env=False)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Returns what its token ids stand for."""
+        return self._tokens
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns what its replies depend on, as far as servers tell."""
+        return http_identity_of(self._fingerprint, self._service)
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Returns one continuation for each seed.
+
+        Raises:
+            CallFailed: One of them could not be had in as many attempts as there may be. The kind
+                is what befell the last: `connection`, `timeout` (no new token for too long),
+                `truncated`, `bad_reply` (it contradicts itself or what was asked) or `http_429`
+                and so on; or `context_length` where the model's context is too short.
+        """
+        need = len(ask.prompt_ids) + len(ask.prefix_ids) + room_of(ask)
+        context = self._service.served.context
+        if context is not None and need > context:
+            message = f"{need} positions needed, the model has {context}"
+            raise CallFailed("context_length", message)
+        return await together(self._draw_one(ask, seed) for seed in ask.seeds)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def _draw_one(self, ask: Ask, seed: int) -> Draw:
+        body = body_of(self._service.served.name, ask, seed, self._tokens)
+        attempt = 0
+        while True:
+            try:
+                async with self.replicas.turn(ask.stick_to) as url:
+                    return await self._attempt(url, body, Reading(ask, self._tokens))
+            except Fault as fault:
+                attempt += 1
+                if not fault.passing or attempt > self._settings.retries:
+                    message = f"{fault.message} (attempt {attempt})"
+                    raise CallFailed(fault.kind, message) from fault
+            await self._sleep(self._pause(attempt))
+
+    def _pause(self, attempt: int) -> float:
+        """Returns the seconds before the next attempt: full jitter below a doubling bound."""
+        bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempt)
+        return self._jitter.uniform(0.0, bound)
+
+    async def _attempt(self, url: str, body: dict[str, Any], reading: Reading) -> Draw:
+        """Returns what one call brings; whatever else happens is a `Fault`."""
+        allowed = self._settings.timeout
+        try:
+            async with asyncio.timeout(allowed) as deadline:
+                return await self._read(f"{url}/completions", body, reading, deadline)
+        except TimeoutError as e:
+            message = f"{url}: no new token for {allowed:g} s"
+            raise Fault("timeout", message, overloaded=True) from e
+        except httpx2.TransportError as e:
+            raise Fault("connection", f"{url}: {type(e).__name__}: {e}") from e
+        except Fault as fault:
+            fault.message = f"{url}: {fault.message}"
+            raise
+
+    async def _read(
+        self, url: str, body: dict[str, Any], reading: Reading, deadline: asyncio.Timeout
+    ) -> Draw:
+        """Reads a stream to its end, or until there is all that was asked for.
+
+        Leaving early closes the connection, which ends the work on the server. Only tokens put the
+        deadline off: a server can keep a connection alive and do nothing.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._client.sse(url, method="POST", json=body) as stream:
+            response = stream.response
+            if response.status_code != httpx2.codes.OK:
+                text = (await response.aread()).decode("utf-8", "replace")
+                raise fault_of_status(response.status_code, text, _retry_after(response))
+            async for each in stream:
+                if each.data == DONE:
+                    break
+                event = read_event(each.data)
+                reading.feed(event)
+                if event.token_ids:
+                    deadline.reschedule(loop.time() + self._settings.timeout)
+                if reading.draw is not None and event.token_ids and event.finish_reason is None:
+                    return reading.draw
+            else:
+                raise Fault("truncated", "the stream broke off")
+        if reading.draw is None:
+            raise Fault("truncated", "the stream ended before the continuation did")
+        return reading.draw
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Returns the seconds that a reply's Retry-After names: a number, or a date by its own Date."""
+    value = response.headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        sent = parsedate_to_datetime(response.headers["date"])
+        return max(0.0, (parsedate_to_datetime(value) - sent).total_seconds())
+    except (KeyError, TypeError, ValueError):
+        return None
