@@ -126,6 +126,8 @@ def generate(
     plan = make_plan(Options(problems=problems, assignments=assignments, **options))
     for reason in plan.skipped:
         click.echo(f"left out: {reason}", err=True)
+    if plan.warning is not None:
+        click.echo(plan.warning, err=True)
     if dry_run:
         planned = estimate(plan)
         print_result(planned, as_json=as_json, text=planned.__str__)

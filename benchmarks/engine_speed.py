@@ -37,7 +37,7 @@ from treeward.search.critic import Scores
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
-from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -199,11 +199,10 @@ def forest(nodes: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         grower = Forest(
             search=partial(mcts, settings=search),
-            policy=policy,
+            samplers=[PolicySampler(policy=policy, settings=PolicySettings())],
             reader=Reader(Template(name="speed"), policy.tokens),
             verifier=Coin(),
             recorder=Journal(Path(folder)),
-            sampling=PolicySettings(),
             seed=0,
             tree_id=lambda problem: problem.id,
         )

@@ -26,7 +26,7 @@ from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
-from treeward.search.policy import PolicySettings
+from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -67,11 +67,10 @@ def grow(search: Callable[[Tree], Growth], trees: int, seed: int) -> list[Tree]:
     """Returns trees of as many problems."""
     forest = Forest(
         search=search,
-        policy=POLICY,
+        samplers=[PolicySampler(policy=POLICY, settings=PolicySettings())],
         reader=READER,
         verifier=SameText(),
         recorder=Forgetful(),
-        sampling=PolicySettings(),
         seed=seed,
         tree_id=lambda problem: problem.id,
     )

@@ -30,7 +30,7 @@ from treeward.search.arithmetic import chain_of, judge_steps
 from treeward.search.first_error import learn_prior
 from treeward.search.forest import Forest, grow_forest
 from treeward.search.localise import LocaliserSettings, find_by_halves, find_by_posterior
-from treeward.search.policy import Policy
+from treeward.search.policy import Policy, PolicySampler
 from treeward.search.reader import Reader
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request, Search
@@ -158,11 +158,10 @@ async def _grow(
 ) -> None:
     growing = Forest(
         search=search,
-        policy=policy,
+        samplers=[PolicySampler(policy=policy, settings=plan.sampling)],
         reader=reader,
         verifier=verifier,
         recorder=Nothing(),
-        sampling=plan.sampling,
         seed=plan.seed,
         tree_id=plan.tree_id,
     )

@@ -55,6 +55,11 @@ def _tree_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         if failure
     ]
     verdicts = [outcome(tree, index).verdict for index in range(len(tree.rollouts.node))]
+    own = [
+        verdict
+        for verdict, sampler in zip(verdicts, tree.rollouts.sampler_id, strict=True)
+        if sampler == POLICY_SAMPLER
+    ]
     ends = [judgement.verdict for judgement in nodes.judgement if judgement]
     n, right = int(evidence.n_rollouts[ROOT]), int(evidence.n_right[ROOT])
     anything = len(tree) > 1 or any(completion for completion in tree.rollouts.completion)
@@ -73,9 +78,10 @@ def _tree_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         "n_right": verdicts.count(Verdict.RIGHT),
         "n_unknown": verdicts.count(Verdict.UNKNOWN),
         "policy_tokens": tree.policy_tokens,
+        "fast_tokens": tree.fast_tokens,
         "prompt_tokens": tree.prompt_tokens,
         "pass_rate": right / n if n else None,
-        "solved": _any_right([*verdicts, *ends]),
+        "solved": _any_right([*own, *ends]),
         "best_node_id": best_node(tree),
         "status": status,
         "error_kind": failures[0].kind if failures else None,

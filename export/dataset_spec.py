@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from treeward.export.labels import CONFIDENCE, MIN_ROLLOUTS
+from treeward.export.prompt_settings import template_with_steps
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
 from treeward.search.errors import BadInput
 from treeward.search.prompts import TEMPLATES, Template, load_template
+from treeward.search.steps import Steps
 
 Row = dict[str, Any]
 
@@ -157,7 +159,11 @@ def template_of(run: RunFolder, settings: ExportSettings) -> Template:
             f"{run.path}: run.json names the template {name!r}, which was a file; "
             "give that file again with --template"
         )
-    return load_template(settings.template or str(name))
+    template = load_template(settings.template or str(name))
+    steps, count = (run.identity.settings.get(f"prompt.{key}") for key in ("steps", "step_tokens"))
+    if steps not in set(Steps):
+        return template
+    return template_with_steps(template, Steps(str(steps)), None if count is None else int(count))
 
 
 def row_id(*about: object) -> str:

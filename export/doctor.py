@@ -14,7 +14,7 @@ from treeward.search import smollm
 from treeward.search.backends import require_client
 from treeward.search.errors import TreewardError
 from treeward.search.http_settings import read_urls
-from treeward.search.models import cache_root, resolve_model
+from treeward.search.models import SHIPPED, cache_root, resolve_model
 from treeward.search.tokens import Tokens, load_tokens
 
 _EXTRAS = {
@@ -101,12 +101,14 @@ def _devices() -> Iterator[Check]:
 
 def _models() -> Iterator[Check]:
     cache = cache_root(os.environ)
-    try:
-        nano = resolve_model("nano", cache)
-    except TreewardError as e:
-        yield Check(name="nano", ok=False, finding=str(e), remedy="reinstall treeward")
-    else:
-        yield Check(name="nano", ok=True, finding=f"embedded, fingerprint {nano.fingerprint[:12]}")
+    for name in SHIPPED:
+        try:
+            model = resolve_model(name, cache)
+        except TreewardError as e:
+            yield Check(name=name, ok=False, finding=str(e), remedy="reinstall treeward")
+        else:
+            finding = f"embedded, fingerprint {model.fingerprint[:12]}"
+            yield Check(name=name, ok=True, finding=finding)
     there = (cache / smollm.NAME / "config.json").is_file()
     finding = (
         f"in {cache}" if there else f"not fetched yet; the first use takes about 100 MB to {cache}"

@@ -27,17 +27,31 @@ class Estimate:
     """Requests of the whole run, at most."""
 
     max_rollouts: int
-    """Rollouts of the whole run, at most."""
+    """Rollouts of the whole run, at most; fast ones are counted apart."""
 
     max_policy_tokens: int
-    """Generated tokens of the whole run, at most."""
+    """Tokens that the policy generates in the whole run, at most."""
+
+    fast_policy: str | None
+    """What draws fast rollouts; None without any."""
+
+    max_fast_rollouts: int
+    """Fast rollouts of the whole run, at most."""
+
+    max_fast_tokens: int
+    """Their tokens, at most."""
 
     def __str__(self) -> str:
         """Returns the plan for a terminal."""
+        fast = (
+            f"\nfast rollouts by {self.fast_policy}: at most {self.max_fast_rollouts:,} with "
+            f"{self.max_fast_tokens:,} tokens"
+        )
         return (
             f"{self.n_problems} problems, policy {self.policy}, template {self.template}\n"
             f"at most {self.max_nodes} nodes a tree; in all at most {self.max_calls:,} requests, "
-            f"{self.max_rollouts:,} rollouts and {self.max_policy_tokens:,} generated tokens\n"
+            f"{self.max_rollouts:,} rollouts and {self.max_policy_tokens:,} generated tokens"
+            f"{fast if self.fast_policy else ''}\n"
             f"the first prompt ({self.n_prompt_tokens} tokens):\n{self.prompt}"
         )
 
@@ -56,6 +70,8 @@ def estimate(plan: Plan) -> Estimate:
         + most.rollouts * plan.sampling.max_rollout_tokens
     )
     count = len(plan.problems)
+    asked_a_node = (plan.critic is not None) + (plan.fast is not None)
+    fast = count * most.nodes * plan.fast.rollouts.n if plan.fast else 0
     return Estimate(
         n_problems=count,
         policy=plan.model.name,
@@ -63,7 +79,10 @@ def estimate(plan: Plan) -> Estimate:
         prompt=reader.text(ids),
         n_prompt_tokens=len(ids),
         max_nodes=most.nodes,
-        max_calls=count * (most.calls + (most.nodes if plan.critic is not None else 0)),
+        max_calls=count * (most.calls + most.nodes * asked_a_node),
         max_rollouts=count * most.rollouts,
         max_policy_tokens=count * tokens,
+        fast_policy=plan.fast.model.name if plan.fast else None,
+        max_fast_rollouts=fast,
+        max_fast_tokens=fast * plan.fast.rollouts.max_tokens if plan.fast else 0,
     )

@@ -19,6 +19,7 @@ from treeward.export.schema import TABLES
 from treeward.search import forest
 from treeward.search.backends import is_deterministic, open_policy
 from treeward.search.forest import Forest, Progress, grow_forest
+from treeward.search.policy import PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.scoring import CriticThread
@@ -139,18 +140,17 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         left = [problem for problem in plan.problems if plan.tree_id(problem) not in done]
         if not left:
             return Outcome(grown=0, before=len(done), failed=0, left=0)
-        policy = open_policy(plan.model, plan.backend)
-        reader = plan.reader(policy.tokens)
+        samplers = _open_samplers(plan)
+        reader = plan.reader(samplers[0].policy.tokens)
         journal = Journal(run.journal)
         for tree_id in journal.trees() & done.keys():
             journal.drop(tree_id)
         growing = Forest(
             search=plan.make_search(reader),
-            policy=policy,
+            samplers=samplers,
             reader=reader,
             verifier=verifier,
             recorder=journal,
-            sampling=plan.sampling,
             seed=plan.seed,
             tree_id=plan.tree_id,
             critic=_critic_thread(plan),
@@ -164,6 +164,22 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             left=len(left) - writer.grown,
             interrupted=interrupted,
         )
+
+
+def _open_samplers(plan: Plan) -> list[PolicySampler]:
+    """Returns the policy, and what draws fast rollouts where there are any."""
+    policy = open_policy(plan.model, plan.backend)
+    samplers = [PolicySampler(policy=policy, settings=plan.sampling)]
+    if plan.fast is not None:
+        try:
+            same = (plan.fast.model, plan.fast.running) == (plan.model, plan.backend)
+            fast = policy if same else open_policy(plan.fast.model, plan.fast.running)
+        except BaseException:
+            # The thread of a policy that nobody closes would keep the process alive.
+            asyncio.run(policy.close())
+            raise
+        samplers.append(PolicySampler(policy=fast, settings=plan.fast.sampling))
+    return samplers
 
 
 def _critic_thread(plan: Plan) -> CriticThread | None:
@@ -201,7 +217,8 @@ async def _grow(
         # Finished trees are worth keeping, whatever stopped the others.
         writer.commit()
         watching.cancel()
-        await growing.policy.close()
+        for policy in {id(sampler.policy): sampler.policy for sampler in growing.samplers}.values():
+            await policy.close()
         if growing.critic is not None:
             await growing.critic.close()
     if watch is not None:

@@ -82,7 +82,7 @@ _REASONS = " OR ".join(
 LAWS = (
     _row("trees", "0", "counts are not negative and fit together",
          "n_nodes < 1 OR n_right < 0 OR n_unknown < 0 OR n_right + n_unknown > n_rollouts "
-         "OR policy_tokens < 0 OR prompt_tokens < 0"),
+         "OR policy_tokens < 0 OR fast_tokens < 0 OR prompt_tokens < 0"),
     _row("trees", "0", "best_node_id is one of its nodes",
          "best_node_id NOT BETWEEN 0 AND n_nodes - 1"),
     _orphans("nodes", "node_id"),

@@ -13,10 +13,17 @@ from typing import Any
 from treeward import __version__
 from treeward.critics.verifier import AnswerVerifier
 from treeward.export.config import Values, build, check_names, flatten, read_values
+from treeward.export.fast_plan import FastPlan, Main, plan_fast
 from treeward.export.open_critic import open_critic
+from treeward.export.prompt_settings import (
+    PromptSettings,
+    build_sampling,
+    choose_template,
+    steps_of,
+)
 from treeward.export.run_folder import CRITIC, Identity, Sampler
 from treeward.search import gym
-from treeward.search.algorithms import METHODS, Tools, check_critics, of_critics
+from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
 from treeward.search.backends import (
     AUTO,
     SETTINGS_OF,
@@ -30,26 +37,20 @@ from treeward.search.backends import (
 )
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
+from treeward.search.fast import FastSettings
 from treeward.search.models import NANO, ModelFolder, cache_root
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.readers import read_problems
 from treeward.search.requests import Search
 from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.step_ends import CustomEnd
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings
 
 TASK = "task:"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptSettings:
-    """How problems are put; section `prompt.`."""
-
-    template: str | None = None
-    """A template's name or a .toml file; None takes the policy's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ SECTIONS: dict[str, type] = {
     "prompt": PromptSettings,
     "backend": BackendSettings,
     "label": LabelSettings,
+    "fast": FastSettings,
     **{algorithm.value: method.own for algorithm, method in METHODS.items()},
 }
 
@@ -96,6 +98,9 @@ class Options:
 
     critics: Path | str | Critic | None = None
     """A folder of trained critics, or critics of one's own; None searches without."""
+
+    step_end: CustomEnd | None = None
+    """Ends steps in a way of one's own; None leaves it to `prompt.steps` or the template."""
 
     limit: int | None = None
     """Takes the first problems only; None takes all."""
@@ -129,6 +134,10 @@ class Plan:
     label: LabelSettings
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
+    fast: FastPlan | None = None
+    """None where there are no fast rollouts."""
+    steps: Values
+    """What a step is, by setting, where the template does not say it."""
 
     @property
     def identity(self) -> Identity:
@@ -141,6 +150,8 @@ class Plan:
             "policy.name": self.model.name,
             "prompt.template": self.template.name,
             "prompt.fingerprint": _digest(asdict(self.template)),
+            **self.steps,
+            **(self.fast.identity if self.fast else {}),
             "seed": self.seed,
         }
         backend = identity_without_loading(self.model, self.backend)
@@ -154,7 +165,8 @@ class Plan:
         )
         libraries = ("torch", "transformers", "numpy", "pyarrow", "duckdb")
         versions = {"treeward": __version__} | {name: version(name) for name in libraries}
-        return Identity(settings=settings, samplers=(sampler,), versions=versions)
+        samplers = (sampler, self.fast.sampler) if self.fast else (sampler,)
+        return Identity(settings=settings, samplers=samplers, versions=versions)
 
     def _with_critic(self, settings: Values) -> Values:
         """Returns settings that name the critic, or without what only critics need."""
@@ -164,13 +176,28 @@ class Plan:
         unused = of_critics(self.search.algorithm)
         return {name: value for name, value in settings.items() if name not in unused}
 
+    @property
+    def warning(self) -> str | None:
+        """Returns what to know before the run is begun; None where there is nothing."""
+        if self.search.rollouts > 0 or not METHODS[self.search.algorithm].rolls:
+            return None
+        return (
+            "search.rollouts=0: the policy's own rollouts are the evidence, so all labels will be "
+            "null but those of steps that end a solution"
+        )
+
     def reader(self, tokens: Tokens) -> Reader:
         """Returns what reads the policy's solutions."""
         return Reader(self.template, tokens)
 
     def make_search(self, reader: Reader) -> Search:
         """Returns the search with its settings."""
-        tools = Tools(cut=reader.cut, scored=self.critic is not None, seed=self.seed)
+        tools = Tools(
+            cut=reader.cut,
+            scored=self.critic is not None,
+            seed=self.seed,
+            fast=self.fast.rollouts if self.fast else None,
+        )
         return METHODS[self.search.algorithm].start(self.search, self.own, tools)
 
     def make_verifier(self) -> AnswerVerifier:
@@ -204,25 +231,18 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     search = build(SearchSettings, "search", values)
     _check_sections(values, search.algorithm)
     own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
-    check_critics(search, own, scored=options.critics is not None)
+    asked = build(FastSettings, "fast", values)
+    check_guides(search, own, scored=options.critics is not None, fast=asked.rollouts > 0)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
+    how, cache = build(SETTINGS_OF[chosen], "backend", values), cache_root(os.environ)
     model, backend = prepare(
-        policy,
-        options.model,
-        build(SETTINGS_OF[chosen], "backend", values),
-        deterministic=options.deterministic,
-        cache=cache_root(os.environ),
+        policy, options.model, how, deterministic=options.deterministic, cache=cache
     )
-    template = load_template(prompt.template or model.default_template)
+    template = choose_template(prompt, model.default_template, options.step_end)
     _check_readable(found.problems, Reader(template, load_tokens(model.path)))
-    sampling = build(
-        PolicySettings,
-        "policy",
-        values,
-        max_step_tokens=template.max_step_tokens,
-        max_rollout_tokens=template.max_rollout_tokens,
-    )
+    sampling = build_sampling(values, template)
+    main = Main(model=model, kind=chosen, settings=how, running=backend, sampling=sampling)
     return Plan(
         problems=found.problems,
         skipped=found.skipped,
@@ -235,6 +255,8 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
         backend=backend,
         label=label,
         critic=_open_critic(options, backend),
+        fast=plan_fast(asked, main, template, found.problems, cache),
+        steps=steps_of(prompt, options.step_end),
     )
 
 

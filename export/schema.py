@@ -62,6 +62,7 @@ TREES = pa.schema(
         _known("n_right", _COUNT),
         _known("n_unknown", _COUNT),
         _known("policy_tokens", _LONG),
+        _known("fast_tokens", _LONG),
         _known("prompt_tokens", _LONG),
         pa.field("pass_rate", _REAL),
         pa.field("solved", _FLAG),

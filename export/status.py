@@ -12,7 +12,8 @@ from treeward.export.run_folder import RunFolder
 _TOTALS = """
 SELECT (SELECT count(*) FROM problems),
     count(*), coalesce(sum(n_nodes), 0), coalesce(sum(n_rollouts), 0),
-    coalesce(sum(policy_tokens), 0), coalesce(sum(prompt_tokens), 0),
+    coalesce(sum(policy_tokens), 0), coalesce(sum(fast_tokens), 0),
+    coalesce(sum(prompt_tokens), 0),
     count(*) FILTER (solved)
 FROM trees
 """
@@ -40,6 +41,8 @@ class RunStatus:
     """Nodes about which something is known: with rollouts, or where a solution ends."""
     policy_tokens: int
     """What the policy generated."""
+    fast_tokens: int
+    """What the fast sampler generated, which is no part of that."""
     prompt_tokens: int
     tokens_per_label: float | None
     """Generated tokens for each label; None without labels."""
@@ -70,7 +73,7 @@ def run_status(run: RunFolder) -> RunStatus:
     """
     with connected(run) as connection:
         row = connection.execute(_TOTALS).fetchall()[0]
-        problems, trees, nodes, rollouts, tokens, prompt_tokens, solved = map(int, row)
+        problems, trees, nodes, rollouts, tokens, fast_tokens, prompt_tokens, solved = map(int, row)
         labels = int(connection.execute(_LABELS).fetchall()[0][0])
         verdicts = _counts(connection, _VERDICTS)
         tree_status = _counts(connection, _TREES)
@@ -85,6 +88,7 @@ def run_status(run: RunFolder) -> RunStatus:
         n_rollouts=rollouts,
         n_labels=labels,
         policy_tokens=tokens,
+        fast_tokens=fast_tokens,
         prompt_tokens=prompt_tokens,
         tokens_per_label=tokens / labels if labels else None,
         verdicts=verdicts,
@@ -110,6 +114,8 @@ def describe(status: RunStatus) -> str:
         f"rollouts   {status.n_rollouts:,}: {_listed(status.verdicts)}",
         f"tokens     {status.policy_tokens:,} generated, {status.prompt_tokens:,} of prompts",
     ]
+    if status.fast_tokens:
+        lines.append(f"           {status.fast_tokens:,} by the fast sampler")
     if status.tokens_per_label is not None:
         lines.append(f"a label    {status.tokens_per_label:.1f} generated tokens")
     if status.errors:

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from treeward.search.fast import FastRollouts
 from treeward.search.phases import evaluate, expand
 from treeward.search.requests import Growth, Kind, ask
 from treeward.search.settings import SearchSettings
@@ -74,7 +75,12 @@ class Pending:
 
 
 def adaptive(
-    tree: Tree, settings: SearchSettings, chances: Chances, *, scored: bool = False
+    tree: Tree,
+    settings: SearchSettings,
+    chances: Chances,
+    *,
+    scored: bool = False,
+    fast: FastRollouts | None = None,
 ) -> Growth:
     """Grows a tree by `settings.simulations` expansions of `settings.width` samples each.
 
@@ -83,8 +89,9 @@ def adaptive(
         settings: How far to look.
         chances: What each choice draws from.
         scored: Whether there are critics to ask about every node.
+        fast: Rollouts that steer beside the policy's own; None for none.
     """
-    yield from evaluate(tree, [ROOT], settings, scored=scored)
+    yield from evaluate(tree, [ROOT], settings, scored=scored, fast=fast)
     for first in range(0, settings.simulations, settings.wave):
         pending = Pending()
         for index in range(first, min(first + settings.wave, settings.simulations)):
@@ -94,7 +101,7 @@ def adaptive(
             ask(tree, node, Kind.SAMPLE, settings.width * times)
             for node, times in pending.here.items()
         ]
-        yield from expand(tree, requests, settings, scored=scored)
+        yield from expand(tree, requests, settings, scored=scored, fast=fast)
 
 
 def choose(tree: Tree, max_depth: int, pending: Pending, chance: Chance) -> int:

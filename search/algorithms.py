@@ -12,6 +12,7 @@ from treeward.search.adaptive import adaptive, seeded
 from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
+from treeward.search.fast import FastRollouts
 from treeward.search.localise import Localiser
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
@@ -38,6 +39,9 @@ class Tools:
 
     seed: int
     """The run's seed, for searches that choose by chance."""
+
+    fast: FastRollouts | None = None
+    """None where there are no fast rollouts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,7 @@ class Method:
 
 
 def _start_mcts(settings: SearchSettings, own: MctsSettings, tools: Tools) -> Search:
-    return partial(mcts, settings=settings, own=own, scored=tools.scored)
+    return partial(mcts, settings=settings, own=own, scored=tools.scored, fast=tools.fast)
 
 
 def _mcts_bounds(settings: SearchSettings, own: MctsSettings) -> Bounds:
@@ -86,7 +90,10 @@ def _mcts_bounds(settings: SearchSettings, own: MctsSettings) -> Bounds:
 
 
 def _start_adaptive(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
-    return partial(adaptive, settings=settings, chances=seeded(tools.seed), scored=tools.scored)
+    chances = seeded(tools.seed)
+    return partial(
+        adaptive, settings=settings, chances=chances, scored=tools.scored, fast=tools.fast
+    )
 
 
 def _adaptive_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
@@ -94,7 +101,7 @@ def _adaptive_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
 
 
 def _start_beam(settings: SearchSettings, own: BeamSettings, tools: Tools) -> Search:
-    return partial(beam, settings=settings, own=own, scored=tools.scored)
+    return partial(beam, settings=settings, own=own, scored=tools.scored, fast=tools.fast)
 
 
 def _beam_bounds(settings: SearchSettings, own: BeamSettings) -> Bounds:
@@ -186,32 +193,41 @@ def of_critics(algorithm: Algorithm) -> frozenset[str]:
     }
 
 
-def check_critics(settings: SearchSettings, own: Any, *, scored: bool) -> None:
-    """Checks that settings fit a search with or without critics.
+def check_guides(settings: SearchSettings, own: Any, *, scored: bool, fast: bool) -> None:
+    """Checks that settings fit a search with or without critics and fast rollouts.
 
     Args:
         settings: The common ones.
         own: Those of the search.
         scored: Whether there are critics.
+        fast: Whether there are fast rollouts.
 
     Raises:
-        BadInput: They ask for critics that are not there, or for a search that uses none.
+        BadInput: They ask for critics that are not there, or for a search that uses none, or no
+            fast rollouts.
     """
     method = METHODS[settings.algorithm]
-    rollouts = settings.rollouts if method.rolls else 0
+    if fast and not (method.steered and method.rolls):
+        able = [name.value for name, other in METHODS.items() if other.steered and other.rolls]
+        raise BadInput(
+            f"fast rollouts steer the searches {', '.join(able)}, and the search is "
+            f"{settings.algorithm.value}; leave fast.rollouts out, or take one of these"
+        )
+    blind = not (method.rolls and (settings.rollouts or fast))
     if not scored:
         _check_unscored("search", settings, CRITIC_SETTINGS)
         _check_unscored(settings.algorithm.value, own, method.of_critics)
-        if method.rolls and rollouts == 0:
+        if method.rolls and blind:
             raise BadInput(
-                "search.rollouts must be at least 1 without critics, got 0; give --critics DIR"
+                "search.rollouts must be at least 1 without critics and fast rollouts, got 0; "
+                "give --critics DIR or fast.rollouts=4"
             )
     elif not method.steered:
         raise BadInput(
             f"critics do not steer the search {settings.algorithm.value}; leave --critics out and "
             "add scores afterwards with `treeward score`"
         )
-    elif rollouts == 0 and not any(getattr(settings, name) for name in WEIGHTS):
+    elif blind and not any(getattr(settings, name) for name in WEIGHTS):
         weights = ", ".join(f"search.{name}" for name in WEIGHTS)
         raise BadInput(
             f"search.rollouts is 0 and so are {weights}; give one of them more than 0"

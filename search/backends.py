@@ -17,7 +17,7 @@ from treeward.search.http_settings import (
     is_url,
     read_urls,
 )
-from treeward.search.models import NANO, ModelFolder, resolve_model, resolve_tokenizer
+from treeward.search.models import SHIPPED, ModelFolder, resolve_model, resolve_tokenizer
 from treeward.search.policy import Mode, Policy
 from treeward.search.tokens import load_tokens
 from treeward.search.transformers_policy import (
@@ -77,7 +77,7 @@ def choose_backend(asked: str, policy: str) -> Backend:
 
     Args:
         asked: A backend's name, or `auto`: servers where the policy is a URL, else vLLM where that
-            and a GPU are here and the model is not the embedded one, else transformers.
+            and a GPU are here and the model is no embedded one, else transformers.
         policy: What `--policy` says.
 
     Raises:
@@ -97,7 +97,7 @@ def choose_backend(asked: str, policy: str) -> Backend:
     if asked != AUTO:
         return Backend(asked)
     fast = importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
-    return Backend.VLLM if fast and policy != NANO else Backend.TRANSFORMERS
+    return Backend.VLLM if fast and policy not in SHIPPED else Backend.TRANSFORMERS
 
 
 def check_settings(backend: Backend, names: Iterable[str]) -> None:
@@ -131,7 +131,7 @@ def prepare(
         policy: What `--policy` says.
         served: What `--model` says: the name of a model that servers serve.
         settings: Those of the backend.
-        deterministic: None is on for the embedded model and off for all others.
+        deterministic: None is on for the embedded models and off for all others.
         cache: Where downloaded models are kept.
 
     Raises:
@@ -154,7 +154,7 @@ def prepare(
             )
         return model, settings
     if deterministic is None:
-        deterministic = model.name == NANO
+        deterministic = model.name in SHIPPED
     mode = Mode.DETERMINISTIC if deterministic else Mode.NORMAL
     return model, TransformersSettings(mode=mode, **asdict(settings))
 

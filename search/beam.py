@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treeward.search.errors import BadInput
+from treeward.search.fast import FastRollouts
 from treeward.search.phases import evaluate, expand
 from treeward.search.requests import Growth, Kind, ask
 from treeward.search.settings import SearchSettings
@@ -28,7 +29,12 @@ class BeamSettings:
 
 
 def beam(
-    tree: Tree, settings: SearchSettings, own: BeamSettings, *, scored: bool = False
+    tree: Tree,
+    settings: SearchSettings,
+    own: BeamSettings,
+    *,
+    scored: bool = False,
+    fast: FastRollouts | None = None,
 ) -> Growth:
     """Grows a tree step by step until no prefix is open or all are `settings.max_depth` deep.
 
@@ -37,15 +43,16 @@ def beam(
         settings: How many samples a beam, and how nodes are judged.
         own: How many beams.
         scored: Whether there are critics to ask about every node.
+        fast: Rollouts that steer beside the policy's own; None for none.
     """
-    yield from evaluate(tree, [ROOT], settings, scored=scored)
+    yield from evaluate(tree, [ROOT], settings, scored=scored, fast=fast)
     beams = [ROOT]
     while beams and tree.nodes.depth[beams[0]] < settings.max_depth:
         children: list[int] = []
         for first in range(0, len(beams), settings.wave):
             wave = beams[first : first + settings.wave]
             requests = [ask(tree, node, Kind.SAMPLE, settings.width) for node in wave]
-            children += yield from expand(tree, requests, settings, scored=scored)
+            children += yield from expand(tree, requests, settings, scored=scored, fast=fast)
         beams = best(tree, [node for node in children if not tree.is_terminal(node)], own.beams)
 
 

@@ -5,13 +5,14 @@ them together; a search gets its replies in the order it asked, so nothing here 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from treeward.search.critic import Prefix
 from treeward.search.errors import BadInput, CallFailed
-from treeward.search.policy import Ask, Policy, PolicySettings
+from treeward.search.fast import FAST_SAMPLER
+from treeward.search.policy import Ask, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.replies import Failure, Reply
@@ -28,11 +29,12 @@ class Forest:
     """Everything that growing a tree needs, the same for all trees of a run."""
 
     search: Search
-    policy: Policy
+    samplers: Sequence[PolicySampler]
+    """What draws, by the ids that requests name; all with the same tokens. The first is the policy
+    whose value is measured."""
     reader: Reader
     verifier: Verifier
     recorder: Recorder
-    sampling: PolicySettings
     seed: int
     """The run's seed."""
 
@@ -50,11 +52,11 @@ class Progress:
     trees: int = 0
     in_flight: int = 0
     asked: int = 0
-    """Requests that went to the policy or to a critic."""
+    """Requests that went to a sampler or to a critic."""
     replayed: int = 0
     """Requests that a recorder answered."""
     tokens: int = 0
-    """Tokens that the policy generated."""
+    """Tokens that samplers generated."""
     failures: int = 0
     """Calls that failed."""
 
@@ -149,7 +151,9 @@ async def _answer(
             plan.progress.failures += 1
     else:
         plan.progress.replayed += 1
-    if request.kind is not Kind.SCORE:
+    if request.sampler_id == FAST_SAMPLER:
+        tree.fast_tokens += _tokens_in(reply)
+    elif request.kind is not Kind.SCORE:
         tree.policy_tokens += _tokens_in(reply)
         tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
     return reply
@@ -162,19 +166,20 @@ def _tokens_in(reply: Reply) -> int:
 async def _draw(
     forest: Forest, problem: Problem, prompt_ids: tuple[int, ...], request: Request
 ) -> Reply:
-    """Asks the policy and has what it finished checked; a failed call becomes data."""
+    """Asks a sampler and has what it finished checked; a failed call becomes data."""
+    sampler = forest.samplers[request.sampler_id]
     seeds = tuple(seed_of(forest.seed, problem.id, request, index) for index in range(request.n))
     call = Ask(
         prompt_ids=prompt_ids,
         prefix_ids=request.prefix_ids,
         kind=request.kind,
         seeds=seeds,
-        settings=forest.sampling,
+        settings=sampler.settings,
         rule=forest.reader.template.rule,
         stick_to=problem.id,
     )
     try:
-        draws = await forest.policy.draw(call)
+        draws = await sampler.policy.draw(call)
     except CallFailed as e:
         return Reply(failure=Failure(e.kind, e.message))
     completions = await asyncio.to_thread(

@@ -103,11 +103,11 @@ def room_of(ask: Ask) -> int:
 def body_of(model: str, ask: Ask, seed: int, tokens: Tokens) -> dict[str, Any]:
     """Returns the call for one continuation.
 
-    The stop string only spares tokens after a step's end: `Reading` decides where that is. There is
-    none where the delimiter may stand in thoughts.
+    The stop string only spares tokens after a step's end: `Reading` decides where that is.
     """
     room = room_of(ask)
     to_step = ask.kind is Kind.SAMPLE
+    stop = ask.rule.stop_text
     return PLAIN | {
         "model": model,
         "prompt": [*ask.prompt_ids, *ask.prefix_ids],
@@ -115,7 +115,7 @@ def body_of(model: str, ask: Ask, seed: int, tokens: Tokens) -> dict[str, Any]:
         "temperature": ask.settings.temperature,
         "top_p": ask.settings.top_p,
         "seed": seed,
-        "stop": [ask.rule.delimiter] if to_step and not ask.rule.think else [],
+        "stop": [stop] if to_step and stop is not None else [],
         "stop_token_ids": sorted(tokens.eos_ids),
     }
 

@@ -1,4 +1,4 @@
-"""What a node is worth to a search: rollouts counted there, and what critics say.
+"""What a node is worth to a search: rollouts counted there, fast ones, and what critics say.
 
 The three critics are put on one scale of [0, 1] and weighted, as in the leaf score of AlphaLLM
 (Tian et al. 2024: `b_value v + b_PRM PRM + b_ORM ORM`, every weight 1):
@@ -10,6 +10,9 @@ probability; and it joins k right of n rollouts as a prior that weighs m rollout
 wins where there is much to count:
 
     (k + m C) / (n + m)
+
+A fast rollout, drawn by a cheaper sampler, counts in k and n as `w` of the policy's rollouts: all
+that is known of a node is one share of right solutions, in [0, 1], with a weight of n + m.
 """
 
 from treeward.search.critic import Scores
@@ -32,11 +35,11 @@ def critic_opinion(scores: Scores, settings: SearchSettings) -> float | None:
     return sum(weight * score for weight, score in said) / total if said else None
 
 
-def leaf_value(right: int, known: int, opinion: float | None, weight: float) -> float | None:
+def leaf_value(right: float, known: float, opinion: float | None, weight: float) -> float | None:
     """Returns what a node is worth; None where there is neither a rollout nor an opinion.
 
     Args:
-        right: Right rollouts, k.
+        right: Right rollouts, k; fast ones by their weight.
         known: Those with a known verdict, n.
         opinion: C; None leaves the share of right ones.
         weight: How many rollouts the opinion weighs, m; greater than 0.

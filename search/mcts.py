@@ -9,6 +9,7 @@ that adapt, near-duplicates that share their budget, and DeepSearch's frontier a
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from treeward.search.fast import FastRollouts
 from treeward.search.frontier import Signed, back_up_signed, select_frontier
 from treeward.search.groups import Groups, Same, within_distance
 from treeward.search.growing import absorb_samples
@@ -31,6 +32,8 @@ class Notes:
     own: MctsSettings
     scored: bool
     """Whether there are critics to ask about every node."""
+    fast: FastRollouts | None
+    """None where only the policy's own rollouts steer."""
     groups: Groups | None
     """None makes every child an arm of its own."""
     open_nodes: OpenNodes = field(default_factory=OpenNodes)
@@ -48,6 +51,7 @@ def mcts(
     *,
     own: MctsSettings | None = None,
     scored: bool = False,
+    fast: FastRollouts | None = None,
     same: Same | None = None,
 ) -> Growth:
     """Grows a tree by `settings.simulations` expansions, or until nothing is left to expand.
@@ -57,13 +61,14 @@ def mcts(
         settings: How far and where to look.
         own: What else there is to say about that; None for the defaults.
         scored: Whether there are critics to ask about every node.
+        fast: Rollouts that steer beside the policy's own; None for none.
         same: Tells which siblings are one to the search; None goes by `own.group_distance`.
     """
     own = own or MctsSettings()
     if same is None and own.group_distance is not None:
         same = within_distance(own.group_distance)
     groups = Groups(same) if same else None
-    notes = Notes(settings=settings, own=own, scored=scored, groups=groups)
+    notes = Notes(settings=settings, own=own, scored=scored, fast=fast, groups=groups)
     yield from evaluate(tree, notes, [ROOT])
     notes.open_nodes.offer(tree, [] if tree.is_terminal(ROOT) else [ROOT])
     left = settings.simulations
@@ -145,7 +150,7 @@ def settle(tree: Tree, notes: Notes, node: int, new: Sequence[int]) -> None:
 
 def evaluate(tree: Tree, notes: Notes, nodes: Sequence[int]) -> Growth:
     """Finds out what nodes are worth, keeps it and backs it up."""
-    found = yield from judge(tree, nodes, notes.settings, scored=notes.scored)
+    found = yield from judge(tree, nodes, notes.settings, scored=notes.scored, fast=notes.fast)
     for family in families(tree, found):
         for judged in family:
             keep(tree, notes, judged)

@@ -18,7 +18,9 @@ from treeward.search import smollm
 from treeward.search.errors import BadInput
 from treeward.search.prompts import TEMPLATES
 
-NANO = "nano"
+NANO, NANO_FAST = "nano", "nano-fast"
+SHIPPED = (NANO, NANO_FAST)
+"""The models that are in the package."""
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -27,7 +29,7 @@ _DECIDING = ("config.json", "generation_config.json", "tokenizer.json", "tokeniz
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _READING_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 _HUB_FILES = (*_READING_FILES, "*.safetensors")
-_EMBEDDED = (NANO, smollm.NAME)
+_EMBEDDED = (*SHIPPED, smollm.NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +104,8 @@ def resolve_tokenizer(name: str, cache: Path) -> ModelFolder:
 
 def _locate(policy: str, cache: Path, hub_files: Sequence[str] = _HUB_FILES) -> Path:
     """Returns the folder that a policy's name stands for; some files of it where it is a hub id."""
-    if policy == NANO:
-        return Path(__file__).parent / NANO
+    if policy in SHIPPED:
+        return Path(__file__).parent / policy
     if policy == smollm.NAME:
         return smollm.fetch_smollm(cache)
     path = Path(policy).expanduser()
@@ -117,7 +119,7 @@ def _locate(policy: str, cache: Path, hub_files: Sequence[str] = _HUB_FILES) -> 
 
 def _unknown(policy: str, path: Path) -> str:
     """Says that nothing has this name, and what comes nearest."""
-    valid = f"{NANO}, {smollm.NAME}, a model folder or a hub id owner/name"
+    valid = f"{', '.join(_EMBEDDED)}, a model folder or a hub id owner/name"
     if path.is_file():
         return f"policy {policy!r} is a file; --policy takes {valid}"
     near = difflib.get_close_matches(policy.lower(), _EMBEDDED, n=1, cutoff=0.5)

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from treeward.search.fast import FAST_SAMPLER, FastRollouts, ask_fast
 from treeward.search.growing import (
     absorb_rollouts,
     absorb_samples,
@@ -19,7 +20,12 @@ from treeward.search.tree import NO_PARENT, Tree
 
 
 def expand(
-    tree: Tree, requests: list[Request], settings: SearchSettings, *, scored: bool
+    tree: Tree,
+    requests: list[Request],
+    settings: SearchSettings,
+    *,
+    scored: bool,
+    fast: FastRollouts | None = None,
 ) -> Generator[list[Request], list[Reply], list[int]]:
     """Asks for steps, finds out what those are worth that are new, and returns their nodes.
 
@@ -28,10 +34,11 @@ def expand(
         requests: For samples, one a node.
         settings: How nodes are judged.
         scored: Whether there are critics to ask.
+        fast: Rollouts that steer beside the policy's own; None for none.
     """
     made = absorb_samples(tree, requests, (yield requests))
     children = [child for of_node in made for child in of_node]
-    yield from evaluate(tree, children, settings, scored=scored)
+    yield from evaluate(tree, children, settings, scored=scored, fast=fast)
     return children
 
 
@@ -42,18 +49,31 @@ class Judged:
     node: int
     value: float
     """What it is worth to the search, in [0, 1]."""
-    known: int
-    """The rollouts with a known verdict behind it."""
+    known: float
+    """The rollouts with a known verdict behind it, fast ones by their weight."""
 
 
-def evaluate(tree: Tree, nodes: Sequence[int], settings: SearchSettings, *, scored: bool) -> Growth:
+def evaluate(
+    tree: Tree,
+    nodes: Sequence[int],
+    settings: SearchSettings,
+    *,
+    scored: bool,
+    fast: FastRollouts | None = None,
+) -> Growth:
     """Finds out what nodes are worth and backs it up."""
-    for family in families(tree, (yield from judge(tree, nodes, settings, scored=scored))):
+    found = yield from judge(tree, nodes, settings, scored=scored, fast=fast)
+    for family in families(tree, found):
         back_up(tree, {judged.node: judged.value for judged in family})
 
 
 def judge(
-    tree: Tree, nodes: Sequence[int], settings: SearchSettings, *, scored: bool
+    tree: Tree,
+    nodes: Sequence[int],
+    settings: SearchSettings,
+    *,
+    scored: bool,
+    fast: FastRollouts | None = None,
 ) -> Generator[list[Request], list[Reply], list[Judged]]:
     """Finds out what nodes are worth; returns those about which anything is known, in order.
 
@@ -61,14 +81,12 @@ def judge(
     """
     inner = [node for node in nodes if not tree.is_terminal(node)]
     rolled = ask_rollouts(tree, inner, settings.rollouts)
+    rolled += ask_fast(tree, inner, fast)
     asked = ask_scores(tree, nodes) if scored else []
     replies = (yield [*rolled, *asked]) if rolled or asked else []
     absorb_rollouts(tree, rolled, replies[: len(rolled)])
     absorb_scores(tree, asked, replies[len(rolled) :])
-    counts = {
-        request.node: count_outcomes(reply.completions)
-        for request, reply in zip(rolled, replies, strict=False)
-    }
+    counts = weigh(rolled, replies, fast)
     found = []
     for node in nodes:
         right, known = counts.get(node, (0, 0))
@@ -78,13 +96,34 @@ def judge(
     return found
 
 
+def weigh(
+    rolled: Sequence[Request], replies: Sequence[Reply], fast: FastRollouts | None
+) -> dict[int, tuple[float, float]]:
+    """Returns each node's right rollouts and those with a known verdict, fast ones by weight.
+
+    Args:
+        rolled: Requests for rollouts.
+        replies: To these, in order; others may follow.
+        fast: Weighs fast rollouts.
+    """
+    counts: dict[int, tuple[float, float]] = {}
+    for request, reply in zip(rolled, replies, strict=False):
+        weight = fast.weight if fast and request.sampler_id == FAST_SAMPLER else 1
+        right, known = count_outcomes(reply.completions)
+        before = counts.get(request.node, (0, 0))
+        counts[request.node] = (before[0] + weight * right, before[1] + weight * known)
+    return counts
+
+
 def families(tree: Tree, found: Sequence[Judged]) -> Iterator[list[Judged]]:
     """Yields siblings together, where they stand side by side."""
     for _, family in groupby(found, key=lambda judged: tree.nodes.parent[judged.node]):
         yield list(family)
 
 
-def worth(tree: Tree, node: int, settings: SearchSettings, counts: tuple[int, int]) -> float | None:
+def worth(
+    tree: Tree, node: int, settings: SearchSettings, counts: tuple[float, float]
+) -> float | None:
     """Returns what a node is worth to the search, in [0, 1]; None where nobody knows.
 
     Args:

@@ -78,6 +78,14 @@ class Draw:
     """Why it stopped."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySampler:
+    """Holds a policy and how it samples."""
+
+    policy: "Policy"
+    settings: PolicySettings
+
+
 class Mode(StrEnum):
     """Whether companions in a batch may change a reply's last bits."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
 from treeward.search.specs import nearest
+from treeward.search.step_ends import StepEnd
 from treeward.search.steps import StepRule, without_thoughts
 from treeward.search.tokens import Tokens
 
@@ -267,8 +268,9 @@ _TEMPLATE_TYPES: Types = {
     "rule": dict,
 }
 _RULE_TYPES: Types = {
-    **dict.fromkeys(("delimiter", "answer_mark"), str),
+    **dict.fromkeys(("delimiter", "ends", "answer_mark"), str),
     **dict.fromkeys(("answer_ends", "think"), bool),
+    "step_tokens": int,
 }
 _EXAMPLE_TYPES: Types = {"question": str, "steps": list, "answer": str}
 
@@ -284,8 +286,7 @@ def template_from(name: str, data: dict[str, Any]) -> Template:
         ValueError: A field breaks its rule.
     """
     _check_types("", data, _TEMPLATE_TYPES)
-    rule = data.pop("rule", {})
-    _check_types("rule.", rule, _RULE_TYPES)
+    rule = _rule_from(data.pop("rule", {}))
     examples = data.pop("examples", [])
     for place, entry in enumerate(examples):
         _check_types(f"examples[{place}].", entry, _EXAMPLE_TYPES)
@@ -295,8 +296,20 @@ def template_from(name: str, data: dict[str, Any]) -> Template:
     return Template(
         **{"name": name, **data},
         examples=tuple(Example(**{**e, "steps": tuple(e["steps"])}) for e in examples),
-        rule=StepRule(**rule),
+        rule=rule,
     )
+
+
+def _rule_from(data: object) -> StepRule:
+    """Builds a step rule from parsed TOML or JSON; the latter says None where nothing is set."""
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if value is not None}
+    _check_types("rule.", data, _RULE_TYPES)
+    assert isinstance(data, dict)
+    ends = data.pop("ends", StepEnd.DELIMITER)
+    if ends not in set(StepEnd):
+        raise ValueError(f"rule.ends: no {ends!r}; {nearest(ends, list(StepEnd))}")
+    return StepRule(**data, ends=StepEnd(ends))
 
 
 def _check_types(where: str, data: object, types: Types) -> None:

@@ -1,16 +1,18 @@
 """Cuts token ids into steps, one token at a time, the same way for every reader.
 
-A step ends with the first token whose text completes the delimiter, so the steps' ids put together
-are the ids that were sampled. Sampling and splitting a finished solution use the same `Stepper`.
-Where steps end depends on each step's own tokens alone; what the last of them brings after the
-delimiter belongs to the next line, where it can be the beginning of the answer's mark.
+A step ends with the first token that completes it, by its text or by its number, so the steps' ids
+put together are the ids that were sampled. Sampling and splitting a finished solution use the same
+`Stepper`. Where steps end depends on each step's own tokens alone. Where a solution ends depends on
+its lines, whatever a step is: what a token brings after a delimiter belongs to the next line, where
+it can be the beginning of the answer's mark.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from treeward.search.errors import BadInput
+from treeward.search.step_ends import CustomEnd, StepEnd, Watch, never, watch_for
 from treeward.search.tokens import Tokens
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -33,13 +35,19 @@ class StepRule:
     """Says where steps and solutions end."""
 
     delimiter: str = "\n"
-    """Text that completes a step."""
+    """Text that ends a line: steps that are written down, answers, and sampled steps by `ends`."""
+
+    ends: StepEnd | CustomEnd = StepEnd.DELIMITER
+    """What ends a step that is sampled or cut."""
+
+    step_tokens: int | None = None
+    """Tokens of a step, where their number ends it; else None."""
 
     answer_mark: str = "Answer:"
     """Text that introduces the answer."""
 
     answer_ends: bool = True
-    """Whether a complete step with the mark ends the solution; else only an end token does."""
+    """Whether a complete line with the mark ends the solution; else only an end token does."""
 
     think: bool = False
     """Whether steps may begin with a `<think>` block, in which nothing ends a step or answers."""
@@ -53,6 +61,55 @@ class StepRule:
         for name in ("delimiter", "answer_mark"):
             if not getattr(self, name):
                 raise BadInput(f"rule.{name} must not be empty")
+        if (self.step_tokens is None) is (self.ends is StepEnd.TOKENS):
+            raise BadInput(
+                f"rule.step_tokens={self.step_tokens!r} does not go with rule.ends={self.ends}; "
+                "give a number of tokens with rule.ends=tokens, and with no other"
+            )
+        if self.step_tokens is not None and self.step_tokens < 1:
+            raise BadInput(f"rule.step_tokens must be at least 1, got {self.step_tokens!r}")
+        if self.think and self.ends not in (StepEnd.DELIMITER, StepEnd.FORMULA):
+            raise BadInput(
+                f"rule.think=true needs steps that a delimiter ends, got rule.ends={self.ends}; "
+                "take ends=delimiter or ends=formula, or leave think out"
+            )
+
+    @property
+    def stop_text(self) -> str | None:
+        """Returns the text at which a step ends wherever it comes; None where none does that."""
+        return None if self.think or self.ends is not StepEnd.DELIMITER else self.delimiter
+
+
+class Steps(StrEnum):
+    """The step rules by name."""
+
+    LINE = "line"
+    """A line is a step."""
+    PARAGRAPH = "paragraph"
+    """What blank lines part is a step."""
+    FORMULA = "formula"
+    """A paragraph with a formula is a step, along with those before it that have none."""
+    SENTENCE = "sentence"
+    """A sentence is a step."""
+    TOKENS = "tokens"
+    """So many tokens are a step."""
+
+
+def with_steps(rule: StepRule, steps: Steps, step_tokens: int | None = None) -> StepRule:
+    """Returns a rule that ends steps otherwise and answers as before.
+
+    Args:
+        rule: Whose lines stay as they are where steps are sentences or numbers of tokens.
+        steps: What a step is.
+        step_tokens: How many tokens, where steps are that.
+
+    Raises:
+        BadInput: The number is missing, or there is one and nothing to count.
+    """
+    ends = StepEnd.DELIMITER if steps in (Steps.LINE, Steps.PARAGRAPH) else StepEnd(steps.value)
+    lines = {Steps.LINE: "\n", Steps.PARAGRAPH: "\n\n", Steps.FORMULA: "\n\n"}
+    delimiter = lines.get(steps, rule.delimiter)
+    return replace(rule, ends=ends, delimiter=delimiter, step_tokens=step_tokens)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,20 +133,29 @@ class Stepper:
     tokens: Tokens
     rule: StepRule
     budget: Budget
-    buffer: bytearray = field(default_factory=bytearray)
-    """The bytes of the step so far."""
+    line: bytearray = field(default_factory=bytearray)
+    """What was said since the last delimiter, in this step or those before it."""
+    text: bytearray = field(default_factory=bytearray)
+    """What this step says so far, without thoughts."""
     length: int = 0
     """The tokens of the step so far."""
-    carried: bytes = b""
-    """What the step before brought after its delimiter."""
+    thoughts: bytearray | None = None
+    """The beginning of a step that has thoughts, or may have; None once it only speaks."""
+    thinking: bool = False
+    """Whether that beginning is known for thoughts."""
+    watch: Watch = never
+
+    def __post_init__(self) -> None:
+        """Begins the first step."""
+        self._begin()
 
     @classmethod
     def after(
         cls, prefix_ids: Iterable[int], tokens: Tokens, rule: StepRule, budget: Budget
     ) -> "Stepper":
         """Returns a stepper at the start of the step that follows some whole steps."""
-        carried = tokens.bytes_of(prefix_ids).rpartition(rule.delimiter.encode())[2]
-        return cls(tokens, rule, budget, carried=carried)
+        line = tokens.bytes_of(prefix_ids).rpartition(rule.delimiter.encode())[2]
+        return cls(tokens, rule, budget, line=bytearray(line))
 
     def feed(self, token: int) -> Finish | None:
         """Returns what this token completes, or None inside a step.
@@ -98,41 +164,68 @@ class Stepper:
         """
         self.length += 1
         self.budget.total -= 1
-        self.buffer += self.tokens.pieces[token]
-        finish = self._finish(ended=token in self.tokens.eos_ids)
+        said = self._hear(self.tokens.pieces[token])
+        fresh = len(self.text)
+        self.text += said
+        answered = self._read_lines(said)
+        complete = self.length == self.rule.step_tokens or self.watch(self.text, fresh)
+        finish = self._finish(
+            ended=token in self.tokens.eos_ids or (answered and self.rule.answer_ends),
+            complete=complete,
+        )
         if finish is not None:
-            self.carried = self._lines()[1]
-            self.buffer.clear()
-            self.length = 0
+            self._begin()
         return finish
 
-    def _finish(self, *, ended: bool) -> Finish | None:
-        complete = self.rule.delimiter.encode() in self._spoken()
-        if ended or (complete and self.rule.answer_ends and self._has_answer()):
+    def _begin(self) -> None:
+        self.text.clear()
+        self.length = 0
+        self.thoughts = bytearray(self.line) if self.rule.think else None
+        self.thinking = False
+        self.watch = watch_for(self.rule.ends, self.rule.delimiter)
+
+    def _finish(self, *, ended: bool, complete: bool) -> Finish | None:
+        if ended:
             return Finish.END
         if self.budget.total <= 0 or (not complete and self.length >= self.budget.step):
             return Finish.LENGTH
         return Finish.STEP if complete else None
 
-    def _has_answer(self) -> bool:
-        return self.rule.answer_mark.encode() in self._lines()[0]
+    def _read_lines(self, said: bytes) -> bool:
+        """Adds to the line; returns whether a line with the answer's mark is complete."""
+        delimiter = self.rule.delimiter.encode()
+        fresh = len(self.line)
+        self.line += said
+        end = self.line.rfind(delimiter, max(0, fresh - len(delimiter) + 1))
+        if end < 0:
+            return False
+        answered = self.line.find(self.rule.answer_mark.encode(), 0, end) >= 0
+        del self.line[: end + len(delimiter)]
+        return answered
 
-    def _lines(self) -> tuple[bytes, bytes]:
-        """Returns what the step completes, and what it brings after that."""
-        text = self._spoken() if self._thinks() else self.carried + self.buffer
-        done, _, rest = text.rpartition(self.rule.delimiter.encode())
-        return bytes(done), bytes(rest)
-
-    def _thinks(self) -> bool:
-        """Returns whether the step begins with thoughts."""
-        text = self.carried + self.buffer
-        return self.rule.think and text.lstrip().startswith(OPEN.encode())
-
-    def _spoken(self) -> bytes | bytearray:
-        """Returns the bytes of the step that come after its thoughts; none while they last."""
-        if not self._thinks():
-            return self.buffer
-        return (self.carried + self.buffer).partition(CLOSE.encode())[2]
+    def _hear(self, piece: bytes) -> bytes:
+        """Returns what of a token's text is no thought."""
+        if self.thoughts is None:
+            return piece
+        seen = len(self.thoughts)
+        self.thoughts += piece
+        if not self.thinking:
+            start = bytes(self.thoughts.lstrip()[: len(OPEN)])
+            if start != OPEN.encode():
+                if not OPEN.encode().startswith(start):
+                    self.thoughts = None
+                return piece
+            # What looked like speech was the block's beginning.
+            self.thinking, seen = True, 0
+            self.text.clear()
+            self.line.clear()
+        close = CLOSE.encode()
+        end = self.thoughts.find(close, max(0, seen - len(close) + 1))
+        if end < 0:
+            return b""
+        said = bytes(self.thoughts[end + len(close) :])
+        self.thoughts = None
+        return said
 
 
 def without_thoughts(text: str) -> str:

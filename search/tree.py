@@ -92,6 +92,8 @@ class Tree:
     rollouts: Rollouts = field(default_factory=Rollouts)
     policy_tokens: int = 0
     """All tokens that the policy generated for this tree."""
+    fast_tokens: int = 0
+    """All tokens that the fast sampler generated; in no other count."""
     prompt_tokens: int = 0
     """Tokens of prompts and prefixes sent to the policy, each request counted once."""
     _places: dict[tuple[int, tuple[int, ...]], int] = field(

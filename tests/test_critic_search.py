@@ -14,7 +14,7 @@ from treeward.search.algorithms import METHODS, Tools
 from treeward.search.critic import Prefix, Scores
 from treeward.search.errors import BadInput
 from treeward.search.forest import Forest, Plan, grow_forest
-from treeward.search.policy import PolicySettings
+from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -84,11 +84,15 @@ def grow(
         thread = None if critic is None else CriticThread(critic, alone=alone)
         forest = Forest(
             search=method.start(settings, method.own(), tools),
-            policy=ScriptedPolicy(script),
+            samplers=[
+                PolicySampler(
+                    policy=ScriptedPolicy(script),
+                    settings=PolicySettings(max_step_tokens=10, max_rollout_tokens=40),
+                )
+            ],
             reader=READER,
             verifier=Exact(),
             recorder=recorder or Memory(),
-            sampling=PolicySettings(max_step_tokens=10, max_rollout_tokens=40),
             seed=7,
             tree_id=lambda problem: problem.id,
             critic=thread,

@@ -26,7 +26,7 @@ from treeward.export.tree_stream import stream
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
-from treeward.search.policy import PolicySettings
+from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Message, Problem
 from treeward.search.prompts import load_template
 from treeward.search.reader import Reader
@@ -87,11 +87,10 @@ def grow() -> list[Tree]:
     with AnswerVerifier(["number"]) as verifier:
         forest = Forest(
             search=partial(mcts, settings=search),
-            policy=ScriptedPolicy(script),
+            samplers=[PolicySampler(policy=ScriptedPolicy(script), settings=sampling)],
             reader=reader,
             verifier=verifier,
             recorder=Forgetful(),
-            sampling=sampling,
             seed=5,
             tree_id=lambda problem: f"tree of {problem.id}",
         )

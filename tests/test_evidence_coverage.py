@@ -17,7 +17,7 @@ from treeward.critics.tree_value import tree_values
 from treeward.critics.value import interval
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
-from treeward.search.policy import PolicySettings
+from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -97,11 +97,10 @@ def forest(search: str) -> Columns:
     """The nodes of 250 trees, 2,000 to 2,700."""
     forest = Forest(
         search=SEARCHES[search],
-        policy=POLICY,
+        samplers=[PolicySampler(policy=POLICY, settings=PolicySettings())],
         reader=READER,
         verifier=SameText(),
         recorder=Forgetful(),
-        sampling=PolicySettings(),
         seed=1,
         tree_id=lambda problem: problem.id,
     )

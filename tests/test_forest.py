@@ -11,7 +11,7 @@ from tests.fakes import Crash, Exact, Memory
 from treeward.search.errors import CallFailed
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
-from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -86,11 +86,14 @@ def grow(
     trees: dict[str, Tree] = {}
     forest = Forest(
         search=search,
-        policy=policy,
+        samplers=[
+            PolicySampler(
+                policy=policy, settings=PolicySettings(max_step_tokens=10, max_rollout_tokens=40)
+            )
+        ],
         reader=READER,
         verifier=Exact(),
         recorder=recorder or Memory(),
-        sampling=PolicySettings(max_step_tokens=10, max_rollout_tokens=40),
         seed=7,
         tree_id=lambda problem: f"tree of {problem.id}",
     )
@@ -218,11 +221,14 @@ def test_a_prompt_that_cannot_be_read_fails_its_own_tree_only() -> None:
     trees: list[Tree] = []
     forest = Forest(
         search=MCTS,
-        policy=ScriptedPolicy(script),
+        samplers=[
+            PolicySampler(
+                policy=ScriptedPolicy(script), settings=PolicySettings(max_rollout_tokens=40)
+            )
+        ],
         reader=reader,
         verifier=Exact(),
         recorder=Memory(),
-        sampling=PolicySettings(max_rollout_tokens=40),
         seed=0,
         tree_id=lambda problem: problem.id,
     )

@@ -28,7 +28,7 @@ from treeward.search.errors import CallFailed
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.http_policy import HttpPolicy
 from treeward.search.mcts import mcts
-from treeward.search.policy import PolicySettings
+from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -175,11 +175,14 @@ def grow(policy: HttpPolicy) -> dict[str, Tree]:
     trees: dict[str, Tree] = {}
     forest = Forest(
         search=partial(mcts, settings=SearchSettings(simulations=4, width=3, rollouts=4)),
-        policy=policy,
+        samplers=[
+            PolicySampler(
+                policy=policy, settings=PolicySettings(max_step_tokens=8, max_rollout_tokens=40)
+            )
+        ],
         reader=READER,
         verifier=Exact(),
         recorder=Memory(),
-        sampling=PolicySettings(max_step_tokens=8, max_rollout_tokens=40),
         seed=7,
         tree_id=lambda problem: problem.id,
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treeward.search.algorithms import check_critics
+from treeward.search.algorithms import check_guides
 from treeward.search.critic import Scores
 from treeward.search.errors import BadInput
 from treeward.search.leaf_value import critic_opinion, leaf_value
@@ -90,10 +90,10 @@ def test_settings_that_do_not_fit_name_the_way_out(
     search: SearchSettings, scored: bool, says: str
 ) -> None:
     with pytest.raises(BadInput, match=says):
-        check_critics(search, NoSettings(), scored=scored)
+        check_guides(search, NoSettings(), scored=scored, fast=False)
 
 
 def test_settings_that_fit_pass() -> None:
-    check_critics(SearchSettings(), NoSettings(), scored=False)
-    check_critics(SearchSettings(rollouts=0), NoSettings(), scored=True)
-    check_critics(SearchSettings(critic_value=0.0), NoSettings(), scored=True)
+    check_guides(SearchSettings(), NoSettings(), scored=False, fast=False)
+    check_guides(SearchSettings(rollouts=0), NoSettings(), scored=True, fast=False)
+    check_guides(SearchSettings(critic_value=0.0), NoSettings(), scored=True, fast=False)

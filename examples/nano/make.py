@@ -7,10 +7,13 @@ Nothing is downloaded. `measure.py` then measures the model and writes its card.
 `--long` makes another model of the same size, for benchmarks: it solves chains of 12 to 16 steps
 modulo 30 (`task:arithmetic?steps=12..16&mod=30&numbers=0..29`), where a wrong solution can come
 right again by luck.
+
+`--fast` makes `nano-fast`, a smaller model that learns the same, for fast rollouts.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,9 +73,17 @@ SETTINGS = SftSettings(
     threads=1,
 )
 LONG_STEPS = 2200
+FAST_STEPS = 5000
+FAST_CONFIG = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
 
 
-def write_blank(folder: Path, characters: str) -> None:
+def write_blank(folder: Path, characters: str, sizes: Mapping[str, object]) -> None:
     """Writes a model folder without weights: a tokenizer of characters, and the sizes."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {"<unknown>": 0, END: 1}
@@ -83,7 +94,7 @@ def write_blank(folder: Path, characters: str) -> None:
     tokenizer.add_special_tokens(["<unknown>", END])
     tokenizer.save(str(folder / "tokenizer.json"))
     ends = {"eos_token_id": vocabulary[END], "pad_token_id": vocabulary[END]}
-    write_json(folder / "config.json", CONFIG | ends | {"vocab_size": len(vocabulary)})
+    write_json(folder / "config.json", CONFIG | sizes | ends | {"vocab_size": len(vocabulary)})
     write_json(folder / "generation_config.json", ends)
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "pad_token": END}
     write_json(folder / "tokenizer_config.json", names | {"unk_token": "<unknown>"})
@@ -126,18 +137,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--resume", action="store_true", help="go on with a training cut short")
-    parser.add_argument("--long", action="store_true", help="long chains modulo 30 instead")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--long", action="store_true", help="long chains modulo 30 instead")
+    kind.add_argument("--fast", action="store_true", help="a smaller model of the same chains")
     arguments = parser.parse_args()
     out: Path = arguments.out
     if not arguments.resume:
-        write_blank(out / "blank", LONG_CHARACTERS if arguments.long else CHARACTERS)
+        characters = LONG_CHARACTERS if arguments.long else CHARACTERS
+        write_blank(out / "blank", characters, FAST_CONFIG if arguments.fast else {})
         problems = long_problems() if arguments.long else training_problems()
         write_data(out / "train.parquet", problems)
+    steps = LONG_STEPS if arguments.long else FAST_STEPS if arguments.fast else SETTINGS.steps
     train_sft(
         out / "train.parquet",
         out / "blank",
         out / "model",
-        replace(SETTINGS, steps=LONG_STEPS) if arguments.long else SETTINGS,
+        replace(SETTINGS, steps=steps),
         resume=arguments.resume,
         progress=lambda line: print(json.dumps(line), flush=True),
     )

@@ -14,7 +14,7 @@ from treeward.critics.verifier import AnswerVerifier
 from treeward.search.arithmetic import make_problems
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
-from treeward.search.policy import Policy, PolicySettings
+from treeward.search.policy import Policy, PolicySampler, PolicySettings
 from treeward.search.reader import Reader
 from treeward.search.requests import Search
 from treeward.search.rollouts import rollouts
@@ -39,11 +39,10 @@ def grow(policy: Policy, *, by_rollouts: bool) -> dict[str, Tree]:
     with AnswerVerifier(["number"]) as verifier:
         forest = Forest(
             search=search,
-            policy=policy,
+            samplers=[PolicySampler(policy=policy, settings=SAMPLING)],
             reader=reader,
             verifier=verifier,
             recorder=Memory(),
-            sampling=SAMPLING,
             seed=5,
             tree_id=lambda problem: problem.id,
         )
