@@ -16,6 +16,7 @@ from treeward.critics.tree_value import tree_values
 from treeward.search.adaptive import adaptive, seeded
 from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
+from treeward.search.fast import FAST_SAMPLER, FastRollouts
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
@@ -99,7 +100,18 @@ def follow(script: Script, search: Search, choices: list[int]) -> Run:
     return run
 
 
+FAST: Script = {
+    "": {"b\n": 1.0},
+    "a\n": {RIGHT: 0.5, WRONG: 0.5},
+    "b\n": {RIGHT: 1.0},
+    "a\nc\n": {WRONG: 1.0},
+    "b\nc\n": {RIGHT: 1.0},
+}
+"""A cheap sampler that is wrong about everything: values a .5, b 1, a c 0, b c 1, the root 1."""
+
+
 def continuations(script: Script, request: Request) -> list[tuple[Completion, float]]:
+    script = FAST if request.sampler_id == FAST_SAMPLER else script
     prefix = READER.text(request.prefix_ids)
     found, paths = [], [("", 1.0)]
     while paths:
@@ -126,6 +138,12 @@ def completion(text: str) -> Completion:
 def puct(simulations: int) -> Search:
     settings = SearchSettings(simulations=simulations, width=2, rollouts=1, wave=1, c=0.1)
     return partial(mcts, settings=settings)
+
+
+def rushed(simulations: int) -> Search:
+    """Goes by one rollout of the policy's and one of another sampler's, which weighs far more."""
+    settings = SearchSettings(simulations=simulations, width=2, rollouts=1, wave=1, c=0.1)
+    return partial(mcts, settings=settings, fast=FastRollouts(n=1, weight=8.0, max_tokens=99))
 
 
 def widened(simulations: int) -> Search:
@@ -171,6 +189,7 @@ def whole(width: int) -> Search:
 SEARCHES: dict[str, Search] = {
     "one expansion": puct(1),
     "two expansions": puct(2),
+    "two expansions, fast rollouts": rushed(2),
     "one expansion, widened": widened(2),
     "one beam of two": beams(2, 1),
     "three choices": thompson(3),
@@ -334,3 +353,13 @@ def test_tree_evidence_errs_less_than_strict_evidence(search: str) -> None:
 
 def test_q_is_optimistic() -> None:
     assert error(everything("two expansions"), "", lambda node: node.q, 1) > 0.02
+
+
+def test_fast_rollouts_steer_and_are_no_evidence() -> None:
+    nodes = [node for node in everything("two expansions, fast rollouts") if node.text == "b\n"]
+    share = sum(node.probability for node in nodes)
+    steered = sum(node.probability * (node.q - node.truth) for node in nodes) / share
+    assert steered > 0.5, "the search believes them"
+    assert surplus(nodes)["b\n"] == pytest.approx(0.0, abs=1e-12)
+    # Of one rollout and one that weighs 8: (k + 8) / 9 where nothing else is known.
+    assert {round(9 * node.q, 9) for node in nodes if not node.expanded} == {8.0, 9.0}
