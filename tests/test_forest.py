@@ -9,6 +9,7 @@ import pytest
 from tests.fakes import Crash, Exact, Memory
 
 from treeward.search.errors import CallFailed
+from treeward.search.fast import FastRollouts
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
@@ -18,7 +19,7 @@ from treeward.search.reader import Reader
 from treeward.search.replies import Failure
 from treeward.search.requests import Search
 from treeward.search.rollouts import rollouts
-from treeward.search.scripted import ScriptedPolicy
+from treeward.search.scripted import Script, ScriptedPolicy
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
@@ -26,8 +27,10 @@ from treeward.search.tree import Tree
 
 TEMPLATE = Template(name="t", answer="A{answer}", rule=StepRule(answer_mark="A"))
 READER = Reader(TEMPLATE, byte_tokens())
+SAMPLING = PolicySettings(max_step_tokens=10, max_rollout_tokens=40)
 SETTINGS = SearchSettings(simulations=5, width=3, rollouts=2, wave=2)
 MCTS: Search = partial(mcts, settings=SETTINGS)
+FAST: Search = partial(mcts, settings=SETTINGS, fast=FastRollouts(n=2, weight=0.5, max_tokens=6))
 ROLLOUTS: Search = partial(rollouts, settings=SETTINGS, cut=READER.cut)
 PROBLEMS = [Problem(id=f"p{n}", prompt=f"{n}", answer=str(n % 2)) for n in range(12)]
 
@@ -38,11 +41,16 @@ def script(prompt: str, text: str) -> list[tuple[str, float]]:
     return [("go\n", 0.5), (f"{prompt.strip()}\n", 0.3), ("A1\n", 0.2)]
 
 
+def fast_script(prompt: str, text: str) -> list[tuple[str, float]]:
+    """Of a sampler that hurries to an answer."""
+    return [("A1\n", 0.75), ("A0\n", 0.25)]
+
+
 class Wrapped(ScriptedPolicy):
     """The scripted policy behind something that happens before it replies."""
 
-    def __init__(self, before: Callable[[Ask], Awaitable[None]]) -> None:
-        super().__init__(script)
+    def __init__(self, before: Callable[[Ask], Awaitable[None]], follows: Script = script) -> None:
+        super().__init__(follows)
         self.before = before
         self.calls = 0
 
@@ -52,7 +60,7 @@ class Wrapped(ScriptedPolicy):
         return await super().draw(ask)
 
 
-def shuffled(seed: int) -> Wrapped:
+def shuffled(seed: int, follows: Script = script) -> Wrapped:
     """Replies after a random number of turns of the event loop."""
     rng = random.Random(seed)
 
@@ -60,7 +68,7 @@ def shuffled(seed: int) -> Wrapped:
         for _ in range(rng.choice([0, 1, 2, 30])):
             await asyncio.sleep(0)
 
-    return Wrapped(wait)
+    return Wrapped(wait, follows)
 
 
 def failing(fails: Callable[[Ask], BaseException | None]) -> Wrapped:
@@ -75,6 +83,7 @@ def failing(fails: Callable[[Ask], BaseException | None]) -> Wrapped:
 def grow(
     policy: ScriptedPolicy,
     *,
+    fast: ScriptedPolicy | None = None,
     search: Search = MCTS,
     concurrency: int = 8,
     recorder: Memory | None = None,
@@ -87,9 +96,8 @@ def grow(
     forest = Forest(
         search=search,
         samplers=[
-            PolicySampler(
-                policy=policy, settings=PolicySettings(max_step_tokens=10, max_rollout_tokens=40)
-            )
+            PolicySampler(policy=policy, settings=SAMPLING),
+            PolicySampler(policy=fast or ScriptedPolicy(fast_script), settings=SAMPLING),
         ],
         reader=READER,
         verifier=Exact(),
@@ -114,7 +122,7 @@ def grow(
     return trees
 
 
-@pytest.fixture(scope="module", params=[MCTS, ROLLOUTS], ids=["mcts", "rollouts"])
+@pytest.fixture(scope="module", params=[MCTS, FAST, ROLLOUTS], ids=["mcts", "fast", "rollouts"])
 def search(request: pytest.FixtureRequest) -> Search:
     chosen: Search = request.param
     return chosen
@@ -149,8 +157,9 @@ def test_a_run_that_died_goes_on_where_it_was(
     assert len(kept) == at
     policy = shuffled(at + 1)
     memory.room = 10**6
-    assert grow(policy, search=search, recorder=memory) == undisturbed
-    assert policy.calls == len(memory.kept) - len(kept)
+    fast = shuffled(at + 2, fast_script)
+    assert grow(policy, fast=fast, search=search, recorder=memory) == undisturbed
+    assert policy.calls + fast.calls == len(memory.kept) - len(kept)
     assert all(memory.kept[place] == reply for place, reply in kept.items())
 
 
@@ -183,6 +192,48 @@ def test_the_tokens_of_a_tree_are_those_asked_for_and_drawn() -> None:
     asked = [(node, key) for node in range(len(tree)) for key in tree.nodes.drawn[node]]
     assert len(asked) == len(replies)
     assert tree.prompt_tokens == sum(2 + len(tree.prefix_ids(node)) for node, _ in asked)
+
+
+def test_a_fast_rollout_is_drawn_by_the_second_sampler_and_costs_the_first_nothing() -> None:
+    for tree in grow(ScriptedPolicy(script), search=FAST).values():
+        spent = [0, 0]
+        for sampler, drawn in zip(tree.rollouts.sampler_id, tree.rollouts.completion, strict=True):
+            assert drawn is not None
+            hurried = READER.text(drawn.token_ids) in ("A0\n", "A1\n")
+            assert hurried or sampler == 0
+            spent[sampler] += len(drawn.token_ids)
+        assert tree.fast_tokens == spent[1] > 0
+        # Each request for steps at a node brings whole steps, which its children count.
+        steps = sum(
+            len(ids) * n for ids, n in zip(tree.nodes.step_ids, tree.nodes.n_samples, strict=True)
+        )
+        assert tree.policy_tokens == spent[0] + steps
+
+
+def test_fast_rollouts_start_only_where_their_budget_leaves_room() -> None:
+    lengths = {True: set[int](), False: set[int]()}
+    for tree in grow(ScriptedPolicy(script), search=FAST).values():
+        for node in range(len(tree)):
+            if not tree.is_terminal(node):
+                asked = "rollout:1" in tree.nodes.drawn[node]
+                lengths[asked].add(len(tree.prefix_ids(node)))
+    assert 0 < max(lengths[True]) < 6 <= min(lengths[False])
+
+
+def test_a_fast_sampler_that_fails_leaves_evidence_as_it_was() -> None:
+    """Its failed calls are data: rollouts of unknown verdict, which say nothing of a node."""
+
+    async def fails(ask: Ask) -> None:
+        raise CallFailed("timeout", "late")
+
+    trees = grow(ScriptedPolicy(script), search=FAST, fast=Wrapped(fails))
+    plain = grow(ScriptedPolicy(script))
+    for name, tree in trees.items():
+        assert tree.nodes.value_sum == plain[name].nodes.value_sum
+        assert tree.nodes.step_ids == plain[name].nodes.step_ids
+        late = [failure.message for failure in tree.rollouts.failure if failure]
+        assert len(late) == 2 * sum("rollout:1" in drawn for drawn in tree.nodes.drawn)
+        assert tree.fast_tokens == 0
 
 
 def test_only_so_many_trees_grow_at_once() -> None:

@@ -15,11 +15,8 @@ from treeward.search.tokens import Tokens, byte_tokens
 
 BYTES = byte_tokens()
 UNLIMITED = 10**9
-PIECES = (
-    (b"a", b"ab", b" x", b"5", b".", b"!?", b". ", b") ", b"\n", b"\n\n", b" \n\nb")
-    + (b"$", b"$x$", b"<<", b">>", b"A:", b"A", b"\nA:", b":1\n")
-    + (b"<thi", b"nk>", b"<think>", b"</think>", b"\xe3\x80", b"\x82", b"\xc3\xa9")
-)
+SPELT = "a|ab| x|5|.|!?|. |) |\n|\n\n| \n\nb|$|$x$|<<|>>|A:|A|\nA:|:1\n|<thi|nk>|<think>|</think>"
+PIECES = (*(piece.encode() for piece in SPELT.split("|")), b"\xe3\x80", b"\x82", b"\xc3\xa9")
 EOS = len(PIECES)
 
 
@@ -138,7 +135,11 @@ def test_where_a_solution_ends_does_not_depend_on_what_a_step_is(
         return [place for place, finish in finishes(ids, rule) if finish is Finish.END]
 
     plain = StepRule(delimiter=delimiter, answer_mark="A:")
-    other = StepRule(delimiter=delimiter, answer_mark="A:", **ends)  # type: ignore[arg-type]  # ends and step_tokens
+    other = StepRule(
+        delimiter=delimiter,
+        answer_mark="A:",
+        **ends,  # type: ignore[arg-type]  # ends and step_tokens
+    )
     assert end_of(other) == end_of(plain)
 
 
@@ -190,9 +191,7 @@ def test_a_formula_counts_where_it_stands_whole_before_the_delimiter() -> None:
 
 
 @pytest.mark.parametrize("steps", [*Steps])
-@pytest.mark.parametrize(
-    "part", ["$", "<<", "<<a\n\n", "\n", " ", "...", '.")]' * 3]
-)
+@pytest.mark.parametrize("part", ["$", "<<", "<<a\n\n", "\n", " ", "...", '.")]' * 3])
 def test_hostile_text_costs_no_more_than_its_length(steps: Steps, part: str) -> None:
     """A hundred times this would be the cost of looking at everything anew at each token."""
     text = part * (100_000 // len(part))
