@@ -83,6 +83,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/deterministic.py
 	$(ENV) $(BIN)/python benchmarks/same_rows.py
 	$(ENV) $(BIN)/python benchmarks/labels.py
+	$(ENV) $(BIN)/python benchmarks/first_errors.py --problems 'task:arithmetic?n=100&seed=31'
 	$(ENV) $(BIN)/python benchmarks/critics.py
 
 clean:

@@ -15,14 +15,11 @@ from rich.console import Console
 from treeward import __version__
 from treeward.export.command_line import (
     PATH,
-    config_option,
     json_option,
     print_result,
-    progress_console,
-    set_option,
 )
+from treeward.export.commands import generate, label
 from treeward.search.errors import TreewardError
-from treeward.search.settings import Algorithm
 from treeward.search.specs import nearest
 from treeward.train.commands import evaluations, train
 
@@ -64,81 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.close()
         code = 0
     raise SystemExit(code)
-
-
-@treeward.command()
-@click.argument("problems")
-@click.option("--out", type=PATH, required=True, help="The run folder.")
-@click.option(
-    "--policy",
-    help="nano, smollm2-135m-instruct, a folder, a hub id, or base URLs of servers with commas "
-    "between.  [default: nano for task: problems]",
-)
-@click.option("--model", help="The name that servers serve the model by.  [default: the only one]")
-@click.option(
-    "--backend", type=click.Choice(["auto", "transformers", "vllm", "http"]), default="auto"
-)
-@click.option(
-    "--search",
-    "algorithm",
-    type=click.Choice([algorithm.value for algorithm in Algorithm]),
-    help="The search.  [default: mcts]",
-)
-@click.option("--critics", type=PATH, help="A folder of trained critics that steer the search.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take the first N problems.")
-@click.option("--seed", type=click.IntRange(min=0), default=0)
-@click.option("--concurrency", type=click.IntRange(min=1), default=64, help="Trees at once.")
-@click.option(
-    "--deterministic/--no-deterministic",
-    default=None,
-    help="Rows do not depend on batches.  [default: on for nano]",
-)
-@click.option("--skip-bad", is_flag=True, help="Leave bad problems out and count them.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
-@click.option(
-    "--fail-on-error",
-    type=click.FloatRange(0, 1),
-    metavar="SHARE",
-    help="Exit with 1 where calls failed in more than this share of the trees.",
-)
-@config_option
-@set_option
-@json_option
-def generate(
-    problems: str,
-    out: Path,
-    concurrency: int,
-    dry_run: bool,
-    fail_on_error: float | None,
-    as_json: bool,
-    assignments: tuple[str, ...],
-    **options: Any,
-) -> int:
-    """Search a tree for each of PROBLEMS: a file, task:arithmetic?n=200 or gym:NAME?n=200.
-
-    The same command again goes on where it was, and does nothing when all is done.
-    """
-    from treeward.export.console import RunProgress
-    from treeward.export.estimate import estimate
-    from treeward.export.generate import generate as run
-    from treeward.export.plan import Options, make_plan
-
-    plan = make_plan(Options(problems=problems, assignments=assignments, **options))
-    for reason in plan.skipped:
-        click.echo(f"left out: {reason}", err=True)
-    if plan.warning is not None:
-        click.echo(plan.warning, err=True)
-    if dry_run:
-        planned = estimate(plan)
-        print_result(planned, as_json=as_json, text=planned.__str__)
-        return 0
-    progress = RunProgress(progress_console())
-    try:
-        outcome = run(plan, out, concurrency=concurrency, watch=progress)
-    finally:
-        progress.close()
-    print_result(outcome, as_json=as_json, text=lambda: f"{out}: {outcome}")
-    return outcome.exit_code(fail_on_error)
 
 
 @treeward.command()
@@ -217,7 +139,7 @@ def query(run: Path, sql: str, form: str, as_json: bool) -> None:
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
-    default=0.8,
+    default=0.6,
     help="Probability from which a prefix is right or wrong (posterior).",
 )
 @click.option(
@@ -294,6 +216,8 @@ def demo(out: Path) -> None:
     run_demo(out, Console())
 
 
+treeward.add_command(generate)
+treeward.add_command(label)
 treeward.add_command(train)
 treeward.add_command(evaluations)
 

@@ -37,7 +37,8 @@ class Evidence:
     n_length: NDArray[np.int64]
     """Among the wrong."""
     right_last: NDArray[np.int64]
-    """Among the right, those that count for no node below and whose end is not in the tree."""
+    """Among the right, those that count for no node below; without the one from which a right end
+    in the tree was cut, since that end speaks for it."""
     started_right: NDArray[np.int64]
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
@@ -58,18 +59,23 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
     """
     counts = np.zeros((8, len(tree)), dtype=np.int64)
     right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = counts
+    spoken: set[int | None] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
         start = tree.rollouts.node[index]
         judgement = outcome(tree, index)
-        passed, held = _passed(tree, index, cut)
+        passed, end = _passed(tree, index, cut)
         nodes = [start, *passed]
         if judgement.verdict is Verdict.UNKNOWN:
             unknown[nodes] += 1
         elif judgement.verdict is Verdict.RIGHT:
             right[nodes] += 1
-            right_last[nodes[-1]] += not held
+            speaks = end is not None and tree.nodes.creation[end] is Creation.BLIND
+            if speaks and end not in spoken:
+                spoken.add(end)
+            else:
+                right_last[nodes[-1]] += 1
             started_right[start] += 1
         else:
             wrong[nodes] += 1
@@ -97,10 +103,10 @@ def outcome(tree: Tree, index: int) -> Judgement:
     return completion.judgement
 
 
-def _passed(tree: Tree, index: int, cut: Cut) -> tuple[list[int], bool]:
-    """Returns the nodes inside the tree, below its start, for which a rollout counts.
+def _passed(tree: Tree, index: int, cut: Cut) -> tuple[list[int], int | None]:
+    """Returns the nodes inside the tree, below its start, for which a rollout counts, and its end.
 
-    And whether it ends where a solution ends in the tree.
+    The end is None where no solution in the tree ends as it does.
     """
     completion = tree.rollouts.completion[index]
     node = tree.rollouts.node[index]
@@ -108,17 +114,17 @@ def _passed(tree: Tree, index: int, cut: Cut) -> tuple[list[int], bool]:
     if completion is None or not any(
         _counts(tree, child, before) for child in tree.nodes.children[node]
     ):
-        return [], False
+        return [], None
     passed: list[int] = []
     for step_ids in cut(completion.token_ids):
         child = tree.child_with(node, step_ids)
         if child is None or not _counts(tree, child, before):
             break
         if tree.is_terminal(child):
-            return passed, True
+            return passed, child
         passed.append(child)
         node = child
-    return passed, False
+    return passed, None
 
 
 def _counts(tree: Tree, node: int, nodes_before: int) -> bool:

@@ -87,6 +87,7 @@ def _known(nodes: Rows) -> list[Row]:
 FOUND: Mapping[Algorithm, Way] = {
     Algorithm.ROLLOUTS: majority,
     Algorithm.OMEGA: majority,
+    Algorithm.GIVEN: majority,
     Algorithm.BEST_OF_N: best,
     Algorithm.BEAM: best,
     Algorithm.MCTS: weighted,

@@ -169,11 +169,12 @@ def _plain(value: Any) -> Any:
 
 
 def _priors(tree: Tree) -> list[float | None]:
-    """Returns each node's share of the samples at its parent; None at the root."""
+    """Returns each node's share of the samples at its parent; None where there are none."""
     nodes = tree.nodes
-    totals = [sum(nodes.n_samples[child] for child in children) for children in nodes.children]
     return [
-        None if parent == NO_PARENT else nodes.n_samples[node] / totals[parent]
+        None
+        if parent == NO_PARENT or not nodes.n_samples_below[parent]
+        else nodes.n_samples[node] / nodes.n_samples_below[parent]
         for node, parent in enumerate(nodes.parent)
     ]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from treeward.export.plan import Plan
-from treeward.search.algorithms import METHODS
+from treeward.search.algorithms import METHODS, Bounds
 from treeward.search.tokens import load_tokens
 
 
@@ -64,7 +64,7 @@ def estimate(plan: Plan) -> Estimate:
     """
     reader = plan.reader(load_tokens(plan.model.path))
     ids = reader.prompt_ids(plan.problems[0])
-    most = METHODS[plan.search.algorithm].bounds(plan.search, plan.own)
+    most = _bounds(plan)
     tokens = (
         most.samples * plan.sampling.max_step_tokens
         + most.rollouts * plan.sampling.max_rollout_tokens
@@ -85,4 +85,21 @@ def estimate(plan: Plan) -> Estimate:
         fast_policy=plan.fast.model.name if plan.fast else None,
         max_fast_rollouts=fast,
         max_fast_tokens=fast * plan.fast.rollouts.max_tokens if plan.fast else 0,
+    )
+
+
+def _bounds(plan: Plan) -> Bounds:
+    """Returns the most that a tree comes to; of given solutions the mean over trees, rounded up."""
+    most = METHODS[plan.search.algorithm].bounds(plan.search, plan.own)
+    if not plan.solutions:
+        return most
+    count = sum(map(len, plan.solutions.values()))
+    steps = sum(len(steps) for given in plan.solutions.values() for steps in given)
+    looks = (most.rollouts - plan.search.rollouts) * count
+    trees = len(plan.solutions)
+    return Bounds(
+        nodes=1 + -(-steps // trees),
+        samples=0,
+        rollouts=plan.search.rollouts + -(-looks // trees),
+        calls=1 + -(-looks // trees),
     )

@@ -146,7 +146,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         for tree_id in journal.trees() & done.keys():
             journal.drop(tree_id)
         growing = Forest(
-            search=plan.make_search(reader),
+            search=plan.make_search(reader, verifier),
             samplers=samplers,
             reader=reader,
             verifier=verifier,

@@ -38,7 +38,7 @@ READS = (
 """The columns that rules read."""
 
 MIN_ROLLOUTS = 8
-CONFIDENCE = 0.8
+CONFIDENCE = 0.6
 RULES = ("any_success", "posterior")
 
 

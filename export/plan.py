@@ -22,6 +22,7 @@ from treeward.export.prompt_settings import (
     steps_of,
 )
 from treeward.export.run_folder import CRITIC, Identity, Sampler
+from treeward.export.solutions import Steps, judged
 from treeward.search import gym
 from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
 from treeward.search.backends import (
@@ -38,17 +39,19 @@ from treeward.search.backends import (
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastSettings
+from treeward.search.given import Given
 from treeward.search.models import NANO, ModelFolder, cache_root
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
-from treeward.search.readers import read_problems
+from treeward.search.readers import ProblemSet, read_problems
 from treeward.search.requests import Search
 from treeward.search.settings import Algorithm, SearchSettings
 from treeward.search.step_ends import CustomEnd
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings
+from treeward.search.verdicts import Verifier
 
 TASK = "task:"
 
@@ -132,6 +135,8 @@ class Plan:
     sampling: PolicySettings
     backend: Running
     label: LabelSettings
+    solutions: Mapping[str, tuple[Steps, ...]] = field(default_factory=dict)
+    """Given solutions by problem id; none where a search makes its own."""
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
@@ -154,6 +159,8 @@ class Plan:
             **(self.fast.identity if self.fast else {}),
             "seed": self.seed,
         }
+        if self.solutions:
+            settings["given.solutions"] = _digest(dict(self.solutions))
         backend = identity_without_loading(self.model, self.backend)
         settings |= {f"backend.{name}": value for name, value in backend.items()}
         settings = self._with_critic(settings)
@@ -190,12 +197,20 @@ class Plan:
         """Returns what reads the policy's solutions."""
         return Reader(self.template, tokens)
 
-    def make_search(self, reader: Reader) -> Search:
-        """Returns the search with its settings."""
+    def make_search(self, reader: Reader, verifier: Verifier) -> Search:
+        """Returns the search with its settings; given solutions are judged here."""
+        given = {
+            problem.id: [
+                Given(steps=steps, judgement=judged(problem, steps, reader, verifier))
+                for steps in self.solutions.get(problem.id, ())
+            ]
+            for problem in self.problems
+        }
         tools = Tools(
             cut=reader.cut,
             scored=self.critic is not None,
             seed=self.seed,
+            solutions=given,
             fast=self.fast.rollouts if self.fast else None,
         )
         return METHODS[self.search.algorithm].start(self.search, self.own, tools)
@@ -209,18 +224,25 @@ class Plan:
         return _digest([_digest(dict(self.identity.settings)), problem.id])
 
 
-def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(SECTIONS)) -> Plan:
+def make_plan(
+    options: Options,
+    sections: Mapping[str, type] = MappingProxyType(SECTIONS),
+    *,
+    found: ProblemSet | None = None,
+) -> Plan:
     """Reads and checks everything that a run needs; problems before anything else.
 
     Args:
         options: What is asked for.
         sections: The settings that may be given, for callers that do not use all of them.
+        found: The problems, where they have been read; their solutions are given then.
 
     Raises:
         BadInput: Something breaks its rule.
         MissingExtra: Something asked for needs an extra.
     """
-    found = read_problems(options.problems, limit=options.limit, skip_bad=options.skip_bad)
+    given = found is not None
+    found = found or read_problems(options.problems, limit=options.limit, skip_bad=options.skip_bad)
     values = read_values(options.config, options.assignments)
     policy = _policy_name(options)
     chosen = choose_backend(options.backend, policy)
@@ -229,6 +251,10 @@ def make_plan(options: Options, sections: Mapping[str, type] = MappingProxyType(
     if options.algorithm is not None:
         values["search.algorithm"] = options.algorithm
     search = build(SearchSettings, "search", values)
+    if (search.algorithm is Algorithm.GIVEN) != given:
+        raise BadInput(
+            "the search `given` is that of `treeward label SOLUTIONS`, and of nothing else"
+        )
     _check_sections(values, search.algorithm)
     own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
     asked = build(FastSettings, "fast", values)

@@ -3,8 +3,8 @@
 A search named `omega` has the settings of section `omega.`; all know those of section `search.`.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,12 @@ from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastRollouts
-from treeward.search.localise import Localiser
+from treeward.search.given import Given, GivenSettings, label_given
+from treeward.search.localise import Localiser, LocaliserSettings
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
 from treeward.search.omega import OmegaSettings, omega
-from treeward.search.requests import Search
+from treeward.search.requests import Growth, Search
 from treeward.search.rollouts import Cut, rollouts
 from treeward.search.settings import (
     CRITIC_SETTINGS,
@@ -26,6 +27,7 @@ from treeward.search.settings import (
     NoSettings,
     SearchSettings,
 )
+from treeward.search.tree import Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,9 @@ class Tools:
 
     seed: int
     """The run's seed, for searches that choose by chance."""
+
+    solutions: Mapping[str, Sequence[Given]] = field(default_factory=dict)
+    """By problem id, where solutions are given."""
 
     fast: FastRollouts | None = None
     """None where there are no fast rollouts."""
@@ -151,15 +156,35 @@ def _start_omega(settings: SearchSettings, own: OmegaSettings, tools: Tools) -> 
 
 def _omega_bounds(settings: SearchSettings, own: OmegaSettings) -> Bounds:
     paths = settings.width + settings.simulations
-    halvings = settings.max_depth.bit_length()
-    bayes = own.localiser is Localiser.BAYES
-    looks = own.most if bayes else halvings * settings.rollouts
+    looks = _looks(settings, own)
     return Bounds(
         nodes=1 + paths * settings.max_depth,
         samples=0,
         rollouts=settings.width + settings.simulations * looks,
         calls=1 + settings.simulations * looks,
     )
+
+
+def _start_given(settings: SearchSettings, own: GivenSettings, tools: Tools) -> Search:
+    def search(tree: Tree) -> Growth:
+        solutions = tools.solutions[tree.problem.id]
+        return label_given(tree, settings, own, tools.cut, solutions)
+
+    return search
+
+
+def _given_bounds(settings: SearchSettings, own: GivenSettings) -> Bounds:
+    looks = _looks(settings, own)
+    return Bounds(
+        nodes=1 + settings.max_depth, samples=0, rollouts=settings.rollouts + looks, calls=1 + looks
+    )
+
+
+def _looks(settings: SearchSettings, own: LocaliserSettings) -> int:
+    """Returns how many rollouts a first wrong step may cost."""
+    if own.localiser is Localiser.BAYES:
+        return own.most
+    return settings.max_depth.bit_length() * settings.rollouts
 
 
 METHODS: Mapping[Algorithm, Method] = {
@@ -169,6 +194,9 @@ METHODS: Mapping[Algorithm, Method] = {
     ),
     Algorithm.OMEGA: Method(
         own=OmegaSettings, start=_start_omega, bounds=_omega_bounds, steered=False
+    ),
+    Algorithm.GIVEN: Method(
+        own=GivenSettings, start=_start_given, bounds=_given_bounds, steered=False
     ),
     Algorithm.BEAM: Method(own=BeamSettings, start=_start_beam, bounds=_beam_bounds, steered=True),
     Algorithm.BEST_OF_N: Method(
@@ -238,10 +266,10 @@ def check_guides(settings: SearchSettings, own: Any, *, scored: bool, fast: bool
 
 def _check_unscored(section: str, settings: Any, names: Collection[str]) -> None:
     """Raises BadInput for a setting that weighs critics where there are none."""
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.name in names and value != field.default:
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.name in names and value != each.default:
             raise BadInput(
-                f"{section}.{field.name}={value!r} weighs critics and there are none; give "
+                f"{section}.{each.name}={value!r} weighs critics and there are none; give "
                 "--critics DIR"
             )

@@ -11,8 +11,8 @@ h, m and w are not known: a grid of them with prior weights goes through all for
 learns them as it grows, and a run from all of its trees. The Beta-Binomial likelihood of k right of
 n does not depend on when sampling stopped, so rollouts may be asked where they tell most.
 
-Every rollout counts once: one that ends right where it leaves the tree, since it shows that one can
-end right from there; one that ends wrong where it started, since that is where it could have ended
+Every rollout counts once: one that ends right at the last node that it passes, since one can end
+right from there; one that ends wrong where it started, since that is where it could have ended
 right.
 
 Wrong is a property that prefixes inherit, so beliefs are exact sums over the tree: from the leaves

@@ -1,7 +1,8 @@
 """Reads problems from files and generators, and checks every one before anything else happens."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class ProblemSet:
     """For each row left out, where it is and why."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """Holds one row of a file before it is checked."""
 
     where: str
@@ -74,7 +75,7 @@ def read_problems(spec: str, *, limit: int | None = None, skip_bad: bool = False
     if is_spec(spec):
         return ProblemSet(problems=tuple(_generate(parse_spec(spec))[:limit]))
     path = Path(spec)
-    problems, skipped = _check_rows(_read_file(path), path.name, skip_bad)
+    problems, skipped = _check_rows(read_file(path), path.name, skip_bad)
     if not problems:
         reason = f"every row is bad, the first: {skipped[0]}" if skipped else "is empty"
         raise BadInput(f"{path}: {reason}; give at least one good problem")
@@ -93,7 +94,7 @@ def _generate(spec: Spec) -> list[Problem]:
 
 
 def _check_rows(
-    rows: Iterable[_Row], source: str, skip_bad: bool
+    rows: Iterable[Row], source: str, skip_bad: bool
 ) -> tuple[list[Problem], list[str]]:
     """Returns the good problems, and for each bad row where it is and why."""
     problems: list[Problem] = []
@@ -101,7 +102,7 @@ def _check_rows(
     places: dict[str, str] = {}
     for where, value in rows:
         try:
-            problem = as_problem(_parsed(value), source)
+            problem = as_problem(parsed(value), source)
             if problem.id in places:
                 raise BadInput(
                     f"id {problem.id!r} is that of {places[problem.id]} too (a row without one "
@@ -117,7 +118,7 @@ def _check_rows(
     return problems, skipped
 
 
-def _parsed(value: object) -> object:
+def parsed(value: object) -> object:
     """Returns what a row holds, parsed."""
     try:
         return parse_json(value) if isinstance(value, bytes) else value
@@ -125,13 +126,22 @@ def _parsed(value: object) -> object:
         raise BadInput(str(e)) from e
 
 
-def _read_file(path: Path) -> list[_Row]:
+def read_file(path: Path, *, also: Sequence[str] = ()) -> list[Row]:
     """Reads a file's rows.
+
+    Args:
+        path: JSON Lines, JSON or Parquet.
+        also: Columns to read beside the fields of a problem.
 
     Raises:
         BadInput: The file as a whole cannot be read.
     """
-    kinds = {".jsonl": _lines, ".ndjson": _lines, ".json": _list, ".parquet": _table}
+    kinds: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".jsonl": _lines,
+        ".ndjson": _lines,
+        ".json": _list,
+        ".parquet": partial(_table, wanted=FIELDS.union(also)),
+    }
     kind = kinds.get(path.suffix.lower())
     try:
         if path.is_dir():
@@ -147,14 +157,14 @@ def _read_file(path: Path) -> list[_Row]:
         raise BadInput(f"{path}: cannot be read: {_one_line(e)}; check the file") from e
 
 
-def _lines(path: Path) -> Iterator[_Row]:
+def _lines(path: Path) -> Iterator[Row]:
     """Yields the lines of JSON Lines, not yet parsed; blank lines are no rows."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if line.strip():
-            yield _Row(f"{path}:{number}", line)
+            yield Row(f"{path}:{number}", line)
 
 
-def _list(path: Path) -> Iterator[_Row]:
+def _list(path: Path) -> Iterator[Row]:
     """Yields the rows of a JSON file: a list, or an object with one list."""
     try:
         data = parse_json(path.read_bytes())
@@ -165,19 +175,19 @@ def _list(path: Path) -> Iterator[_Row]:
     if len(lists) != 1:
         raise BadInput(f"{path}: must hold a list of problems, or an object with one list")
     for number, value in enumerate(lists[0], start=1):
-        yield _Row(f"{path}: row {number}", value)
+        yield Row(f"{path}: row {number}", value)
 
 
-def _table(path: Path) -> Iterator[_Row]:
-    """Yields the rows of a Parquet file; columns that are no field of a problem are not read."""
+def _table(path: Path, wanted: Set[str]) -> Iterator[Row]:
+    """Yields the rows of a Parquet file; columns that are not wanted are not read."""
     try:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in file.schema_arrow.names if name in FIELDS]
+            columns = [name for name in file.schema_arrow.names if name in wanted]
             rows = file.read(columns=columns).to_pylist()
     except (pa.ArrowException, ValueError) as e:
         raise BadInput(f"{path}: no readable Parquet: {_one_line(e)}; write it again") from e
     for number, value in enumerate(rows, start=1):
-        yield _Row(f"{path}: row {number}", value)
+        yield Row(f"{path}: row {number}", value)
 
 
 def _one_line(error: Exception) -> str:

@@ -16,6 +16,8 @@ class Algorithm(StrEnum):
     """Rollouts after every step of sampled solutions; no outcome decides where to look."""
     OMEGA = "omega"
     """OmegaPRM: the first wrong step of wrong rollouts, the most telling ones first."""
+    GIVEN = "given"
+    """No search: evidence on solutions that are given (`treeward label`)."""
     BEAM = "beam"
     """Beam search: the best prefixes of each depth go on."""
     BEST_OF_N = "best_of_n"

@@ -29,6 +29,8 @@ class Survey:
     """Of these, those with a known verdict."""
     right: Counter[int] = field(default_factory=Counter)
     """Of these, those that ended right."""
+    spoken: set[int] = field(default_factory=set)
+    """Right ends whose own rollout was met."""
 
     def __post_init__(self) -> None:
         """Takes the nodes that are there."""
@@ -81,15 +83,18 @@ class Survey:
                     self._credit(request.node, completion.token_ids)
 
     def _credit(self, node: int, token_ids: tuple[int, ...]) -> None:
-        """Counts a right rollout at the last node that it passes.
+        """Counts a right rollout at the last node inside the tree that it passes.
 
-        One whose end the tree holds counts nowhere: that end speaks for it.
+        The one that an end was cut from counts nowhere: that end speaks for it.
         """
         for step_ids in self.cut(token_ids) if self.tree.nodes.children[node] else ():
             child = self.tree.child_with(node, step_ids)
             if child is None:
                 break
             if self.tree.is_terminal(child):
-                return
+                if self.tree.nodes.creation[child] is Creation.BLIND and child not in self.spoken:
+                    self.spoken.add(child)
+                    return
+                break
             node = child
         self.beliefs.count(node, right=1, known=1)

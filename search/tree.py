@@ -32,6 +32,8 @@ class Creation(StrEnum):
     """Cut from a rollout without regard to how any rollout ended."""
     CHOSEN = "chosen"
     """Cut from a rollout because of how it ended."""
+    GIVEN = "given"
+    """A step of a solution that the policy did not sample here."""
 
 
 @dataclass(slots=True)
@@ -145,10 +147,12 @@ class Tree:
         finish: Finish,
         logprob: float | None = None,
         judgement: Judgement | None = None,
+        samples: int = 1,
     ) -> int:
         """Adds one policy sample below a node and returns the node that stands for it.
 
-        Samples with identical ids share a node: the first makes it, the others count on it.
+        Samples with identical ids share a node: the first makes it, the others count on it. A
+        step that the policy did not sample counts as 0.
         """
         node = self.child_with(parent, step_ids)
         if node is None:
@@ -156,8 +160,8 @@ class Tree:
             self.nodes.logprob[node] = logprob
             self.nodes.finish[node] = finish
             self.nodes.judgement[node] = judgement
-        self.nodes.n_samples[node] += 1
-        self.nodes.n_samples_below[parent] += 1
+        self.nodes.n_samples[node] += samples
+        self.nodes.n_samples_below[parent] += samples
         return node
 
     def add_rollout(

@@ -255,7 +255,9 @@ def test_backends_are_chosen_by_what_the_policy_is() -> None:
     assert choose_backend("auto", "http://a/v1") is Backend.HTTP
     assert choose_backend("auto", "nano") is Backend.TRANSFORMERS
     assert SETTINGS_OF.keys() == set(Backend)
-    with pytest.raises(BadInput, match="--backend must be auto, transformers or http, got 'tgi'"):
+    with pytest.raises(
+        BadInput, match="--backend must be auto, transformers or vllm or http, got 'tgi'"
+    ):
         choose_backend("tgi", "nano")
 
 

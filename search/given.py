@@ -1,0 +1,90 @@
+"""Evidence on solutions that people already have; no search of its own.
+
+The solutions of a problem become paths of one tree, where they share steps. Rollouts from the bare
+problem tell how hard it is, and the first wrong step of every solution is sought (`localise.py`).
+Given steps are no samples of the policy, so they stand for none; rollouts from them are evidence
+like any other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from treeward.search.localise import (
+    Localiser,
+    LocaliserSettings,
+    Stop,
+    find_by_halves,
+    find_by_posterior,
+)
+from treeward.search.requests import Growth
+from treeward.search.rollouts import Cut
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import Finish
+from treeward.search.survey import Survey
+from treeward.search.tree import ROOT, Creation, Tree
+from treeward.search.verdicts import Judgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenSettings(LocaliserSettings):
+    """How first wrong steps are found in given solutions; section `given.`."""
+
+    section: ClassVar[str] = "given"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Holds one solution."""
+
+    steps: tuple[tuple[int, ...], ...]
+    """Token ids of its steps, delimiters included; at least one step."""
+
+    judgement: Judgement | None
+    """Of its answer; None where it gives none, and then it is a prefix that can go on."""
+
+
+def label_given(
+    tree: Tree,
+    settings: SearchSettings,
+    own: GivenSettings,
+    cut: Cut,
+    solutions: Sequence[Given],
+) -> Growth:
+    """Grows a tree of given solutions and asks for rollouts along them.
+
+    Args:
+        tree: Holds its root only; modified in place.
+        settings: `rollouts` from the bare problem, and at a middle (binary), `wave` at a time.
+        own: How wrong steps are found.
+        cut: Splits rollouts into steps.
+        solutions: Those of the tree's problem.
+    """
+    survey = Survey(tree, cut)
+    paths = [add_given(tree, solution) for solution in solutions]
+    survey.note_nodes()
+    yield from survey.roll([ROOT], settings.rollouts)
+    for path in paths:
+        if own.localiser is Localiser.BAYES:
+            yield from find_by_posterior(survey, path, own)
+        elif tree.terminal_value(path[-1]) == 0.0:
+            wave = settings.wave if own.stop is Stop.SUCCESS else None
+            yield from find_by_halves(survey, path, settings.rollouts, wave=wave)
+
+
+def add_given(tree: Tree, solution: Given) -> list[int]:
+    """Adds a solution below the root; returns its nodes, the root first."""
+    path = [ROOT]
+    for place, step_ids in enumerate(solution.steps, start=1):
+        ends = place == len(solution.steps) and solution.judgement is not None
+        path.append(
+            tree.add_step(
+                path[-1],
+                step_ids,
+                creation=Creation.GIVEN,
+                finish=Finish.END if ends else Finish.STEP,
+                judgement=solution.judgement if ends else None,
+                samples=0,
+            )
+        )
+    return path

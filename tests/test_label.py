@@ -1,0 +1,120 @@
+"""`treeward label`: given solutions become paths, and what is found of them is evidence as ever."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from treeward.export.label_plan import plan_label
+from treeward.export.plan import Options
+from treeward.export.solutions import read_solutions
+from treeward.search.errors import BadInput
+
+Command = Callable[..., Any]
+
+RIGHT = {"prompt": "5 +3 *2", "answer": "16", "steps": ["5+3=8", "8*2=16", "A16"]}
+WRONG = {"prompt": "5 +3 *2", "answer": "16", "completion": "5+3=9\n9*2=18\nA18\n"}
+OPEN = {"prompt": "7 -2 +4", "answer": "9", "response": "7-2=5"}
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_solutions_of_a_problem_share_a_tree_and_are_no_samples(
+    treeward: Command, tmp_path: Path
+) -> None:
+    """Three rows, two problems; the solution without an answer goes on as a prefix."""
+    file, out = write(tmp_path / "s.jsonl", RIGHT, WRONG, OPEN), tmp_path / "run"
+    ran = treeward("label", file, "--policy", "nano", "--out", out, "--json")
+    assert ran.code == 0
+    assert treeward("verify", out).code == 0
+    sql = (
+        "SELECT t.prompt, n.step_text, n.n_samples, n.prior, n.verdict, n.n_rollouts, t.search "
+        "FROM nodes n JOIN trees t USING (tree_id) WHERE depth > 0 ORDER BY t.prompt, pre"
+    )
+    rows = json.loads(treeward("query", out, sql, "--json").out)
+    assert [(row["prompt"], row["step_text"].strip(), row["verdict"]) for row in rows] == [
+        ("5 +3 *2", "5+3=8", None),
+        ("5 +3 *2", "8*2=16", None),
+        ("5 +3 *2", "A16", "right"),
+        ("5 +3 *2", "5+3=9", None),
+        ("5 +3 *2", "9*2=18", None),
+        ("5 +3 *2", "A18", "wrong"),
+        ("7 -2 +4", "7-2=5", None),
+    ]
+    assert {(row["n_samples"], row["prior"], row["search"]) for row in rows} == {(0, None, "given")}
+    again = treeward("label", file, "--policy", "nano", "--out", out, "--json")
+    assert json.loads(again.out)["grown"] == 0
+
+
+def test_the_first_error_is_found_and_exported(treeward: Command, tmp_path: Path) -> None:
+    """5+3=9 is an error that no rollout recovers from."""
+    out, data = tmp_path / "run", tmp_path / "prm"
+    file = write(tmp_path / "s.jsonl", RIGHT, WRONG)
+    assert treeward("label", file, "--policy", "nano", "--out", out).code == 0
+    assert treeward("export", out, "prm", "--rule", "posterior", "--out", data).code == 0
+    rows = pq.read_table(data / "data" / "train.parquet").to_pylist()
+    found = {tuple(row["completions"]): row for row in rows}
+    assert found["5+3=8", "8*2=16", "A16"]["first_error"] == -1
+    assert found["5+3=9",]["first_error"] == 0
+    assert found["5+3=9",]["right_chances"][0] < 0.4
+
+
+def test_other_solutions_are_another_run(treeward: Command, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = write(tmp_path / "a.jsonl", RIGHT)
+    assert treeward("label", first, "--policy", "nano", "--out", out).code == 0
+    second = write(tmp_path / "b.jsonl", {**RIGHT, "steps": WRONG["completion"].split()})
+    ran = treeward("label", second, "--policy", "nano", "--out", out)
+    assert ran.code == 3
+    assert "given.solutions" in ran.err
+
+
+def test_a_dry_run_bounds_the_cost(treeward: Command, tmp_path: Path) -> None:
+    """8 rollouts a problem, and 32 a solution at most: 2 * 8 + 3 * 32 rounded up by tree."""
+    file = write(tmp_path / "s.jsonl", RIGHT, WRONG, OPEN)
+    ran = treeward(
+        "label", file, "--policy", "nano", "--out", tmp_path / "x", "--dry-run", "--json"
+    )
+    assert json.loads(ran.out)["max_rollouts"] == 2 * (8 + 48)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "1 +2", "answer": "3"}, "no solution; give it as"),
+        ({"prompt": "1 +2", "steps": ["1+2=3"]}, "no answer; rollouts cannot be judged"),
+        ({"prompt": "1 +2", "answer": "3", "steps": []}, "steps must be a list of texts"),
+        ({"prompt": "1 +2", "answer": "3", "completion": 7}, "completion must be a text"),
+        ({"prompt": "1 +2", "answer": "3", "steps": ["x=y"]}, "the policy's tokens cannot spell"),
+        ({"prompt": "1 +2", "answer": "3", "steps": ["1+2=3"] * 30}, "raise policy.max_rollout"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_rule(row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "s.jsonl", RIGHT, row)
+    with pytest.raises(BadInput, match=says) as refused:
+        plan_label(Options(problems=str(file), policy="nano"))
+    assert str(refused.value).startswith(f"{file}:2: ")
+
+
+def test_bad_rows_can_be_left_out_and_one_id_is_one_problem(tmp_path: Path) -> None:
+    other = {"id": "p", "prompt": "1 +2", "answer": "3", "steps": ["1+2=3"]}
+    file = write(tmp_path / "s.jsonl", {**RIGHT, "id": "p"}, other, {"prompt": "?"})
+    with pytest.raises(BadInput, match="is that of another problem too"):
+        read_solutions(file)
+    found = read_solutions(file, skip_bad=True)
+    assert [problem.prompt for problem in found.found.problems] == ["5 +3 *2"]
+    assert len(found.found.skipped) == 2
+
+
+def test_a_search_of_that_kind_needs_solutions(treeward: Command, tmp_path: Path) -> None:
+    asked = ("--set", "search.algorithm=given")
+    ran = treeward("generate", "task:arithmetic?n=2", "--out", tmp_path / "x", *asked)
+    assert ran.code == 2
+    assert "treeward label" in ran.err
