@@ -85,6 +85,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/labels.py
 	$(ENV) $(BIN)/python benchmarks/first_errors.py --problems 'task:arithmetic?n=100&seed=31'
 	$(ENV) $(BIN)/python benchmarks/critics.py
+	$(ENV) $(BIN)/python benchmarks/fast_rollouts.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

@@ -34,9 +34,9 @@ class FastSettings:
     """Tokens that a whole solution may have, the steps above a node included: from a node that has
     as many nothing is drawn. None takes `policy.max_rollout_tokens`."""
 
-    weight: float = 0.5
+    weight: float = 0.125
     """How many rollouts of the policy's one fast rollout weighs in what a node is worth to the
-    search; greater than 0."""
+    search; greater than 0. The less the two models agree, the less (docs/searches.md)."""
 
     def __post_init__(self) -> None:
         """Checks every field.

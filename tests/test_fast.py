@@ -144,7 +144,7 @@ def test_the_commands(tmp_path: Path, treeward: Callable[..., Ran]) -> None:
     assert (again.code, "4 were there before" in again.out) == (0, True)
     assert treeward("verify", tmp_path / "run").code == 0
     other = treeward(*command, "--set", "fast.weight=1", "--out", tmp_path / "run")
-    assert (other.code, "fast.weight: run has 0.5, asked for 1.0" in other.err) == (3, True)
+    assert (other.code, "fast.weight: run has 0.125, asked for 1.0" in other.err) == (3, True)
 
 
 def test_a_plan_counts_fast_rollouts_apart() -> None:
