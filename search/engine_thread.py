@@ -114,7 +114,8 @@ class EngineThread(Generic[E]):
             job = self._inbox.get()
             if job is None:
                 return False
-            engine.add(job)
+            if job in self._under_way:  # else it was lost before the engine saw it
+                engine.add(job)
         return True
 
     def _tick(self, engine: E) -> None:
