@@ -222,16 +222,7 @@ def make_plan(
     chosen = choose_backend(options.backend, policy)
     check_settings(chosen, values)
     check_names(values, {**sections, "backend": SETTINGS_OF[chosen]})
-    if options.algorithm is not None:
-        values["search.algorithm"] = options.algorithm
-    search = build(SearchSettings, "search", values)
-    if (search.algorithm is Algorithm.GIVEN) != given:
-        raise BadInput(
-            "the search `given` is that of `treeward label SOLUTIONS`, and of nothing else"
-        )
-    _check_sections(values, search.algorithm)
-    own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
-    check_critics(search, own, scored=options.critics is not None)
+    search, own = _search_settings(options, values, given=given)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
     model, backend = prepare(
@@ -263,6 +254,23 @@ def make_plan(
         label=label,
         critic=_open_critic(options, backend),
     )
+
+
+def _search_settings(
+    options: Options, values: Values, *, given: bool
+) -> tuple[SearchSettings, Any]:
+    """Returns the search's settings, common and own; `given` says whether solutions are there."""
+    if options.algorithm is not None:
+        values["search.algorithm"] = options.algorithm
+    search = build(SearchSettings, "search", values)
+    if (search.algorithm is Algorithm.GIVEN) != given:
+        raise BadInput(
+            "the search `given` is that of `treeward label SOLUTIONS`, and of nothing else"
+        )
+    _check_sections(values, search.algorithm)
+    own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
+    check_critics(search, own, scored=options.critics is not None)
+    return search, own
 
 
 def _check_sections(values: Values, algorithm: Algorithm) -> None:
