@@ -223,10 +223,11 @@ def describe(name: str, seeds: Sequence[Sequence[Result]], reader: Reader) -> st
     every = [result for results in seeds for result in results]
     tokens = sum(result.tokens for result in every) / len(found)
     rollouts = sum(result.rollouts for result in every) / len(found)
+    f1 = harmonic_mean(of_wrong.value, of_clean.value)
     return (
         f"{name:30}  {of_wrong}  {number(of_grave.value)}  {number(of_clean.value)}  "
-        f"{number(harmonic_mean(of_wrong.value, of_clean.value))}  {tokens:6.0f}  {rollouts:5.1f}   ({len(wrong)} wrong, {len(grave)} grave, "
-        f"{len(clean)} right)"
+        f"{number(f1)}  {tokens:6.0f}  {rollouts:5.1f}   "
+        f"({len(wrong)} wrong, {len(grave)} grave, {len(clean)} right)"
     )
 
 
