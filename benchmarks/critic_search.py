@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from treeward.critics.learned import LearnedCritic, load_critics
 from treeward.export.generate import generate
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder
 from treeward.export.truth import read_trees

@@ -24,7 +24,8 @@ from treeward.critics.learned import LearnedCritic, load_critics
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
 from treeward.export.generate import generate
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import read_trees

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from treeward.export.generate import generate
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder
 

@@ -9,11 +9,12 @@ Every way gets the same solutions, `--width` a problem. Math-Shepherd (Wang et a
 rollouts after every step and takes the first without a success; OmegaPRM (Luo et al. 2024) halves
 wrong solutions with k rollouts at a middle, or up to k until the first success; the posterior is
 `search/first_error.py`, with the prior that `export --rule posterior` learns from the run. The
-truth is the task's: the first step that is not what was due. F1 is ProcessBench's, the harmonic
-mean of both accuracies. Tokens are those of rollouts after the solutions, which all ways share.
+truth is the task's: the first step that is not what was due. Accuracies are means over problems,
+all seeds together, with intervals by problem; F1 is ProcessBench's, the harmonic mean of both.
+Tokens are those of rollouts after the solutions, which all ways share.
 
 A wrong step need not matter: the policy can miswrite an operand and state the right result. No
-rollout can find that, so `with consequences` counts the errors whose step states a wrong result.
+rollout can find that, so `grave` counts only the errors whose step states a wrong result.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from typing import Protocol
 
 import numpy as np
 
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.search import forest
 from treeward.search.arithmetic import chain_of, judge_steps
 from treeward.search.first_error import learn_prior
@@ -39,6 +41,7 @@ from treeward.search.tokens import load_tokens
 from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.tree import Tree
 from treeward.search.verdicts import Verifier
+from treeward.train.estimates import Estimate, share
 
 Path = tuple[int, ...]
 Found = dict[Path, int]
@@ -173,17 +176,17 @@ async def _grow(
 class Case:
     """Holds one solution."""
 
+    problem: int
     hit: bool
     """Whether the place found is the true one."""
     wrong: bool
     """Whether it has a wrong step."""
-    matters: bool
+    grave: bool
     """Whether its first wrong step states a wrong result."""
-    tree: int
 
 
 def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
-    """Yields all solutions with what was found."""
+    """Yields all solutions with what was found, one result a problem."""
     refit = learn_prior(np.array([result.survey.beliefs.evidence() for result in results]))
     for number, result in enumerate(results):
         tree, beliefs = result.survey.tree, result.survey.beliefs
@@ -199,41 +202,45 @@ def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
                 found = int(beliefs.first_error(path).argmax())
             due = [*map(str, chain.results()), None][first : first + 1]
             stated = texts[first].strip().rpartition("=")[2] if first < len(texts) else None
-            yield Case(found == first, first < len(truth), due != [stated], number)
+            yield Case(number, found == first, first < len(truth), due != [stated])
 
 
-def describe(name: str, results: Sequence[Result], reader: Reader) -> str:
-    """Returns a line with accuracies, their intervals by problem, and what it cost."""
-    found = list(cases(results, reader))
+def accuracy(found: Sequence[Case]) -> Estimate:
+    """Returns the share of hits as a mean over problems."""
+    hits: dict[int, list[bool]] = {}
+    for case in found:
+        hits.setdefault(case.problem, []).append(case.hit)
+    return share([float(np.mean(each)) for each in hits.values()], len(found))
+
+
+def describe(name: str, seeds: Sequence[Sequence[Result]], reader: Reader) -> str:
+    """Returns a line with accuracies, and what a solution cost."""
+    found = [case for results in seeds for case in cases(results, reader)]
     wrong = [case for case in found if case.wrong]
+    grave = [case for case in wrong if case.grave]
     clean = [case for case in found if not case.wrong]
-    grave = [case for case in wrong if case.matters]
-    a, b = accuracy(wrong), accuracy(clean)
-    tokens = sum(result.tokens for result in results) / len(found)
-    rollouts = sum(result.rollouts for result in results) / len(found)
-    low, high = interval(wrong, len(results))
+    of_wrong, of_grave, of_clean = map(accuracy, (wrong, grave, clean))
+    every = [result for results in seeds for result in results]
+    tokens = sum(result.tokens for result in every) / len(found)
+    rollouts = sum(result.rollouts for result in every) / len(found)
+    f1 = harmonic_mean(of_wrong.value, of_clean.value)
     return (
-        f"{name:30} {a:.3f} [{low:.3f}, {high:.3f}]  {accuracy(grave):.3f}  {b:.3f}  "
-        f"{2 * a * b / (a + b):.3f}  {tokens:7.0f}  {rollouts:5.1f}   "
-        f"({len(wrong)} wrong, {len(grave)} with consequences, {len(clean)} right)"
+        f"{name:30}  {of_wrong}  {number(of_grave.value)}  {number(of_clean.value)}  "
+        f"{number(f1)}  {tokens:6.0f}  {rollouts:5.1f}   "
+        f"({len(wrong)} wrong, {len(grave)} grave, {len(clean)} right)"
     )
 
 
-def accuracy(found: Sequence[Case]) -> float:
-    """Returns the share of hits."""
-    return float(np.mean([case.hit for case in found])) if found else float("nan")
+def harmonic_mean(a: float | None, b: float | None) -> float | None:
+    """Returns the harmonic mean of two shares; None where one is unknown."""
+    if a is None or b is None:
+        return None
+    return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def interval(found: Sequence[Case], trees: int) -> tuple[float, float]:
-    """Returns the 90 % bootstrap interval of the share of hits, over problems."""
-    hits, sizes = np.zeros(trees), np.zeros(trees)
-    for case in found:
-        hits[case.tree] += case.hit
-        sizes[case.tree] += 1
-    drawn = np.random.default_rng(0).integers(trees, size=(2000, trees))
-    shares = hits[drawn].sum(axis=1) / np.maximum(sizes[drawn].sum(axis=1), 1)
-    low, high = np.quantile(shares, [0.05, 0.95])
-    return float(low), float(high)
+def number(value: float | None) -> str:
+    """Returns a share for a table."""
+    return "unknown" if value is None else f"{value:.3f}"
 
 
 def main() -> None:
@@ -258,25 +265,31 @@ def main() -> None:
             settings=LocaliserSettings(confidence=0.9, least=0.003)
         ),
     }
-    print(f"{'':30} first error [90 %]   grave  clean  F1     tokens  rollouts a solution")
-    for seed in range(a.seeds):
-        options = Options(
+    print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts a solution")
+    for name, way in ways.items():
+        if a.only in name:
+            plans = [plan_of(a, seed) for seed in range(a.seeds)]
+            seeds = [examine(plan, a.width, way) for plan in plans]
+            reader = plans[0].reader(load_tokens(plans[0].model.path))
+            print(describe(name, seeds, reader), flush=True)
+
+
+def plan_of(a: argparse.Namespace, seed: int) -> Plan:
+    """Returns what the solutions of a seed are sampled with."""
+    assignments = (
+        "backend.threads=1",
+        f"policy.temperature={a.temperature}",
+        f"policy.max_rollout_tokens={a.tokens}",
+    )
+    return make_plan(
+        Options(
             problems=a.problems,
             policy=a.policy,
             deterministic=False,
             seed=seed,
-            assignments=(
-                "backend.threads=1",
-                f"policy.temperature={a.temperature}",
-                f"policy.max_rollout_tokens={a.tokens}",
-            ),
+            assignments=assignments,
         )
-        plan = make_plan(options)
-        for name, way in ways.items():
-            if a.only in name:
-                results = examine(plan, a.width, way)
-                reader = plan.reader(load_tokens(plan.model.path))
-                print(describe(name, results, reader), flush=True)
+    )
 
 
 if __name__ == "__main__":

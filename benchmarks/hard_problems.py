@@ -23,7 +23,8 @@ import numpy as np
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
 from treeward.export.generate import generate
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.run_folder import open_run_folder
 from treeward.search.models import resolve_model
 from treeward.train.estimates import share

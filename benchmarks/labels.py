@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from treeward.export.generate import generate
 from treeward.export.labels import Label, load_rule
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import Confusion, Node, compare, is_wrong, read_trees

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from treeward.export.answers import Way, best, majority, most_visited, weighted
 from treeward.export.generate import generate
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.search.settings import Algorithm
 
 Reals = NDArray[np.float64]

@@ -59,7 +59,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
     """
     counts = np.zeros((8, len(tree)), dtype=np.int64)
     right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = counts
-    spoken: set[int | None] = set()
+    spoken: set[int] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
@@ -71,11 +71,10 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
             unknown[nodes] += 1
         elif judgement.verdict is Verdict.RIGHT:
             right[nodes] += 1
-            speaks = end is not None and tree.nodes.creation[end] is Creation.BLIND
-            if speaks and end not in spoken:
-                spoken.add(end)
-            else:
+            if end is None or end in spoken or tree.nodes.creation[end] is not Creation.BLIND:
                 right_last[nodes[-1]] += 1
+            else:
+                spoken.add(end)
             started_right[start] += 1
         else:
             wrong[nodes] += 1

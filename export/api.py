@@ -11,7 +11,8 @@ from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import ExportReport, export_dataset
 from treeward.export.generate import generate as grow
 from treeward.export.open_critic import open_critic
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.scores import score_run

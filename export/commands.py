@@ -113,7 +113,7 @@ def grow(
     from treeward.export.console import RunProgress
     from treeward.export.estimate import estimate
     from treeward.export.generate import generate as run
-    from treeward.export.plan import Options
+    from treeward.export.options import Options
 
     plan = planned(Options(problems=problems, **options))
     for reason in plan.skipped:

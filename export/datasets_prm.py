@@ -1,6 +1,6 @@
 """The dataset `prm`: steps of solutions with right or wrong, and the evidence for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from treeward.export.dataset_spec import (
     COUNT,
@@ -100,8 +100,8 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             tally.left_out["problems without a finished tree"] += 1
             return
         nodes = item.tree.nodes
-        labels = rule.label(nodes)
-        chances = rule.chances(nodes) if rule.chances else [None] * len(nodes)
+        labels, said = rule.judge(nodes)
+        chances: Sequence[float | None] = said or [None] * len(nodes)
         kept = kept_rows(nodes, labels)
         _count(labels, kept, tally)
         parents = {parent for parent, keep in zip(parent_rows(nodes), kept, strict=True) if keep}

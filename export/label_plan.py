@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.export.solutions import encode, read_solutions
 from treeward.search.settings import Algorithm
 from treeward.search.tokens import load_tokens

@@ -6,7 +6,7 @@ A rule is named and versioned: what it says never changes without a new version.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,15 @@ CONFIDENCE = 0.6
 RULES = ("any_success", "posterior")
 
 
+class Judged(NamedTuple):
+    """Holds what a rule says of one tree."""
+
+    labels: Labels
+
+    chances: list[float] | None
+    """The probability that each prefix is right; None where the rule has none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRule:
     """Holds a rule with its settings."""
@@ -52,10 +61,11 @@ class LabelRule:
     says: str
     """The rule in a sentence or two."""
 
-    label: Callable[[Nodes], Labels]
+    judge: Callable[[Nodes], Judged]
 
-    chances: Callable[[Nodes], list[float]] | None = None
-    """The probability that each prefix is right; None where the rule has none."""
+    def label(self, nodes: Nodes) -> Labels:
+        """Returns the labels alone."""
+        return self.judge(nodes).labels
 
 
 def load_rule(
@@ -94,7 +104,7 @@ def load_rule(
         "for a step below it, or a right solution that ends at it or below it. The first step "
         f"without one is wrong if at least {min_rollouts} rollouts count for it or a wrong "
         "solution ends at it. Otherwise it is undecided, and so is all below it.",
-        label=lambda nodes: any_success(nodes, min_rollouts=min_rollouts),
+        judge=lambda nodes: Judged(any_success(nodes, min_rollouts=min_rollouts), None),
     )
 
 
@@ -104,8 +114,9 @@ def _posterior_rule(confidence: float, trees: Iterable[Nodes]) -> LabelRule:
     prior_G = learn_prior(np.array(evidence)) if evidence else prior()
     leak = float(np.exp(prior_G) @ grid().leak_G)
 
-    def chances(nodes: Nodes) -> list[float]:
-        return beliefs_of(nodes, prior_G).right_chances()
+    def judge(nodes: Nodes) -> Judged:
+        chances = beliefs_of(nodes, prior_G).right_chances()
+        return Judged(by_chance(nodes, chances, confidence), chances)
 
     return LabelRule(
         name=f"posterior@1(confidence={confidence})",
@@ -114,8 +125,7 @@ def _posterior_rule(confidence: float, trees: Iterable[Nodes]) -> LabelRule:
         "it is undecided, and so is all below it. One success is not enough where the policy comes "
         f"right again by luck: in this run a wrong prefix ends right about {leak:.1%} of the time, "
         f"as learned from {len(evidence)} trees without any reference to the truth.",
-        label=lambda nodes: by_chance(nodes, chances(nodes), confidence),
-        chances=chances,
+        judge=judge,
     )
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +14,7 @@ from treeward.critics.verifier import AnswerVerifier
 from treeward.export.config import Values, build, check_names, flatten, read_values
 from treeward.export.fast_plan import FastPlan, Main, plan_fast
 from treeward.export.open_critic import open_critic
+from treeward.export.options import SECTIONS, LabelSettings, Options, policy_name
 from treeward.export.prompt_settings import (
     PromptSettings,
     build_sampling,
@@ -26,9 +26,7 @@ from treeward.export.solutions import Steps, judged
 from treeward.search import gym
 from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
 from treeward.search.backends import (
-    AUTO,
     SETTINGS_OF,
-    BackendSettings,
     Running,
     check_settings,
     choose_backend,
@@ -40,7 +38,7 @@ from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastSettings
 from treeward.search.given import Given
-from treeward.search.models import NANO, ModelFolder, cache_root
+from treeward.search.models import ModelFolder, cache_root
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -48,74 +46,9 @@ from treeward.search.reader import Reader
 from treeward.search.readers import ProblemSet, read_problems
 from treeward.search.requests import Search
 from treeward.search.settings import Algorithm, SearchSettings
-from treeward.search.step_ends import CustomEnd
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings
 from treeward.search.verdicts import Verifier
-
-TASK = "task:"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelSettings:
-    """What is computed from evidence when trees are written; section `label.`."""
-
-    prover_k: int | None = None
-    """K of the prover that progress is measured for; None sets it by each root's value."""
-
-    def __post_init__(self) -> None:
-        """Checks K."""
-        if self.prover_k is not None and self.prover_k < 1:
-            raise BadInput(f"label.prover_k must be at least 1, got {self.prover_k!r}")
-
-
-SECTIONS: dict[str, type] = {
-    "search": SearchSettings,
-    "policy": PolicySettings,
-    "prompt": PromptSettings,
-    "backend": BackendSettings,
-    "label": LabelSettings,
-    "fast": FastSettings,
-    **{algorithm.value: method.own for algorithm, method in METHODS.items()},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Holds what the caller asks for."""
-
-    problems: str
-    """A file, or a generator such as `task:arithmetic?n=200`."""
-
-    policy: str | None = None
-    """A model, or servers; None takes the embedded model where it can read the problems."""
-
-    model: str | None = None
-    """The name that servers serve the model by; None takes the only one there is."""
-
-    backend: str = AUTO
-    """What runs the policy; see `choose_backend`."""
-
-    algorithm: str | None = None
-    """`--search`; wins over `search.algorithm`."""
-
-    critics: Path | str | Critic | None = None
-    """A folder of trained critics, or critics of one's own; None searches without."""
-
-    step_end: CustomEnd | None = None
-    """Ends steps in a way of one's own; None leaves it to `prompt.steps` or the template."""
-
-    limit: int | None = None
-    """Takes the first problems only; None takes all."""
-
-    seed: int = 0
-    skip_bad: bool = False
-    deterministic: bool | None = None
-    """None is on for the embedded model and off for all others."""
-
-    config: Path | None = None
-    assignments: Sequence[str] = field(default_factory=tuple)
-    """`--set section.key=value`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,21 +177,12 @@ def make_plan(
     given = found is not None
     found = found or read_problems(options.problems, limit=options.limit, skip_bad=options.skip_bad)
     values = read_values(options.config, options.assignments)
-    policy = _policy_name(options)
+    policy = policy_name(options)
     chosen = choose_backend(options.backend, policy)
     check_settings(chosen, values)
     check_names(values, {**sections, "backend": SETTINGS_OF[chosen]})
-    if options.algorithm is not None:
-        values["search.algorithm"] = options.algorithm
-    search = build(SearchSettings, "search", values)
-    if (search.algorithm is Algorithm.GIVEN) != given:
-        raise BadInput(
-            "the search `given` is that of `treeward label SOLUTIONS`, and of nothing else"
-        )
-    _check_sections(values, search.algorithm)
-    own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
     asked = build(FastSettings, "fast", values)
-    check_guides(search, own, scored=options.critics is not None, fast=asked.rollouts > 0)
+    search, own = _search_settings(options, values, given=given, fast=asked.rollouts > 0)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
     how, cache = build(SETTINGS_OF[chosen], "backend", values), cache_root(os.environ)
@@ -286,6 +210,30 @@ def make_plan(
     )
 
 
+def _search_settings(
+    options: Options, values: Values, *, given: bool, fast: bool
+) -> tuple[SearchSettings, Any]:
+    """Returns the search's settings, common and own.
+
+    Args:
+        options: Name the search.
+        values: All that is set.
+        given: Whether solutions are there.
+        fast: Whether fast rollouts are asked for.
+    """
+    if options.algorithm is not None:
+        values["search.algorithm"] = options.algorithm
+    search = build(SearchSettings, "search", values)
+    if (search.algorithm is Algorithm.GIVEN) != given:
+        raise BadInput(
+            "the search `given` is that of `treeward label SOLUTIONS`, and of nothing else"
+        )
+    _check_sections(values, search.algorithm)
+    own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
+    check_guides(search, own, scored=options.critics is not None, fast=fast)
+    return search, own
+
+
 def _check_sections(values: Values, algorithm: Algorithm) -> None:
     """Raises BadInput for a setting that another search has than the one that is asked for."""
     for name in values:
@@ -310,17 +258,6 @@ def _check_readable(problems: Sequence[Problem], reader: Reader) -> None:
     """Raises BadInput for the first problem that the policy cannot read."""
     for problem in problems:
         reader.prompt_ids(problem)
-
-
-def _policy_name(options: Options) -> str:
-    if options.policy is not None:
-        return options.policy
-    if options.problems.startswith(TASK):
-        return NANO
-    raise BadInput(
-        f"{options.problems}: say which model solves these problems with --policy; the embedded "
-        f"{NANO!r} reads {TASK} problems only (smollm2-135m-instruct runs on a CPU)"
-    )
 
 
 def make_verifier(problems: Iterable[Problem]) -> AnswerVerifier:

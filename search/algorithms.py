@@ -13,7 +13,7 @@ from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastRollouts
-from treeward.search.given import Given, GivenSettings, label_given
+from treeward.search.given import Given, label_given
 from treeward.search.localise import Localiser, LocaliserSettings
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
@@ -165,7 +165,7 @@ def _omega_bounds(settings: SearchSettings, own: OmegaSettings) -> Bounds:
     )
 
 
-def _start_given(settings: SearchSettings, own: GivenSettings, tools: Tools) -> Search:
+def _start_given(settings: SearchSettings, own: LocaliserSettings, tools: Tools) -> Search:
     def search(tree: Tree) -> Growth:
         solutions = tools.solutions[tree.problem.id]
         return label_given(tree, settings, own, tools.cut, solutions)
@@ -173,7 +173,7 @@ def _start_given(settings: SearchSettings, own: GivenSettings, tools: Tools) -> 
     return search
 
 
-def _given_bounds(settings: SearchSettings, own: GivenSettings) -> Bounds:
+def _given_bounds(settings: SearchSettings, own: LocaliserSettings) -> Bounds:
     looks = _looks(settings, own)
     return Bounds(
         nodes=1 + settings.max_depth, samples=0, rollouts=settings.rollouts + looks, calls=1 + looks
@@ -196,7 +196,7 @@ METHODS: Mapping[Algorithm, Method] = {
         own=OmegaSettings, start=_start_omega, bounds=_omega_bounds, steered=False
     ),
     Algorithm.GIVEN: Method(
-        own=GivenSettings, start=_start_given, bounds=_given_bounds, steered=False
+        own=LocaliserSettings, start=_start_given, bounds=_given_bounds, steered=False
     ),
     Algorithm.BEAM: Method(own=BeamSettings, start=_start_beam, bounds=_beam_bounds, steered=True),
     Algorithm.BEST_OF_N: Method(

@@ -11,6 +11,7 @@ import torch
 from treeward.search.errors import CallFailed
 from treeward.search.jobs import Job
 from treeward.search.policy import Ask, Draw
+from treeward.search.tokens import Tokens
 
 
 class Ticking(Protocol):
@@ -114,7 +115,8 @@ class EngineThread(Generic[E]):
             job = self._inbox.get()
             if job is None:
                 return False
-            engine.add(job)
+            if job in self._under_way:  # else it was lost before the engine saw it
+                engine.add(job)
         return True
 
     def _tick(self, engine: E) -> None:
@@ -125,3 +127,49 @@ class EngineThread(Generic[E]):
             engine.clear()
             for lost in list(self._under_way):
                 lost.done(CallFailed("out_of_memory", str(e).partition("\n")[0]))
+
+
+class EnginePolicy(Generic[E]):
+    """A policy whose engine runs in this process; satisfies `Policy`."""
+
+    def __init__(
+        self, tokens: Tokens, identity: dict[str, str | int], opened: AbstractContextManager[E]
+    ) -> None:
+        """Starts the engine's thread; see `EngineThread`.
+
+        Args:
+            tokens: What its token ids stand for.
+            identity: What its replies depend on.
+            opened: The engine.
+        """
+        self._tokens = tokens
+        self._identity = identity
+        self._thread = EngineThread(opened)
+
+    @property
+    def engine(self) -> E:
+        """Returns what serves the asks."""
+        return self._thread.engine
+
+    @property
+    def tokens(self) -> Tokens:
+        """Returns what its token ids stand for."""
+        return self._tokens
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns what its replies depend on."""
+        return self._identity
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Returns one continuation for each seed.
+
+        Raises:
+            CallFailed: The ask does not fit the model's context, or the engine broke.
+            BadInput: The engine does not sample with such settings.
+        """
+        return await self._thread.draw(ask)
+
+    async def close(self) -> None:
+        """Ends the thread once it has nothing to do, and lets go of the engine."""
+        await self._thread.close()

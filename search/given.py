@@ -8,15 +8,8 @@ like any other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from treeward.search.localise import (
-    Localiser,
-    LocaliserSettings,
-    Stop,
-    find_by_halves,
-    find_by_posterior,
-)
+from treeward.search.localise import LocaliserSettings, find_first_error
 from treeward.search.requests import Growth
 from treeward.search.rollouts import Cut
 from treeward.search.settings import SearchSettings
@@ -24,13 +17,6 @@ from treeward.search.steps import Finish
 from treeward.search.survey import Survey
 from treeward.search.tree import ROOT, Creation, Tree
 from treeward.search.verdicts import Judgement
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenSettings(LocaliserSettings):
-    """How first wrong steps are found in given solutions; section `given.`."""
-
-    section: ClassVar[str] = "given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +33,7 @@ class Given:
 def label_given(
     tree: Tree,
     settings: SearchSettings,
-    own: GivenSettings,
+    own: LocaliserSettings,
     cut: Cut,
     solutions: Sequence[Given],
 ) -> Growth:
@@ -65,11 +51,7 @@ def label_given(
     survey.note_nodes()
     yield from survey.roll([ROOT], settings.rollouts)
     for path in paths:
-        if own.localiser is Localiser.BAYES:
-            yield from find_by_posterior(survey, path, own)
-        elif tree.terminal_value(path[-1]) == 0.0:
-            wave = settings.wave if own.stop is Stop.SUCCESS else None
-            yield from find_by_halves(survey, path, settings.rollouts, wave=wave)
+        yield from find_first_error(survey, path, settings, own)
 
 
 def add_given(tree: Tree, solution: Given) -> list[int]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from treeward.search.errors import BadInput
 from treeward.search.replies import Reply
-from treeward.search.requests import Request
+from treeward.search.requests import Growth, Request
+from treeward.search.settings import SearchSettings
 from treeward.search.survey import Survey
 
 Finding = Generator[list[Request], list[Reply], int]
@@ -42,9 +43,9 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocaliserSettings:
-    """How the first wrong step of a solution is found."""
+    """How the first wrong step of a solution is found; section `given.` for given solutions."""
 
-    section: ClassVar[str] = "label"
+    section: ClassVar[str] = "given"
     """What its settings are called by."""
 
     localiser: Localiser = Localiser.BAYES
@@ -83,6 +84,31 @@ class LocaliserSettings:
                 )
 
 
+def find_first_error(
+    survey: Survey,
+    path: Sequence[int],
+    settings: SearchSettings,
+    own: LocaliserSettings,
+    *,
+    right: int = 0,
+) -> Growth:
+    """Asks for rollouts along a solution to find its first wrong step.
+
+    Args:
+        survey: Holds the tree; modified.
+        path: Nodes from the root to where the solution ends.
+        settings: `rollouts` at a middle, `wave` of them at a time (binary).
+        own: Which way, and when it is enough.
+        right: Place in `path` of a node that is held to be right (binary); a solution that is not
+            known to end wrong is not halved.
+    """
+    if own.localiser is Localiser.BAYES:
+        yield from find_by_posterior(survey, path, own)
+    elif survey.tree.terminal_value(path[-1]) == 0.0:
+        wave = settings.wave if own.stop is Stop.SUCCESS else None
+        yield from find_by_halves(survey, path[right:], settings.rollouts, wave=wave)
+
+
 def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | None) -> Finding:
     """Halves a path whose first node is held to be right and whose last one to be wrong.
 
@@ -93,7 +119,8 @@ def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | N
         wave: Asks so many at a time and stops at the first success; None asks for all at once.
 
     Returns:
-        The place in `path` of the last node that is held to be right.
+        The place in `path` of the last node that is held to be right. Where all calls at a middle
+        failed nothing is known of it, and the search ends there.
     """
     low, high = 0, len(path) - 1
     while high - low > 1:
@@ -101,6 +128,8 @@ def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | N
         node = path[middle]
         while (left := k - survey.asked[node]) > 0 and not (wave and survey.right[node]):
             yield from survey.roll([node], min(wave or left, left))
+        if not survey.known[node]:
+            break
         if survey.right[node]:
             low = middle
         else:

@@ -19,13 +19,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from treeward.search.errors import BadInput
-from treeward.search.localise import (
-    Localiser,
-    LocaliserSettings,
-    Stop,
-    find_by_halves,
-    find_by_posterior,
-)
+from treeward.search.localise import LocaliserSettings, find_first_error
 from treeward.search.requests import Growth
 from treeward.search.rollouts import Cut
 from treeward.search.settings import SearchSettings
@@ -91,8 +85,11 @@ class Pool:
         """Removes and returns the rollout to look into, counting the visit; None without any."""
         tree = survey.tree
         states = [at for at, left in self.waiting.items() if left and survey.right[at]]
+        taken = sum(tree.nodes.visits)
         found = [
-            (self._score(survey, at, index), -index) for at in states for index in self.waiting[at]
+            (self._score(survey, at, index, taken), -index)
+            for at in states
+            for index in self.waiting[at]
         ]
         if not found:
             return None
@@ -103,8 +100,8 @@ class Pool:
         tree.nodes.value_sum[state] += survey.right[state] / survey.known[state]
         return index
 
-    def _score(self, survey: Survey, state: int, index: int) -> float:
-        """Returns Q + U of one rollout of a state."""
+    def _score(self, survey: Survey, state: int, index: int, taken: int) -> float:
+        """Returns Q + U of one rollout of a state, when so many have been taken in all."""
         settings, tree = self.settings, survey.tree
         completion = tree.rollouts.completion[index]
         assert completion is not None, "a failed call is no rollout to look into"
@@ -112,8 +109,7 @@ class Pool:
         quality = settings.alpha ** (1 - share) * settings.beta ** (
             len(completion.token_ids) / settings.length
         )
-        visits = tree.nodes.visits
-        return float(quality + settings.c * sum(visits) ** 0.5 / (1 + visits[state]))
+        return float(quality + settings.c * taken**0.5 / (1 + tree.nodes.visits[state]))
 
 
 def omega(tree: Tree, settings: SearchSettings, own: OmegaSettings, cut: Cut) -> Growth:
@@ -132,16 +128,7 @@ def omega(tree: Tree, settings: SearchSettings, own: OmegaSettings, cut: Cut) ->
         index = pool.take(survey)
         if index is None:
             break
-        yield from _look_into(survey, index, settings, own)
-
-
-def _look_into(survey: Survey, index: int, settings: SearchSettings, own: OmegaSettings) -> Growth:
-    """Cuts a rollout into nodes and finds its first wrong step."""
-    tree = survey.tree
-    path = survey.cut_off(index, creation=Creation.CHOSEN)
-    if own.localiser is Localiser.BAYES:
-        yield from find_by_posterior(survey, tree.path(path[-1]), own)
-    else:
-        wave = settings.wave if own.stop is Stop.SUCCESS else None
-        whole = [tree.rollouts.node[index], *path]
-        yield from find_by_halves(survey, whole, settings.rollouts, wave=wave)
+        start = tree.rollouts.node[index]
+        end = survey.cut_off(index, creation=Creation.CHOSEN)[-1]
+        right = tree.nodes.depth[start]
+        yield from find_first_error(survey, tree.path(end), settings, own, right=right)

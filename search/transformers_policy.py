@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 
 from treeward.search import attention
 from treeward.search.engine import Engine, EngineSettings
-from treeward.search.engine_thread import EngineThread
+from treeward.search.engine_thread import EnginePolicy
 from treeward.search.errors import BadInput
-from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.policy import Mode
 from treeward.search.quiet import no_bars
-from treeward.search.tokens import Tokens, load_tokens
+from treeward.search.tokens import load_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def identity_of(fingerprint: str, settings: TransformersSettings) -> dict[str, s
     return identity
 
 
-class TransformersPolicy:
+class TransformersPolicy(EnginePolicy[Engine]):
     """Samples from a model folder; satisfies `Policy`."""
 
     def __init__(self, folder: Path, fingerprint: str, settings: TransformersSettings) -> None:
@@ -102,40 +102,11 @@ class TransformersPolicy:
         Raises:
             BadInput: The folder holds no model that this backend can run.
         """
-        self._tokens = load_tokens(folder)
-        model = load_model(folder, settings)
-        self._settings = settings
-        self._fingerprint = fingerprint
+        tokens = load_tokens(folder)
         shapes = EngineSettings(mode=settings.mode, slots=settings.slots)
-        engine = Engine(model, self._tokens, shapes)
-        self._thread = EngineThread(_opened(engine, settings.threads_used))
-
-    @property
-    def engine(self) -> Engine:
-        """Returns what serves the asks."""
-        return self._thread.engine
-
-    @property
-    def tokens(self) -> Tokens:
-        """Returns what its token ids stand for."""
-        return self._tokens
-
-    @property
-    def identity(self) -> dict[str, str | int]:
-        """Returns what its replies depend on."""
-        return identity_of(self._fingerprint, self._settings)
-
-    async def draw(self, ask: Ask) -> list[Draw]:
-        """Returns one continuation for each seed.
-
-        Raises:
-            CallFailed: The ask does not fit the model's context, or the engine broke.
-        """
-        return await self._thread.draw(ask)
-
-    async def close(self) -> None:
-        """Ends the thread once it has nothing to do."""
-        await self._thread.close()
+        engine = Engine(load_model(folder, settings), tokens, shapes)
+        identity = identity_of(fingerprint, settings)
+        super().__init__(tokens, identity, _opened(engine, settings.threads_used))
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from treeward.search.engine_thread import EngineThread
+from treeward.search.engine_thread import EnginePolicy
 from treeward.search.errors import BadInput, MissingExtra, TreewardError
 from treeward.search.models import check_model_folder
-from treeward.search.policy import Ask, Draw, Mode
+from treeward.search.policy import Mode
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.vllm_engine import VllmEngine
 
@@ -103,7 +103,7 @@ def vllm_identity_of(fingerprint: str, settings: VllmSettings) -> dict[str, str 
     }
 
 
-class VllmPolicy:
+class VllmPolicy(EnginePolicy[VllmEngine]):
     """Samples from a model folder; satisfies `Policy`."""
 
     def __init__(self, folder: Path, fingerprint: str, settings: VllmSettings) -> None:
@@ -121,38 +121,8 @@ class VllmPolicy:
         """
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtra("the vllm backend", "vllm")
-        self._tokens = load_tokens(folder)
-        self._settings = settings
-        self._fingerprint = fingerprint
-        self._thread = EngineThread(_opened(folder, self._tokens, settings))
-
-    @property
-    def engine(self) -> VllmEngine:
-        """Returns what serves the asks."""
-        return self._thread.engine
-
-    @property
-    def tokens(self) -> Tokens:
-        """Returns what its token ids stand for."""
-        return self._tokens
-
-    @property
-    def identity(self) -> dict[str, str | int]:
-        """Returns what its replies depend on."""
-        return vllm_identity_of(self._fingerprint, self._settings)
-
-    async def draw(self, ask: Ask) -> list[Draw]:
-        """Returns one continuation for each seed.
-
-        Raises:
-            CallFailed: The ask does not fit the model's context, or the engine broke.
-            BadInput: vLLM does not sample at so low a temperature.
-        """
-        return await self._thread.draw(ask)
-
-    async def close(self) -> None:
-        """Ends the thread once it has nothing to do, and frees the model and its cache."""
-        await self._thread.close()
+        tokens, identity = load_tokens(folder), vllm_identity_of(fingerprint, settings)
+        super().__init__(tokens, identity, _opened(folder, tokens, settings))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.policy import Ask, Draw, PolicySettings
 from treeward.search.problem import Problem

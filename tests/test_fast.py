@@ -15,7 +15,8 @@ from treeward.export.columns import Origin, tree_tables
 from treeward.export.dataset_spec import ExportSettings, template_of
 from treeward.export.estimate import estimate
 from treeward.export.generate import generate
-from treeward.export.plan import Options, Plan, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import Plan, make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder, writing
 from treeward.export.status import describe, run_status

@@ -18,7 +18,8 @@ from treeward.cli import main
 from treeward.export.estimate import estimate
 from treeward.export.generate import generate
 from treeward.export.journal import read_entries
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder
 from treeward.export.verify import verify_run
@@ -111,7 +112,8 @@ _KILLED = """
 import sys, time
 from pathlib import Path
 from treeward.export.generate import generate
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.search.critic import Scores
 from treeward.search.scripted import ScriptedCritic
 

@@ -10,7 +10,8 @@ from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
 from treeward.export.estimate import estimate
 from treeward.export.generate import generate
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder
 from treeward.export.verify import verify_run

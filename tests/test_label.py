@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from treeward.export.label_plan import plan_label
-from treeward.export.plan import Options
+from treeward.export.options import Options
 from treeward.export.solutions import read_solutions
 from treeward.search.errors import BadInput
 

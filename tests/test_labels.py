@@ -176,10 +176,10 @@ def test_the_posterior_rule_calls_what_is_clear_and_leaves_the_rest() -> None:
     )
     rows = rows_of(tree)
     rule = load_rule("posterior", confidence=0.8)
-    found = dict(zip([row["name"] for row in rows], rule.label(rows), strict=True))
+    labels, chances = rule.judge(rows)
+    found = dict(zip([row["name"] for row in rows], labels, strict=True))
     assert found == {"root": R, "a": R, "b": None, "c": None, "d": W, "e": W}
-    assert rule.chances is not None
-    chances = rule.chances(rows)
+    assert chances is not None
     assert [bool(chance >= 0.8) for chance in chances] == [label is R for label in found.values()]
 
 
@@ -191,8 +191,9 @@ def test_the_posterior_rule_learns_from_the_run_and_says_what() -> None:
     rules = [load_rule("posterior", trees=[rows_of(tree)] * 50) for tree in (lucky, strict)]
     chances = []
     for rule in rules:
-        assert rule.chances is not None
-        chances.append(rule.chances(rows_of(asked))[1])
+        said = rule.judge(rows_of(asked)).chances
+        assert said is not None
+        chances.append(said[1])
     assert chances[0] < chances[1]
     assert "50 trees" in rules[0].says
 

@@ -202,6 +202,16 @@ def test_a_middle_is_left_at_its_first_success() -> None:
     assert asked(1) == 3 + 8
 
 
+def test_a_middle_whose_calls_failed_proves_nothing() -> None:
+    """The step after it is not called wrong: the search ends where it was."""
+    survey = Survey(new_tree(), cut_steps)
+    finding = find_by_halves(survey, path_with_error(survey, LENGTH), 8, wave=None)
+    assert len(next(finding)) == 1
+    with pytest.raises(StopIteration) as ended:
+        finding.send([Reply(failure=Failure("timeout", "late"))])
+    assert ended.value.value == 0
+
+
 def test_luck_leads_halving_astray_and_the_posterior_less() -> None:
     """A wrong prefix comes right 10 % of the time, so one of 8 rollouts does more often than not.
 

@@ -11,7 +11,8 @@ import pytest
 
 from treeward.export.generate import generate
 from treeward.export.journal import read_entries
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import connected
 from treeward.export.run_folder import open_run_folder
 from treeward.search.forest import Progress

@@ -197,7 +197,8 @@ def eval_policy(
     is --samples 1 --set policy.temperature=1e-6. Exits with 4 where calls failed.
     """
     from treeward.export.console import RunProgress
-    from treeward.export.plan import Options, make_plan
+    from treeward.export.options import Options
+    from treeward.export.plan import make_plan
     from treeward.train.eval_report import about_plan, as_data, as_text, write_problems
     from treeward.train.evaluation import EvalSettings
     from treeward.train.evaluator import SECTIONS, evaluate_plan

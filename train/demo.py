@@ -12,7 +12,8 @@ from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
 from treeward.export.generate import generate
 from treeward.export.labels import load_rule
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.truth import compare, read_trees

@@ -7,7 +7,8 @@ from rich.console import Console
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
 from treeward.export.generate import generate
-from treeward.export.plan import Options, make_plan
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.search.models import NANO

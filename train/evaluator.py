@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from treeward.critics.votes import majority
-from treeward.export.plan import SECTIONS as ALL_SECTIONS
+from treeward.export.options import SECTIONS as ALL_SECTIONS
 from treeward.export.plan import Plan
 from treeward.search.backends import open_policy
 from treeward.search.errors import CallFailed

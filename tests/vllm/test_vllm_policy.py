@@ -196,20 +196,21 @@ def test_running_out_of_memory_fails_the_calls_under_way_only(
     expected = draws_of(policy, asks)
     executor = policy.engine._llm.engine_core.engine_core.model_executor  # type: ignore[attr-defined]  # vLLM's own
     execute = executor.execute_model
-    passes = 0
+    left = 0
 
     def broken(*args: object, **kwargs: object) -> object:
-        nonlocal passes
-        passes += 1
-        if passes == 3:
+        nonlocal left
+        left -= 1
+        if left == 0:
             raise MemoryError("no room\nmore")
         return execute(*args, **kwargs)
 
-    # In a fresh cache, so that the pass that fails is one that should have filled it.
-    policy.engine.clear()
     monkeypatch.setattr(executor, "execute_model", broken)
-    failures = [result for result in draw_all(policy, asks) if isinstance(result, CallFailed)]
-    assert {(failure.kind, failure.message) for failure in failures} == {
-        ("out_of_memory", "no room")
-    }
+    # After the first failure nothing is kept, so the second round reads prefixes when it fails.
+    for fails_at in (1, 1, 3):
+        left = fails_at
+        results = draw_all(policy, asks)
+        lost = [result for result in results if isinstance(result, CallFailed)]
+        assert {(each.kind, each.message) for each in lost} == {("out_of_memory", "no room")}
+        assert len(lost) + sum(isinstance(result, list) for result in results) == len(asks)
     assert ids_of(draws_of(policy, asks)) == ids_of(expected)
