@@ -1,9 +1,9 @@
 """Finds the first wrong step of the same solutions in several ways, beside the truth.
 
     python benchmarks/first_errors.py
-    python examples/nano/make.py --long --out runs/long
+    python examples/nano/make.py --long 11 --out runs/long
     python benchmarks/first_errors.py --policy runs/long/model \
-        --problems 'task:arithmetic?n=100&steps=12..16&mod=30&numbers=0..29' --tokens 200
+        --problems 'task:arithmetic?n=100&steps=12..16&mod=11&numbers=0..10' --tokens 200
 
 Every way gets the same solutions, `--width` a problem. Math-Shepherd (Wang et al. 2024) asks k
 rollouts after every step and takes the first without a success; OmegaPRM (Luo et al. 2024) halves

@@ -4,9 +4,10 @@
 
 Nothing is downloaded. `measure.py` then measures the model and writes its card.
 
-`--long` makes another model of the same size, for benchmarks: it solves chains of 12 to 16 steps
-modulo 30 (`task:arithmetic?steps=12..16&mod=30&numbers=0..29`), where a wrong solution can come
-right again by luck.
+`--long 30` makes another model of the same size, for benchmarks: it solves chains of 12 to 16 steps
+modulo 30 (`task:arithmetic?steps=12..16&mod=30&numbers=0..29`), where multiplying makes different
+numbers equal, so that an error may cease to matter. `--long 11` does so modulo 11, where it never
+does and a wrong solution comes right again by another error alone.
 
 `--fast` makes `nano-fast`, a smaller model that learns the same, for fast rollouts.
 """
@@ -72,7 +73,7 @@ SETTINGS = SftSettings(
     save_dtype=Dtype.BFLOAT16,
     threads=1,
 )
-LONG_STEPS = 2200
+LONG_STEPS = {11: 1600, 30: 2200}
 FAST_STEPS = 5000
 FAST_CONFIG = {
     "hidden_size": 64,
@@ -111,11 +112,12 @@ def training_problems() -> list[Problem]:
     return few + make_problems(n=TRAIN_PROBLEMS - len(few), seed=TRAIN_SEED + 1)
 
 
-def long_problems() -> list[Problem]:
-    """Returns long chains modulo 30, and some shorter ones to begin with."""
-    few = make_problems(n=20_000, seed=TRAIN_SEED, steps=(1, 16), numbers=(0, 29), mod=30)
+def long_problems(mod: int) -> list[Problem]:
+    """Returns long chains of results taken modulo a number, and some shorter ones to begin with."""
+    numbers = (0, mod - 1)
+    few = make_problems(n=20_000, seed=TRAIN_SEED, steps=(1, 16), numbers=numbers, mod=mod)
     return few + make_problems(
-        n=60_000, seed=TRAIN_SEED + 1, steps=(12, 16), numbers=(0, 29), mod=30
+        n=60_000, seed=TRAIN_SEED + 1, steps=(12, 16), numbers=numbers, mod=mod
     )
 
 
@@ -138,16 +140,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--resume", action="store_true", help="go on with a training cut short")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--long", action="store_true", help="long chains modulo 30 instead")
+    kind.add_argument(
+        "--long", type=int, choices=LONG_STEPS, help="long chains modulo this instead"
+    )
     kind.add_argument("--fast", action="store_true", help="a smaller model of the same chains")
     arguments = parser.parse_args()
     out: Path = arguments.out
     if not arguments.resume:
         characters = LONG_CHARACTERS if arguments.long else CHARACTERS
         write_blank(out / "blank", characters, FAST_CONFIG if arguments.fast else {})
-        problems = long_problems() if arguments.long else training_problems()
+        problems = long_problems(arguments.long) if arguments.long else training_problems()
         write_data(out / "train.parquet", problems)
-    steps = LONG_STEPS if arguments.long else FAST_STEPS if arguments.fast else SETTINGS.steps
+    steps = FAST_STEPS if arguments.fast else LONG_STEPS.get(arguments.long, SETTINGS.steps)
     train_sft(
         out / "train.parquet",
         out / "blank",
