@@ -33,20 +33,20 @@ from treeward.search.scripted import ScriptedPolicy
 from treeward.search.settings import SearchSettings
 from treeward.search.tree import Tree
 
-STEPS = [(f"{digit}\n", 1 / 8) for digit in range(8)]
+STEPS = [(f"{number:03}\n", 1 / 512) for number in range(512)]
 ENDS = [("Answer: 1\n", 0.5), ("Answer: 0\n", 0.5)]
 IN_FLIGHT = 256
 
 
 def script(_: str, text: str) -> list[tuple[str, float]]:
-    """Returns digits, and an answer after three of them."""
+    """Returns numbers, and an answer after three of them."""
     return ENDS if text.count("\n") == 3 else STEPS
 
 
 def grow(problems: Sequence[Problem], simulations: int, done: Callable[[], None]) -> None:
     """Grows a tree for each problem into a run that is thrown away."""
     policy = ScriptedPolicy(script)
-    reader = Reader(Template(name="digits"), policy.tokens)
+    reader = Reader(Template(name="numbers"), policy.tokens)
     settings = SearchSettings(simulations=simulations, rollouts=1)
     with (
         tempfile.TemporaryDirectory() as folder,
