@@ -85,6 +85,7 @@ def _tree_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         "solved": _any_right([*own, *ends]),
         "best_node_id": best_node(tree),
         "status": status,
+        "stopped": tree.stopped,
         "error_kind": failures[0].kind if failures else None,
         "error": failures[0].message if failures else None,
     }

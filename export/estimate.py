@@ -69,7 +69,7 @@ def estimate(plan: Plan) -> Estimate:
         most.samples * plan.sampling.max_step_tokens
         + most.rollouts * plan.sampling.max_rollout_tokens
     )
-    count = len(plan.problems)
+    count = len(plan.share)
     asked_a_node = (plan.critic is not None) + (plan.fast is not None)
     fast = count * most.nodes * plan.fast.rollouts.n if plan.fast else 0
     return Estimate(
@@ -81,7 +81,7 @@ def estimate(plan: Plan) -> Estimate:
         max_nodes=most.nodes,
         max_calls=count * (most.calls + most.nodes * asked_a_node),
         max_rollouts=count * most.rollouts,
-        max_policy_tokens=count * tokens,
+        max_policy_tokens=min(count * tokens, plan.budget.tokens or count * tokens),
         fast_policy=plan.fast.model.name if plan.fast else None,
         max_fast_rollouts=fast,
         max_fast_tokens=fast * plan.fast.rollouts.max_tokens if plan.fast else 0,

@@ -98,6 +98,8 @@ class Tree:
     """All tokens that the fast sampler generated; in no other count."""
     prompt_tokens: int = 0
     """Tokens of prompts and prefixes sent to the policy, each request counted once."""
+    stopped: str | None = None
+    """How the tree stood when a budget ended it (a `Standing`); None where its search ended."""
     _places: dict[tuple[int, tuple[int, ...]], int] = field(
         default_factory=dict, repr=False, compare=False
     )
