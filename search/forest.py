@@ -1,4 +1,4 @@
-"""Grows many trees at once: the only place that awaits.
+"""Grows many trees at once: the only place that awaits, with `spending.py` for budgets.
 
 Every tree is a task that drives its own search. Their requests meet in the policy, which serves
 them together; a search gets its replies in the order it asked, so nothing here can change a tree.
