@@ -86,6 +86,8 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/first_errors.py --problems 'task:arithmetic?n=100&seed=31'
 	$(ENV) $(BIN)/python benchmarks/critics.py
 	$(ENV) $(BIN)/python benchmarks/fast_rollouts.py
+	$(ENV) $(BIN)/python benchmarks/spending.py
+	$(ENV) $(BIN)/python benchmarks/stopping.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from treeward.search.rollouts import Cut
+from treeward.search.passing import passed_nodes
+from treeward.search.steps import Cut
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Judgement, Reason, Verdict
 
@@ -65,7 +66,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
             continue
         start = tree.rollouts.node[index]
         judgement = outcome(tree, index)
-        passed, end = _passed(tree, index, cut)
+        passed, end = passed_nodes(tree, index, cut)
         nodes = [start, *passed]
         if judgement.verdict is Verdict.UNKNOWN:
             unknown[nodes] += 1
@@ -100,31 +101,3 @@ def outcome(tree: Tree, index: int) -> Judgement:
         return Judgement(Reason.CALL_FAILED)
     assert completion.judgement is not None, "a rollout goes to the end of its solution"
     return completion.judgement
-
-
-def _passed(tree: Tree, index: int, cut: Cut) -> tuple[list[int], int | None]:
-    """Returns the nodes inside the tree, below its start, for which a rollout counts, and its end.
-
-    The end is None where no solution in the tree ends as it does.
-    """
-    completion = tree.rollouts.completion[index]
-    node = tree.rollouts.node[index]
-    before = tree.rollouts.nodes_before[index]
-    if completion is None or not any(
-        _counts(tree, child, before) for child in tree.nodes.children[node]
-    ):
-        return [], None
-    passed: list[int] = []
-    for step_ids in cut(completion.token_ids):
-        child = tree.child_with(node, step_ids)
-        if child is None or not _counts(tree, child, before):
-            break
-        if tree.is_terminal(child):
-            return passed, child
-        passed.append(child)
-        node = child
-    return passed, None
-
-
-def _counts(tree: Tree, node: int, nodes_before: int) -> bool:
-    return node < nodes_before or tree.nodes.creation[node] is Creation.BLIND

@@ -13,7 +13,8 @@ interval a little too wide.
 import numpy as np
 from scipy.special import betaincinv
 
-from treeward.critics.value import LEVEL, PRIOR, Reals
+from treeward.critics.value import LEVEL
+from treeward.search.intervals import PRIOR, Reals
 
 MIN_K, MAX_K = 2, 16
 

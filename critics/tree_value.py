@@ -30,7 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from treeward.critics.evidence import Evidence
-from treeward.critics.value import PRIOR, Reals, interval
+from treeward.critics.value import interval
+from treeward.search.intervals import PRIOR, Reals
 from treeward.search.tree import Creation, Tree
 
 ICC = 0.5

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from treeward.critics.evidence import POLICY_SAMPLER, Evidence, outcome, strict_evidence
 from treeward.critics.progress import progress_interval, prover_draws, prover_k, prover_value
 from treeward.critics.tree_value import tree_values
-from treeward.critics.value import Reals, interval, posterior_mean
+from treeward.critics.value import interval, posterior_mean
 from treeward.export import schema
 from treeward.search.arithmetic import judge_steps
+from treeward.search.intervals import Reals
 from treeward.search.reader import Reader
 from treeward.search.tree import NO_PARENT, ROOT, Tree
 from treeward.search.verdicts import Verdict
@@ -84,6 +85,7 @@ def _tree_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         "solved": _any_right([*own, *ends]),
         "best_node_id": best_node(tree),
         "status": status,
+        "stopped": tree.stopped,
         "error_kind": failures[0].kind if failures else None,
         "error": failures[0].message if failures else None,
     }

@@ -36,6 +36,12 @@ def grows(command: Callable[..., Any]) -> Callable[..., Any]:
             help="auto is http for servers, vllm where it and a GPU are here, else transformers.",
         ),
         click.option("--limit", type=click.IntRange(min=1), help="Take the first N problems."),
+        click.option(
+            "--budget-tokens",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Tokens to generate in all, at most; trees whose labels are uncertain come first.",
+        ),
         click.option("--seed", type=click.IntRange(min=0), default=0),
         click.option(
             "--concurrency", type=click.IntRange(min=1), default=64, help="Trees at once."
@@ -69,6 +75,9 @@ def grows(command: Callable[..., Any]) -> Callable[..., Any]:
     "algorithm",
     type=click.Choice([each.value for each in Algorithm if each is not Algorithm.GIVEN]),
     help="The search.  [default: mcts]",
+)
+@click.option(
+    "--shard", metavar="I/N", help="Grow every N-th problem's tree from the I-th on (from 1)."
 )
 @click.option("--critics", type=PATH, help="A folder of trained critics that steer the search.")
 @grows

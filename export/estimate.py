@@ -69,7 +69,7 @@ def estimate(plan: Plan) -> Estimate:
         most.samples * plan.sampling.max_step_tokens
         + most.rollouts * plan.sampling.max_rollout_tokens
     )
-    count = len(plan.problems)
+    count = len(plan.share)
     asked_a_node = (plan.critic is not None) + (plan.fast is not None)
     fast = count * most.nodes * plan.fast.rollouts.n if plan.fast else 0
     return Estimate(
@@ -81,11 +81,18 @@ def estimate(plan: Plan) -> Estimate:
         max_nodes=most.nodes,
         max_calls=count * (most.calls + most.nodes * asked_a_node),
         max_rollouts=count * most.rollouts,
-        max_policy_tokens=count * tokens,
+        max_policy_tokens=_within(plan.budget.tokens, count * tokens),
         fast_policy=plan.fast.model.name if plan.fast else None,
         max_fast_rollouts=fast,
-        max_fast_tokens=fast * plan.fast.rollouts.max_tokens if plan.fast else 0,
+        max_fast_tokens=_within(
+            plan.budget.tokens, fast * plan.fast.rollouts.max_tokens if plan.fast else 0
+        ),
     )
+
+
+def _within(budget: int | None, tokens: int) -> int:
+    """Returns how many of some tokens a budget has room for."""
+    return tokens if budget is None else min(budget, tokens)
 
 
 def _bounds(plan: Plan) -> Bounds:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from treeward.export.columns import Origin, tree_tables
+from treeward.export.funding import open_funds
 from treeward.export.journal import Journal
 from treeward.export.parts import committed_trees, write_part
 from treeward.export.plan import Plan
@@ -23,6 +24,7 @@ from treeward.search.policy import PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.scoring import CriticThread
+from treeward.search.spending import Funds, grow_on_budget
 from treeward.search.tree import Tree
 
 Watch = Callable[[Progress, int], None]
@@ -98,15 +100,23 @@ class PartWriter:
 
     def add(self, tree: Tree) -> None:
         """Takes a finished tree; commits when there are many nodes or it has been long."""
-        tree_id = self.tree_id(tree.problem)
-        tables = tree_tables(tree, tree_id, self.origin)
-        for name, table in tables.items():
-            self.tables[name].append(table)
-        self.waiting.append(tree_id)
-        self.failed += tables["trees"]["status"][0].as_py() != "ok"
-        self.nodes += len(tree)
+        self._take(tree, tree_tables(tree, self.tree_id(tree.problem), self.origin))
         if self.nodes >= _PART_NODES or time.monotonic() - self.since > _PART_SECONDS:
             self.commit()
+
+    def add_block(self, trees: Sequence[Tree]) -> None:
+        """Takes trees that are committed all at once, or not at all."""
+        tables = [tree_tables(tree, self.tree_id(tree.problem), self.origin) for tree in trees]
+        for tree, its_tables in zip(trees, tables, strict=True):
+            self._take(tree, its_tables)
+        self.commit()
+
+    def _take(self, tree: Tree, tables: dict[str, pa.Table]) -> None:
+        for name, table in tables.items():
+            self.tables[name].append(table)
+        self.waiting.append(self.tree_id(tree.problem))
+        self.failed += tables["trees"]["status"][0].as_py() != "ok"
+        self.nodes += len(tree)
 
     def commit(self) -> None:
         """Writes what was collected as one part and drops its journals."""
@@ -137,9 +147,11 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         verifier = stack.enter_context(plan.make_verifier())
         run = stack.enter_context(writing(out, plan.identity, plan.problems))
         done = committed_trees(run.path)
-        left = [problem for problem in plan.problems if plan.tree_id(problem) not in done]
+        left = [problem for problem in plan.share if plan.tree_id(problem) not in done]
+        before = len(plan.share) - len(left)
         if not left:
-            return Outcome(grown=0, before=len(done), failed=0, left=0)
+            return Outcome(grown=0, before=before, failed=0, left=0)
+        funds = open_funds(plan, run)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
         journal = Journal(run.journal)
@@ -155,11 +167,12 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             tree_id=plan.tree_id,
             critic=_critic_thread(plan),
         )
-        writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader))
-        interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch))
+        worker = plan.shard.worker if plan.shard else "main"
+        writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader), worker)
+        interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch, funds))
         return Outcome(
             grown=writer.grown,
-            before=len(done),
+            before=before,
             failed=writer.failed,
             left=len(left) - writer.grown,
             interrupted=interrupted,
@@ -205,6 +218,7 @@ async def _grow(
     problems: Sequence[Problem],
     concurrency: int,
     watch: Watch | None,
+    funds: Funds | None,
 ) -> signal.Signals | None:
     """Grows the trees and commits them; returns the signal that ended it early, if any did."""
     work = forest.Plan(iter(problems), min(concurrency, len(problems)))
@@ -212,7 +226,10 @@ async def _grow(
     watching = asyncio.create_task(_watch(watch, work.progress, len(problems)))
     try:
         with _signals(work, caught):
-            await grow_forest(growing, work, writer.add)
+            if funds is None:
+                await grow_forest(growing, work, writer.add)
+            else:
+                await grow_on_budget(growing, work, funds, writer.add_block)
     finally:
         # Finished trees are worth keeping, whatever stopped the others.
         writer.commit()

@@ -13,6 +13,7 @@ from treeward.search.fast import FastSettings
 from treeward.search.models import NANO
 from treeward.search.policy import PolicySettings
 from treeward.search.settings import SearchSettings
+from treeward.search.spending import BudgetSettings
 from treeward.search.step_ends import CustomEnd
 
 TASK = "task:"
@@ -38,6 +39,7 @@ SECTIONS: dict[str, type] = {
     "backend": BackendSettings,
     "label": LabelSettings,
     "fast": FastSettings,
+    "budget": BudgetSettings,
     **{algorithm.value: method.own for algorithm, method in METHODS.items()},
 }
 
@@ -69,6 +71,12 @@ class Options:
 
     limit: int | None = None
     """Takes the first problems only; None takes all."""
+
+    shard: str | None = None
+    """`I/N`, to grow every N-th problem's tree from the I-th on; None grows all."""
+
+    budget_tokens: int | None = None
+    """Tokens that may be generated in all; wins over `budget.tokens`. None for no budget."""
 
     seed: int = 0
     skip_bad: bool = False

@@ -22,6 +22,7 @@ from treeward.export.prompt_settings import (
     steps_of,
 )
 from treeward.export.run_folder import CRITIC, Identity, Sampler
+from treeward.export.shard import Shard, choose_shard
 from treeward.export.solutions import Steps, judged
 from treeward.search import gym
 from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
@@ -46,6 +47,7 @@ from treeward.search.reader import Reader
 from treeward.search.readers import ProblemSet, read_problems
 from treeward.search.requests import Search
 from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.spending import BudgetSettings
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings
 from treeward.search.verdicts import Verifier
@@ -76,6 +78,15 @@ class Plan:
     """None where there are no fast rollouts."""
     steps: Values
     """What a step is, by setting, where the template does not say it."""
+    budget: BudgetSettings
+    """What may be spent in all."""
+    shard: Shard | None = None
+    """None where all trees are grown."""
+
+    @property
+    def share(self) -> Sequence[Problem]:
+        """Returns the problems whose trees are to be grown here."""
+        return self.problems if self.shard is None else self.shard.of(self.problems)
 
     @property
     def identity(self) -> Identity:
@@ -90,6 +101,7 @@ class Plan:
             "prompt.fingerprint": _digest(asdict(self.template)),
             **self.steps,
             **(self.fast.identity if self.fast else {}),
+            **(flatten("budget", self.budget) if self.budget.tokens is not None else {}),
             "seed": self.seed,
         }
         if self.solutions:
@@ -185,6 +197,10 @@ def make_plan(
     search, own = _search_settings(options, values, given=given, fast=asked.rollouts > 0)
     prompt = build(PromptSettings, "prompt", values)
     label = build(LabelSettings, "label", values)
+    if options.budget_tokens is not None:
+        values["budget.tokens"] = options.budget_tokens
+    budget = build(BudgetSettings, "budget", values)
+    shard = choose_shard(options.shard, budget=budget.tokens is not None)
     how, cache = build(SETTINGS_OF[chosen], "backend", values), cache_root(os.environ)
     model, backend = prepare(
         policy, options.model, how, deterministic=options.deterministic, cache=cache
@@ -207,6 +223,8 @@ def make_plan(
         critic=_open_critic(options, backend),
         fast=plan_fast(asked, main, template, found.problems, cache),
         steps=steps_of(prompt, options.step_end),
+        budget=budget,
+        shard=shard,
     )
 
 

@@ -68,6 +68,7 @@ TREES = pa.schema(
         pa.field("solved", _FLAG),
         pa.field("best_node_id", _COUNT),
         _known("status", _TEXT),
+        pa.field("stopped", _TEXT),
         pa.field("error_kind", _TEXT),
         pa.field("error", _TEXT),
     ]

@@ -18,8 +18,9 @@ SELECT (SELECT count(*) FROM problems),
 FROM trees
 """
 _SCORES = "SELECT critic, count(*) FROM scores GROUP BY critic ORDER BY critic"
-_LABELS = "SELECT count(*) FROM nodes WHERE n_rollouts > 0 OR is_terminal"
+_LABELS = "SELECT count(*) FROM nodes WHERE n_rollouts > 0 OR verdict IN ('right', 'wrong')"
 _VERDICTS = "SELECT verdict, count(*) FROM rollouts GROUP BY verdict ORDER BY verdict"
+_STOPPED = "SELECT stopped, count(*) FROM trees WHERE stopped IS NOT NULL GROUP BY ALL ORDER BY ALL"
 _TREES = "SELECT status, count(*) FROM trees GROUP BY status ORDER BY status"
 _ERRORS = """
 SELECT error_kind, count(*) FROM trees WHERE error_kind IS NOT NULL
@@ -38,18 +39,22 @@ class RunStatus:
     n_nodes: int
     n_rollouts: int
     n_labels: int
-    """Nodes about which something is known: with rollouts, or where a solution ends."""
+    """Nodes whose value is known: with rollouts, or where a solution ends right or wrong."""
     policy_tokens: int
     """What the policy generated."""
     fast_tokens: int
     """What the fast sampler generated, which is no part of that."""
     prompt_tokens: int
     tokens_per_label: float | None
-    """Generated tokens for each label; None without labels."""
+    """Tokens of the policy for each label, however its tree ended; None without labels."""
     verdicts: Mapping[str, int]
     """Rollouts by verdict."""
     tree_status: Mapping[str, int]
     """Trees by status."""
+    budget_tokens: int | None
+    """What samplers may generate in all, the fast one too; None without a budget."""
+    stopped: Mapping[str, int]
+    """Trees that the budget ended, by how they stood."""
     errors: Mapping[str, int]
     """Trees in which something failed, by the kind of the first error."""
     scores: Mapping[str, int]
@@ -77,8 +82,10 @@ def run_status(run: RunFolder) -> RunStatus:
         labels = int(connection.execute(_LABELS).fetchall()[0][0])
         verdicts = _counts(connection, _VERDICTS)
         tree_status = _counts(connection, _TREES)
+        stopped = _counts(connection, _STOPPED)
         errors = _counts(connection, _ERRORS)
         scores = _counts(connection, _SCORES)
+    budget = run.identity.settings.get("budget.tokens")
     entries = [len(read_entries(path)[0]) for path in sorted(run.journal.glob("*.jsonl"))]
     return RunStatus(
         n_problems=problems,
@@ -93,6 +100,8 @@ def run_status(run: RunFolder) -> RunStatus:
         tokens_per_label=tokens / labels if labels else None,
         verdicts=verdicts,
         tree_status=tree_status,
+        budget_tokens=None if budget is None else int(budget),
+        stopped=stopped,
         errors=errors,
         scores=scores,
         n_unfinished=len(entries),
@@ -118,6 +127,12 @@ def describe(status: RunStatus) -> str:
         lines.append(f"           {status.fast_tokens:,} by the fast sampler")
     if status.tokens_per_label is not None:
         lines.append(f"a label    {status.tokens_per_label:.1f} generated tokens")
+    if status.budget_tokens is not None:
+        left = status.budget_tokens - status.policy_tokens - status.fast_tokens
+        lines.append(
+            f"budget     {status.budget_tokens:,} tokens, of them {left:,} left; trees that it "
+            f"ended: {_listed(status.stopped)}"
+        )
     if status.errors:
         lines.append(f"errors     {_listed(status.errors)}")
     if status.scores:

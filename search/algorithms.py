@@ -6,6 +6,7 @@ A search named `omega` has the settings of section `omega.`; all know those of s
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from math import ceil
 from typing import Any
 
 from treeward.search.adaptive import adaptive, seeded
@@ -19,7 +20,7 @@ from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
 from treeward.search.omega import OmegaSettings, omega
 from treeward.search.requests import Growth, Search
-from treeward.search.rollouts import Cut, rollouts
+from treeward.search.rollouts import rollouts
 from treeward.search.settings import (
     CRITIC_SETTINGS,
     WEIGHTS,
@@ -27,6 +28,8 @@ from treeward.search.settings import (
     NoSettings,
     SearchSettings,
 )
+from treeward.search.steps import Cut
+from treeward.search.stopping import RolloutsSettings
 from treeward.search.tree import Tree
 
 
@@ -131,14 +134,15 @@ def _sampled(settings: SearchSettings, expansions: int, *, first: int | None = N
     )
 
 
-def _start_rollouts(settings: SearchSettings, _: NoSettings, tools: Tools) -> Search:
-    return partial(rollouts, settings=settings, cut=tools.cut)
+def _start_rollouts(settings: SearchSettings, own: RolloutsSettings, tools: Tools) -> Search:
+    return partial(rollouts, settings=settings, cut=tools.cut, own=own)
 
 
-def _rollouts_bounds(settings: SearchSettings, _: NoSettings) -> Bounds:
+def _rollouts_bounds(settings: SearchSettings, own: RolloutsSettings) -> Bounds:
     below = settings.width * settings.max_depth
     rolled = settings.width + below * settings.rollouts
-    return Bounds(nodes=1 + below, samples=0, rollouts=rolled, calls=1 + below)
+    turns = 1 if own.fixed else ceil(settings.rollouts / own.batch)
+    return Bounds(nodes=1 + below, samples=0, rollouts=rolled, calls=1 + below * turns)
 
 
 def _start_best_of_n(settings: SearchSettings, own: BestOfNSettings, tools: Tools) -> Search:
@@ -190,7 +194,7 @@ def _looks(settings: SearchSettings, own: LocaliserSettings) -> int:
 METHODS: Mapping[Algorithm, Method] = {
     Algorithm.MCTS: Method(own=MctsSettings, start=_start_mcts, bounds=_mcts_bounds, steered=True),
     Algorithm.ROLLOUTS: Method(
-        own=NoSettings, start=_start_rollouts, bounds=_rollouts_bounds, steered=False
+        own=RolloutsSettings, start=_start_rollouts, bounds=_rollouts_bounds, steered=False
     ),
     Algorithm.OMEGA: Method(
         own=OmegaSettings, start=_start_omega, bounds=_omega_bounds, steered=False

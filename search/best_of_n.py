@@ -17,8 +17,9 @@ from treeward.search.growing import absorb_scores
 from treeward.search.leaf_value import critic_opinion
 from treeward.search.phases import back_up
 from treeward.search.requests import Growth, ask_scores
-from treeward.search.rollouts import Cut, solve
+from treeward.search.rollouts import solve
 from treeward.search.settings import SearchSettings
+from treeward.search.steps import Cut
 from treeward.search.tree import ROOT, Tree
 
 

@@ -1,11 +1,11 @@
-"""Grows many trees at once: the only place that awaits.
+"""Grows many trees at once: the only place that awaits, with `spending.py` for budgets.
 
 Every tree is a task that drives its own search. Their requests meet in the policy, which serves
 them together; a search gets its replies in the order it asked, so nothing here can change a tree.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +22,9 @@ from treeward.search.tree import ROOT, Tree
 from treeward.search.verdicts import Verifier
 
 T = TypeVar("T")
+
+Gate = Callable[[Tree, Sequence[Request]], Awaitable[bool]]
+"""Says whether a tree may ask what it wants to ask next; where not, it is done as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +112,10 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None:
-    """Grows one tree; None if the plan is stopped before it is done."""
+async def grow_tree(
+    forest: Forest, plan: Plan, problem: Problem, gate: Gate | None = None
+) -> Tree | None:
+    """Grows one tree, as far as the gate lets it; None if the plan is stopped before it is done."""
     tree = Tree(problem)
     try:
         prompt_ids = forest.reader.prompt_ids(problem)
@@ -120,8 +125,11 @@ async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None
     growth = forest.search(tree)
     requests = next(growth, None)
     while requests is not None:
+        go_on = gate is None or await gate(tree, requests)
         if plan.stopping.is_set():
             return None
+        if not go_on:
+            return tree
         replies = await together(
             _answer(forest, plan, tree, prompt_ids, request) for request in requests
         )

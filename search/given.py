@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from treeward.search.localise import LocaliserSettings, find_first_error
 from treeward.search.requests import Growth
-from treeward.search.rollouts import Cut
 from treeward.search.settings import SearchSettings
-from treeward.search.steps import Finish
+from treeward.search.steps import Cut, Finish
 from treeward.search.survey import Survey
 from treeward.search.tree import ROOT, Creation, Tree
 from treeward.search.verdicts import Judgement

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from treeward.search.replies import Completion, Reply
 from treeward.search.requests import Kind, Request, ask
 from treeward.search.steps import Finish
+from treeward.search.stopping import StopRule
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Verdict
-
-FIXED = "fixed"
-"""The stop rule of a node whose number of rollouts was settled before any was seen."""
 
 
 def ask_rollouts(tree: Tree, nodes: Sequence[int], n: int) -> list[Request]:
@@ -17,7 +15,7 @@ def ask_rollouts(tree: Tree, nodes: Sequence[int], n: int) -> list[Request]:
     if n == 0:
         return []
     for node in nodes:
-        tree.nodes.stop_rule[node] = FIXED
+        tree.nodes.stop_rule[node] = StopRule.FIXED
     return [ask(tree, node, Kind.ROLLOUT, n) for node in nodes]
 
 

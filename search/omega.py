@@ -21,8 +21,8 @@ from typing import ClassVar
 from treeward.search.errors import BadInput
 from treeward.search.localise import LocaliserSettings, find_first_error
 from treeward.search.requests import Growth
-from treeward.search.rollouts import Cut
 from treeward.search.settings import SearchSettings
+from treeward.search.steps import Cut
 from treeward.search.survey import Survey
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Verdict

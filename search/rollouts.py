@@ -2,31 +2,85 @@
 
 Every solution is cut, whatever its outcome, so each is evidence for all prefixes it passes through;
 Math-Shepherd throws that away. Solutions that share steps share nodes, and rollouts with them.
+
+Every prefix gets as many rollouts, or as many as it takes (`stopping.py`): then prefixes are asked
+about in turns, a batch each, and those that have enough are passed over.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Sequence
 
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
 from treeward.search.replies import Reply
-from treeward.search.requests import Growth, Request
+from treeward.search.requests import Growth, Kind, Request, ask
 from treeward.search.settings import SearchSettings
+from treeward.search.steps import Cut
+from treeward.search.stopping import Counts, RolloutsSettings, StopRule, enough
 from treeward.search.tree import ROOT, Creation, Tree
 
-Cut = Callable[[tuple[int, ...]], list[tuple[int, ...]]]
-"""Splits the ids of a solution into steps."""
 
+def rollouts(
+    tree: Tree, settings: SearchSettings, cut: Cut, own: RolloutsSettings | None = None
+) -> Growth:
+    """Grows a tree from `settings.width` solutions, with rollouts from every prefix.
 
-def rollouts(tree: Tree, settings: SearchSettings, cut: Cut) -> Growth:
-    """Grows a tree from `settings.width` solutions, with `settings.rollouts` from every prefix."""
+    Args:
+        tree: Holds its root only; modified in place.
+        settings: How many solutions, and how many rollouts a prefix gets, at most.
+        cut: Splits solutions into steps.
+        own: When a prefix has enough; None gives each as many.
+    """
     yield from solve(tree, settings.width, cut)
     inner = [
         node
         for node in range(ROOT + 1, len(tree))
         if not tree.is_terminal(node) and tree.nodes.depth[node] < settings.max_depth
     ]
+    if own is not None and not own.fixed:
+        yield from fund(tree, inner, settings, cut, own)
+        return
     for first in range(0, len(inner), settings.wave):
         requests = ask_rollouts(tree, inner[first : first + settings.wave], settings.rollouts)
         absorb_rollouts(tree, requests, (yield requests))
+
+
+def fund(
+    tree: Tree, nodes: Sequence[int], settings: SearchSettings, cut: Cut, own: RolloutsSettings
+) -> Growth:
+    """Asks for rollouts in turns until every node has enough; `settings.rollouts` each at most.
+
+    Args:
+        tree: Modified in place; no node is added.
+        nodes: Those to ask about, in order.
+        settings: How many at most, and at how many nodes at once.
+        cut: Splits rollouts into steps.
+        own: When a node has enough.
+    """
+    counts, stop_rule = Counts(tree, cut), tree.nodes.stop_rule
+    asked = dict.fromkeys(nodes, 0)
+
+    def open_among(some: Sequence[int]) -> list[int]:
+        """Returns the nodes that have not enough, and notes why the others have."""
+        for node in some:
+            stop_rule[node] = enough(
+                counts.right[node], counts.known[node], asked[node], settings.rollouts, own
+            )
+        return [node for node in some if stop_rule[node] is None]
+
+    left = open_among(nodes)
+    while left:
+        for first in range(0, len(left), settings.wave):
+            requests = []
+            for node in open_among(left[first : first + settings.wave]):
+                n = min(own.batch, settings.rollouts - asked[node])
+                asked[node] += n
+                # It stands where nobody looks again: then the tree was ended from outside.
+                stop_rule[node] = StopRule.BUDGET
+                requests.append(ask(tree, node, Kind.ROLLOUT, n))
+            if requests:
+                absorb_rollouts(tree, requests, (yield requests))
+                counts.take()
+        # What came from above may have made an interval wider again.
+        left = open_among(nodes)
 
 
 def solve(tree: Tree, n: int, cut: Cut) -> Generator[list[Request], list[Reply], list[int]]:

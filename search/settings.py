@@ -41,8 +41,9 @@ class SearchSettings:
     best_of_n)."""
 
     rollouts: int = 8
-    """Rollouts a node (all but best_of_n); 0 lets critics alone say what a node is worth. For
-    omega those at a middle of a binary search, at most."""
+    """Rollouts a node (all but best_of_n), at most with `rollouts.width` or `rollouts.threshold`; 0
+    lets critics alone say what a node is worth. For omega those at a middle of a binary search, at
+    most."""
 
     wave: int = 4
     """Nodes that are asked about at once; for omega rollouts at a middle."""

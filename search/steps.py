@@ -7,7 +7,7 @@ its lines, whatever a step is: what a token brings after a delimiter belongs to 
 it can be the beginning of the answer's mark.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -16,6 +16,9 @@ from treeward.search.step_ends import CustomEnd, StepEnd, Watch, never, watch_fo
 from treeward.search.tokens import Tokens
 
 OPEN, CLOSE = "<think>", "</think>"
+
+Cut = Callable[[tuple[int, ...]], list[tuple[int, ...]]]
+"""Splits the ids of a solution into steps."""
 """What thoughts are put between."""
 
 

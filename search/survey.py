@@ -12,7 +12,7 @@ from treeward.search.first_error import Beliefs
 from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts, count_outcomes
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request
-from treeward.search.rollouts import Cut
+from treeward.search.steps import Cut
 from treeward.search.tree import ROOT, Creation, Tree
 
 

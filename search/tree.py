@@ -61,7 +61,7 @@ class Nodes:
     failure: list[Failure | None] = field(default_factory=list)
     """Why growing the tree here failed; None where it did not."""
     stop_rule: list[str | None] = field(default_factory=list)
-    """Why no more rollouts were asked for here; None where none were."""
+    """Why no more rollouts were asked for here (a `StopRule`); None where nobody meant to."""
     scores: list[Scores | None] = field(default_factory=list)
     """What critics say; None where they were not asked or failed."""
     score_failure: list[Failure | None] = field(default_factory=list)
@@ -98,6 +98,8 @@ class Tree:
     """All tokens that the fast sampler generated; in no other count."""
     prompt_tokens: int = 0
     """Tokens of prompts and prefixes sent to the policy, each request counted once."""
+    stopped: str | None = None
+    """How the tree stood when a budget ended it (a `Standing`); None where its search ended."""
     _places: dict[tuple[int, tuple[int, ...]], int] = field(
         default_factory=dict, repr=False, compare=False
     )

@@ -9,7 +9,8 @@ from scipy.special import betainc
 from scipy.stats import beta
 
 from treeward.critics.progress import progress_interval, prover_draws, prover_k, prover_value
-from treeward.critics.value import Reals, posterior_mean
+from treeward.critics.value import posterior_mean
+from treeward.search.intervals import Reals
 
 
 def counts(k: float, n: float) -> tuple[Reals, Reals]:

@@ -269,12 +269,14 @@ def test_status_counts_what_the_tables_hold(run: RunFolder, random_part: Maker) 
     nodes = [row for part in tables for row in part["nodes"].to_pylist()]
     rollouts = [row for part in tables for row in part["rollouts"].to_pylist()]
     status = run_status(run)
-    labels = sum(row["n_rollouts"] > 0 or row["is_terminal"] for row in nodes)
+    labels = sum(row["n_rollouts"] > 0 or row["verdict"] in ("right", "wrong") for row in nodes)
     tokens = 2 * len(nodes) + len(rollouts)
     assert (status.n_problems, status.n_trees, status.done) == (10, 10, True)
     assert (status.n_nodes, status.n_rollouts) == (len(nodes), len(rollouts))
     assert (status.n_labels, status.policy_tokens) == (labels, tokens)
     assert status.tokens_per_label == tokens / labels
+    assert labels < sum(row["n_rollouts"] > 0 or row["is_terminal"] for row in nodes)
+    assert (status.budget_tokens, status.stopped) == (None, {})
     for verdict in ("right", "wrong", "unknown"):
         assert status.verdicts[verdict] == sum(row["verdict"] == verdict for row in rollouts)
     assert (status.n_unfinished, status.n_journal_entries) == (0, 0)

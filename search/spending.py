@@ -1,0 +1,269 @@
+"""Spends a budget of tokens over the trees of a run: by counts alone, in the order of the problems.
+
+Trees grow in blocks, one after the other. A block may spend its share, by its number of problems,
+of what the blocks before it left. Within a block nobody goes on alone: a tree waits as soon as
+what it would ask next could take it beyond what it was granted. When all that are not done wait,
+half of what is left is shared out among those whose labels are uncertain, by how many are; when
+there are none, among those whose labels are settled; and then among those that look hopeless. A
+tree whose share is less than its next requests can take gets that much, as long as there is: those
+first for which least was drawn, and among equals in the order of the problems. What was granted and
+not drawn comes back. Trees for which nothing is left are done as they are.
+
+So all that decides is what the trees of the block have drawn when all of them wait. It does not
+matter which reply came first, how many trees grow at once, or whether the replies come from a
+recorder; no more than the budget is ever spent; and a budget that is not used up changes nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+from treeward.search.errors import BadInput
+from treeward.search.forest import Forest, Plan, grow_tree, together
+from treeward.search.policy import PolicySampler
+from treeward.search.problem import Problem
+from treeward.search.requests import Kind, Request
+from treeward.search.stopping import StopRule
+from treeward.search.tree import Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSettings:
+    """How a budget is spent; section `budget.`."""
+
+    tokens: int | None = None
+    """Tokens that the samplers may generate in the whole run, fast ones too; None for no budget."""
+
+    block: int = 256
+    """Problems whose trees are weighed against each other; so many are held at once."""
+
+    settled: float = 0.25
+    """A tree whose nodes all have intervals of at most this width is settled; in (0, 1)."""
+
+    hopeless: int = 32
+    """A tree with so many rollouts and none of them right is hopeless."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule, or is set and nothing would read it.
+        """
+        for name in ("tokens", "block", "hopeless"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"budget.{name} must be at least 1, got {value!r}")
+        if not 0 < self.settled < 1:
+            raise BadInput(f"budget.settled must be in (0, 1), got {self.settled!r}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if self.tokens is None and value != each.default:
+                raise BadInput(
+                    f"budget.{each.name}={value!r} is read only with a budget; give "
+                    f"--budget-tokens as well, or leave budget.{each.name} out"
+                )
+
+
+class Standing(StrEnum):
+    """What more tokens would do for a tree; those of the first kind are funded first."""
+
+    UNCERTAIN = "uncertain"
+    """Its labels may still change."""
+    SETTLED = "settled"
+    """All its intervals are narrow."""
+    HOPELESS = "hopeless"
+    """Nothing that was drawn for it is right."""
+
+
+_ORDER = tuple(Standing)
+
+
+class Need(NamedTuple):
+    """Says what a tree needs, by its counts."""
+
+    standing: Standing
+    weight: int
+    """Its part among trees of the same standing; at least 1."""
+
+
+class Claim(NamedTuple):
+    """Says what a tree that waits asks for."""
+
+    need: Need
+    drawn: int
+    """Tokens that were drawn for it."""
+    most: int
+    """Tokens that what it asks next can take, at most."""
+
+
+def allot(claims: Sequence[Claim], left: int) -> list[int]:
+    """Returns what each tree may spend next; 0 for those that have to wait.
+
+    Args:
+        claims: In the order of the problems.
+        left: What there is; not all of it is given away at once.
+    """
+    first = min((_ORDER.index(claim.need.standing) for claim in claims), default=0)
+    weights = [claim.need.weight if claim.need.standing is _ORDER[first] else 0 for claim in claims]
+    grants = [0] * len(claims)
+    unreserved = left
+    for at, claim in sorted(enumerate(claims), key=lambda place: place[1].drawn):
+        if weights[at]:
+            share = max(claim.most, left // 2 * weights[at] // sum(weights))
+            fitting = (grant for grant in (share, claim.most) if grant <= unreserved)
+            grants[at] = next(fitting, 0)
+            unreserved -= grants[at]
+    return grants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funds:
+    """Holds what there is to spend, and who says where it is needed."""
+
+    tokens: int
+    """What is left of the budget."""
+
+    block: int
+    """Problems whose trees are weighed against each other."""
+
+    appraise: Callable[[Tree], Need]
+    """Says what a tree needs; by the tree alone."""
+
+
+async def grow_on_budget(
+    forest: Forest, plan: Plan, funds: Funds, finished: Callable[[Sequence[Tree]], None]
+) -> None:
+    """Grows a tree for each problem, a block at a time, and spends no more than there is.
+
+    Args:
+        forest: What trees are grown with.
+        plan: The problems from the first of a block on, and how many trees ask at once.
+        funds: What there is to spend.
+        finished: Receives the trees of each block, in the order of its problems.
+
+    Raises:
+        TreewardError: From the policy or from `finished`; a block half grown stays in the recorder.
+    """
+    problems, left = list(plan.problems), funds.tokens
+    for first in range(0, len(problems), funds.block):
+        block = problems[first : first + funds.block]
+        share = left * len(block) // (len(problems) - first)
+        trees = await _grow_block(forest, plan, funds, block, share)
+        if trees is None:
+            return
+        left -= sum(map(drawn_for, trees))
+        finished(trees)
+
+
+async def _grow_block(
+    forest: Forest, plan: Plan, funds: Funds, problems: Sequence[Problem], tokens: int
+) -> list[Tree] | None:
+    """Returns the trees of a block; None if the plan is stopped before all are done."""
+    block = _Block(plan, forest.samplers, funds.appraise, tokens, running=len(problems))
+    seats = asyncio.Semaphore(plan.concurrency)
+
+    async def grow(index: int, problem: Problem) -> Tree | None:
+        async with seats:
+            plan.progress.in_flight += 1
+            tree = await grow_tree(forest, plan, problem, partial(block.may_ask, index, seats))
+            plan.progress.in_flight -= 1
+        plan.progress.trees += tree is not None
+        block.leave()
+        return tree
+
+    grown = await together(grow(index, problem) for index, problem in enumerate(problems))
+    trees = [tree for tree in grown if tree is not None]
+    return trees if len(trees) == len(problems) else None
+
+
+class _Waiting(NamedTuple):
+    """Holds a tree that waits, and where it is told to go on or to stop."""
+
+    tree: Tree
+    requests: Sequence[Request]
+    claim: Claim
+    answer: asyncio.Future[bool]
+
+
+@dataclass(slots=True)
+class _Block:
+    """Holds what the trees of a block were granted, and which of them wait for more."""
+
+    plan: Plan
+    samplers: Sequence[PolicySampler]
+    appraise: Callable[[Tree], Need]
+    tokens: int
+    running: int
+    """Trees that neither wait nor are done."""
+    granted: dict[int, int] = field(default_factory=dict)
+    """All that each may have spent when it waits next."""
+    trees: dict[int, Tree] = field(default_factory=dict)
+    waiting: dict[int, _Waiting] = field(default_factory=dict)
+
+    async def may_ask(
+        self, index: int, seats: asyncio.Semaphore, tree: Tree, requests: Sequence[Request]
+    ) -> bool:
+        """Returns whether a tree may ask what it wants next; waits where that has to be shared."""
+        most = most_tokens(self.samplers, requests)
+        if drawn_for(tree) + most <= self.granted.get(index, 0):
+            return True
+        claim = Claim(self.appraise(tree), drawn_for(tree), most)
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.trees[index], self.waiting[index] = tree, _Waiting(tree, requests, claim, answer)
+        self.plan.progress.in_flight -= 1
+        seats.release()
+        self.leave()
+        go_on = await answer
+        await seats.acquire()
+        self.plan.progress.in_flight += 1
+        return go_on
+
+    def leave(self) -> None:
+        """Counts a tree that waits now or is done; after the last, shares out what is left."""
+        self.running -= 1
+        if self.running == 0 and self.waiting:
+            self._share_out()
+
+    def _share_out(self) -> None:
+        """Lets the trees go on that get something; where none does, all of them are done."""
+        left = self.tokens - sum(map(drawn_for, self.trees.values()))
+        places = sorted(self.waiting)
+        grants = allot([self.waiting[at].claim for at in places], left)
+        if self.plan.stopping.is_set() or not any(grants):
+            grants = [0] * len(grants)
+        for at, grant in zip(places, grants, strict=True):
+            if grant or not any(grants):
+                waiting = self.waiting.pop(at)
+                self.granted[at] = drawn_for(waiting.tree) + grant
+                self.running += 1
+                if not grant:
+                    _end(waiting)
+                waiting.answer.set_result(grant > 0)
+
+
+def _end(waiting: _Waiting) -> None:
+    """Notes on a tree that the budget ended it, and on its nodes which rollouts it never got."""
+    waiting.tree.stopped = waiting.claim.need.standing
+    for request in waiting.requests:
+        if request.kind is Kind.ROLLOUT:
+            waiting.tree.nodes.stop_rule[request.node] = StopRule.BUDGET
+
+
+def drawn_for(tree: Tree) -> int:
+    """Returns the tokens that samplers generated for a tree."""
+    return tree.policy_tokens + tree.fast_tokens
+
+
+def most_tokens(samplers: Sequence[PolicySampler], requests: Sequence[Request]) -> int:
+    """Returns how many tokens some requests can take at most."""
+    most = 0
+    for request in requests:
+        if request.kind is not Kind.SCORE:
+            settings = samplers[request.sampler_id].settings
+            room = max(0, settings.max_rollout_tokens - len(request.prefix_ids))
+            to_step = request.kind is Kind.SAMPLE
+            most += request.n * (min(room, settings.max_step_tokens) if to_step else room)
+    return most

@@ -1,0 +1,294 @@
+"""A budget over many trees: what it may decide by, and that nothing else does."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fakes import Crash, Exact, Memory
+from tests.test_forest import (
+    FAST,
+    MCTS,
+    PROBLEMS,
+    READER,
+    ROLLOUTS,
+    SAMPLING,
+    SETTINGS,
+    Wrapped,
+    fast_script,
+    grow,
+    script,
+    shuffled,
+)
+
+from treeward.critics.standing import standing_of
+from treeward.search.errors import BadInput
+from treeward.search.forest import Forest, Plan
+from treeward.search.policy import Ask, Draw, PolicySampler
+from treeward.search.requests import Search
+from treeward.search.rollouts import rollouts
+from treeward.search.scripted import ScriptedPolicy
+from treeward.search.spending import (
+    BudgetSettings,
+    Claim,
+    Funds,
+    Need,
+    Standing,
+    allot,
+    drawn_for,
+    grow_on_budget,
+)
+from treeward.search.stopping import RolloutsSettings, StopRule
+from treeward.search.tree import Tree
+
+STOPPING: Search = partial(
+    rollouts,
+    settings=SETTINGS,
+    cut=READER.cut,
+    own=RolloutsSettings(width=0.6, batch=1),
+)
+BUDGET = BudgetSettings(tokens=1, settled=0.6, hopeless=8)
+UNCERTAIN, SETTLED, HOPELESS = Standing
+
+
+def spend(
+    policy: ScriptedPolicy,
+    tokens: int,
+    *,
+    search: Search = MCTS,
+    block: int = 256,
+    concurrency: int = 8,
+    recorder: Memory | None = None,
+    problems: Sequence[int] = range(len(PROBLEMS)),
+    plan: Plan | None = None,
+) -> list[list[Tree]]:
+    """Grows a forest on a budget and returns its blocks; fails if that takes 20 seconds."""
+    blocks: list[list[Tree]] = []
+    forest = Forest(
+        search=search,
+        samplers=[
+            PolicySampler(policy=policy, settings=SAMPLING),
+            PolicySampler(policy=ScriptedPolicy(fast_script), settings=SAMPLING),
+        ],
+        reader=READER,
+        verifier=Exact(),
+        recorder=recorder or Memory(),
+        seed=7,
+        tree_id=lambda problem: f"tree of {problem.id}",
+    )
+    appraise = partial(standing_of, cut=READER.cut, settings=BUDGET)
+    funds = Funds(tokens=tokens, block=block, appraise=appraise)
+    chosen = iter([PROBLEMS[at] for at in problems])
+    plan = plan or Plan(problems=chosen, concurrency=concurrency)
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            try:
+                await grow_on_budget(forest, plan, funds, lambda trees: blocks.append([*trees]))
+            finally:
+                assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing goes on"
+
+    asyncio.run(run())
+    return blocks
+
+
+def spent(blocks: list[list[Tree]]) -> int:
+    return sum(drawn_for(tree) for trees in blocks for tree in trees)
+
+
+SEARCHES = {"mcts": MCTS, "fast": FAST, "rollouts": ROLLOUTS, "stopping": STOPPING}
+
+
+@pytest.fixture(scope="module", params=SEARCHES)
+def search(request: pytest.FixtureRequest) -> Search:
+    return SEARCHES[request.param]
+
+
+@pytest.fixture(scope="module")
+def tight(search: Search) -> int:
+    """Three quarters of what the search takes."""
+    return sum(map(drawn_for, grow(ScriptedPolicy(script), search=search).values())) * 3 // 4
+
+
+@pytest.fixture(scope="module")
+def undisturbed(search: Search, tight: int) -> list[list[Tree]]:
+    return spend(ScriptedPolicy(script), tight, search=search, block=7, concurrency=1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_what_is_funded_does_not_depend_on_the_order_of_replies(
+    search: Search, tight: int, undisturbed: list[list[Tree]], concurrency: int
+) -> None:
+    assert [len(block) for block in undisturbed] == [7, 5]
+    stopped = [tree.stopped for block in undisturbed for tree in block]
+    assert sum(each is not None for each in stopped) > 0
+    policy = shuffled(concurrency)
+    again = spend(policy, tight, search=search, block=7, concurrency=concurrency)
+    assert again == undisturbed
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 13, 21])
+def test_a_run_that_died_comes_to_the_same_shares(
+    search: Search, tight: int, undisturbed: list[list[Tree]], at: int
+) -> None:
+    memory = Memory(room=at)
+    with pytest.raises(Crash):
+        spend(shuffled(at), tight, search=search, block=7, recorder=memory)
+    memory.room = 10**6
+    again = spend(shuffled(at + 1), tight, search=search, block=7, recorder=memory)
+    assert again == undisturbed
+
+
+def test_a_block_depends_on_what_the_blocks_before_it_left(
+    search: Search, tight: int, undisturbed: list[list[Tree]]
+) -> None:
+    """So a run goes on from its last whole block, whose replies nobody has any more."""
+    left = tight - spent(undisturbed[:1])
+    assert (
+        spend(shuffled(3), left, search=search, block=7, problems=range(7, 12)) == undisturbed[1:]
+    )
+
+
+def test_a_budget_that_is_not_used_up_changes_nothing(search: Search, tight: int) -> None:
+    plain = grow(ScriptedPolicy(script), search=search)
+    (trees,) = spend(shuffled(1), 100 * tight, search=search)
+    assert {tree.problem.id: tree for tree in trees} == plain
+    assert [tree.problem.id for tree in trees] == [problem.id for problem in PROBLEMS]
+
+
+class Metered(ScriptedPolicy):
+    """Fails where more was drawn than there is."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(script)
+        self.left = tokens
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        draws = await super().draw(ask)
+        self.left -= sum(len(draw.token_ids) for draw in draws)
+        assert self.left >= 0
+        return draws
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([MCTS, ROLLOUTS, STOPPING]), st.integers(-5, 6000), st.sampled_from([1, 5, 256])
+)
+def test_no_more_is_spent_than_there_is(search: Search, tokens: int, block: int) -> None:
+    policy = Metered(max(tokens, 0))
+    blocks = spend(policy, tokens, search=search, block=block)
+    assert [tree.problem.id for trees in blocks for tree in trees] == [p.id for p in PROBLEMS]
+    assert spent(blocks) == max(tokens, 0) - policy.left
+
+
+def test_a_budget_below_the_first_requests_leaves_bare_roots() -> None:
+    """3 whole solutions of 40 tokens: with 119 none can be asked for, with 120 those of one."""
+    (none,) = spend(ScriptedPolicy(script), 119, search=ROLLOUTS)
+    assert {(len(tree), drawn_for(tree), tree.stopped) for tree in none} == {(1, 0, UNCERTAIN)}
+    assert {tree.nodes.stop_rule[0] for tree in none} == {StopRule.BUDGET}
+    (one,) = spend(ScriptedPolicy(script), 120, search=ROLLOUTS)
+    # What these did not take does not suffice for the next: the first tree alone has grown.
+    assert [len(tree) > 1 for tree in one] == [True] + [False] * 11
+    assert {tree.stopped for tree in one} == {UNCERTAIN}
+
+
+def test_a_node_says_that_the_budget_ended_it() -> None:
+    (trees,) = spend(ScriptedPolicy(script), 630, search=ROLLOUTS)
+    for tree in trees:
+        asked = set(tree.rollouts.node)
+        for node, rule in enumerate(tree.nodes.stop_rule):
+            assert rule != StopRule.FIXED or node in asked
+            assert rule != StopRule.BUDGET or (node not in asked and tree.stopped)
+    assert any(StopRule.BUDGET in tree.nodes.stop_rule for tree in trees)
+
+
+def test_only_so_many_trees_ask_at_once() -> None:
+    plan = Plan(problems=iter(PROBLEMS), concurrency=3)
+    most = 0
+
+    async def look(ask: Ask) -> None:
+        nonlocal most
+        most = max(most, plan.progress.in_flight)
+        await asyncio.sleep(0)
+
+    spend(Wrapped(look), 2000, plan=plan)
+    assert (most, plan.progress.in_flight, plan.progress.trees) == (3, 0, 12)
+
+
+def test_stopping_hands_nothing_over_and_loses_nothing() -> None:
+    whole = spend(ScriptedPolicy(script), 2000)
+    memory = Memory()
+    plan = Plan(problems=iter(PROBLEMS), concurrency=4)
+
+    async def before(ask: Ask) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if plan.progress.asked > 30:
+            plan.stopping.set()
+
+    assert spend(Wrapped(before), 2000, recorder=memory, plan=plan) == []
+    assert 30 < plan.progress.asked == len(memory.kept)
+    assert spend(shuffled(2), 2000, recorder=memory) == whole
+
+
+def claim(standing: Standing, weight: int, most: int, drawn: int = 0) -> Claim:
+    return Claim(Need(standing, weight), drawn, most)
+
+
+def test_shares_go_by_what_is_uncertain() -> None:
+    """Half of 1,000 for weights 3 and 1; those that are settled or hopeless wait."""
+    claims = [claim(UNCERTAIN, 3, 50), claim(SETTLED, 9, 50), claim(UNCERTAIN, 1, 50)]
+    assert allot([*claims, claim(HOPELESS, 9, 50)], 1000) == [375, 0, 125, 0]
+    assert allot([claim(HOPELESS, 1, 50), claim(SETTLED, 1, 50)], 1000) == [0, 500]
+    assert allot([claim(HOPELESS, 2, 50)], 1000) == [500]
+
+
+def test_what_a_tree_asks_next_must_fit_and_those_with_least_come_first() -> None:
+    claims = [claim(UNCERTAIN, 1, 60), claim(UNCERTAIN, 1, 90), claim(UNCERTAIN, 1, 30)]
+    assert allot(claims, 180) == [60, 90, 30]
+    assert allot(claims, 100) == [60, 0, 30]
+    late = [claim(UNCERTAIN, 1, 60, drawn=9), claim(UNCERTAIN, 1, 90, drawn=8)]
+    assert allot(late, 100) == [0, 90]
+    assert allot(claims, 29) == [0, 0, 0]
+    assert allot(claims, -1) == [0, 0, 0]
+    assert allot([], 100) == []
+
+
+@given(
+    st.lists(
+        st.builds(
+            claim,
+            st.sampled_from(list(Standing)),
+            st.integers(1, 40),
+            st.integers(1, 400),
+            st.integers(0, 900),
+        )
+    ),
+    st.integers(0, 5000),
+)
+def test_grants_fit_and_let_somebody_go_on(claims: list[Claim], left: int) -> None:
+    grants = allot(claims, left)
+    assert sum(grants) <= left
+    assert all(grant == 0 or grant >= each.most for grant, each in zip(grants, claims, strict=True))
+    first = min((each.need.standing for each in claims), key=list(Standing).index, default=None)
+    for grant, each in zip(grants, claims, strict=True):
+        assert grant == 0 or each.need.standing is first
+    if any(each.most <= left for each in claims if each.need.standing is first):
+        assert any(grants)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"tokens": 0}, "budget.tokens must be at least 1"),
+        ({"tokens": 9, "block": 0}, "budget.block must be at least 1"),
+        ({"tokens": 9, "hopeless": 0}, "budget.hopeless must be at least 1"),
+        ({"tokens": 9, "settled": 0.0}, "budget.settled must be in"),
+        ({"block": 8}, "is read only with a budget; give --budget-tokens"),
+    ],
+)
+def test_settings_that_break_a_rule(asked: dict[str, float], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        BudgetSettings(**asked)  # type: ignore[arg-type]  # most are counts
