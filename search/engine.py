@@ -76,6 +76,11 @@ class Engine:
         """Returns whether anything is under way."""
         return bool(self._new) or any(pool.busy for pool in self._pools.values())
 
+    @property
+    def read_tokens(self) -> int:
+        """Returns how many tokens of prompts and prefixes have been computed."""
+        return self._prefiller.tokens
+
     def add(self, job: Job) -> None:
         """Takes a job; it advances with each tick."""
         if job.is_work(self._network.max_positions):
