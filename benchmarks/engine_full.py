@@ -24,7 +24,7 @@ from treeward.search.arithmetic import make_problems
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.models import NANO, resolve_model
-from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
 from treeward.search.prompts import load_template
 from treeward.search.reader import Reader
 from treeward.search.requests import Search
@@ -109,13 +109,13 @@ async def search_forest(
     with AnswerVerifier(["number"]) as verifier:
         forest = Forest(
             search=searches[search],
-            policy=meter,
+            samplers=[PolicySampler(policy=meter, settings=sampling)],
             reader=reader,
             verifier=verifier,
             recorder=Journal(journal),
-            sampling=sampling,
             seed=0,
             tree_id=lambda problem: problem.id,
+            quick=verifier.is_quick,
         )
         problems = iter(make_problems(n=trees, seed=1))
         meter.started = time.perf_counter()

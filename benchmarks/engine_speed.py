@@ -42,7 +42,7 @@ from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.replies import Completion, Reply
-from treeward.search.requests import Growth, Kind, Request, request_key, seed_of
+from treeward.search.requests import Growth, Kind, Request, request_key, seeds_of
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish
 from treeward.search.tokens import byte_tokens
@@ -97,8 +97,7 @@ def recorded(answer: Answer, journal: Journal) -> Answer:
     def reply_to(request: Request) -> Reply:
         key = request_key(request)
         journal.known("tree", key)
-        for index in range(request.n):
-            seed_of(0, "problem", request, index)
+        seeds_of(0, "problem", request)
         reply = answer(request)
         journal.record("tree", key, reply)
         return reply
