@@ -68,6 +68,7 @@ def tidy(text: str) -> str:
     """Returns a text without invisible marks, wrapping, spare white space and final full stop."""
     text = " ".join(_INVISIBLE.sub("", text).translate(_SIGNS).split())
     for _ in _WRAPS:
+        before = text
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip()
         for opening, closing in _WRAPS:
@@ -75,6 +76,8 @@ def tidy(text: str) -> str:
             wrapped = text.startswith(opening) and text.endswith(closing)
             if wrapped and len(text) > len(opening + closing) and closing not in inner:
                 text = inner.strip()
+        if text == before:
+            break
     return text
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Scorer = Callable[[Problem, str], Judgement]
 """A task's own check. It keeps the Verifier's promises: any thread, no exception, no hanging."""
 
-BUILT_IN = ("math", "number", "text", "choice")
+_COMPARED_HERE = ("number", "text", "choice")
+BUILT_IN = ("math", *_COMPARED_HERE)
 
 
 class AnswerVerifier:
@@ -73,6 +74,10 @@ class AnswerVerifier:
         """Ends the process that holds math-verify."""
         if self._worker is not None:
             self._worker.close()
+
+    def is_quick(self, problem: Problem) -> bool:
+        """Returns whether answers to a problem are compared here, in microseconds."""
+        return problem.verifier in _COMPARED_HERE and problem.verifier not in self._scorers
 
     def judge(self, problem: Problem, answer: str | None) -> Judgement:
         """Returns what is known about an answer; see the Protocol.

@@ -142,7 +142,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             return Outcome(grown=0, before=len(done), failed=0, left=0)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
-        journal = Journal(run.journal)
+        journal = stack.enter_context(Journal(run.journal))
         for tree_id in journal.trees() & done.keys():
             journal.drop(tree_id)
         growing = Forest(
@@ -154,6 +154,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             seed=plan.seed,
             tree_id=plan.tree_id,
             critic=_critic_thread(plan),
+            quick=verifier.is_quick,
         )
         writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader))
         interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch))

@@ -7,6 +7,7 @@ them together; a search gets its replies in the order it asked, so nothing here 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from treeward.search.critic import Prefix
@@ -16,8 +17,9 @@ from treeward.search.policy import Ask, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.replies import Failure, Reply
-from treeward.search.requests import Kind, Recorder, Request, Search, request_key, seed_of
+from treeward.search.requests import Kind, Recorder, Request, Search, request_key, seeds_of
 from treeward.search.scoring import CriticThread
+from treeward.search.steps import Finish
 from treeward.search.tree import ROOT, Tree
 from treeward.search.verdicts import Verifier
 
@@ -43,6 +45,10 @@ class Forest:
 
     critic: CriticThread | None = None
     """What is asked for scores; None where the search asks for none."""
+
+    quick: Callable[[Problem], bool] = lambda _: False
+    """Whether answers to a problem are judged in microseconds. Others are judged on threads, and a
+    change of threads takes as long as dozens of quick verdicts."""
 
 
 @dataclass(slots=True)
@@ -103,10 +109,11 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     tasks = [asyncio.create_task(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
-    finally:
+    except BaseException:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None:
@@ -117,13 +124,14 @@ async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None
     except BadInput as e:
         tree.nodes.failure[ROOT] = Failure("prompt", str(e))
         return tree
+    tree_id = forest.tree_id(problem)
     growth = forest.search(tree)
     requests = next(growth, None)
     while requests is not None:
         if plan.stopping.is_set():
             return None
         replies = await together(
-            _answer(forest, plan, tree, prompt_ids, request) for request in requests
+            _answer(forest, plan, tree, tree_id, prompt_ids, request) for request in requests
         )
         try:
             requests = growth.send(replies)
@@ -133,10 +141,15 @@ async def grow_tree(forest: Forest, plan: Plan, problem: Problem) -> Tree | None
 
 
 async def _answer(
-    forest: Forest, plan: Plan, tree: Tree, prompt_ids: tuple[int, ...], request: Request
+    forest: Forest,
+    plan: Plan,
+    tree: Tree,
+    tree_id: str,
+    prompt_ids: tuple[int, ...],
+    request: Request,
 ) -> Reply:
     """Returns the reply to one request, from the recorder or from whom it asks."""
-    key, tree_id = request_key(request), forest.tree_id(tree.problem)
+    key = request_key(request)
     reply = forest.recorder.known(tree_id, key)
     if reply is None:
         plan.progress.asked += 1
@@ -168,7 +181,7 @@ async def _draw(
 ) -> Reply:
     """Asks a sampler and has what it finished checked; a failed call becomes data."""
     sampler = forest.samplers[request.sampler_id]
-    seeds = tuple(seed_of(forest.seed, problem.id, request, index) for index in range(request.n))
+    seeds = seeds_of(forest.seed, problem.id, request)
     call = Ask(
         prompt_ids=prompt_ids,
         prefix_ids=request.prefix_ids,
@@ -182,10 +195,10 @@ async def _draw(
         draws = await sampler.policy.draw(call)
     except CallFailed as e:
         return Reply(failure=Failure(e.kind, e.message))
-    completions = await asyncio.to_thread(
-        forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds
-    )
-    return Reply(completions=completions)
+    judge = partial(forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds)
+    if forest.quick(problem) or all(draw.finish is not Finish.END for draw in draws):
+        return Reply(completions=judge())
+    return Reply(completions=await asyncio.to_thread(judge))
 
 
 async def _score(forest: Forest, tree: Tree, node: int) -> Reply:
