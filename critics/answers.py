@@ -16,6 +16,7 @@ All regular expressions here are linear; all of this is linear in the length of 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from treeward.critics.caps import MAX_EXPONENT, MAX_LENGTH, Cap
 
@@ -64,6 +65,7 @@ class Number:
         return bare in (rate, rate / 100)
 
 
+@lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     """Returns a text without invisible marks, wrapping, spare white space and final full stop."""
     text = " ".join(_INVISIBLE.sub("", text).translate(_SIGNS).split())

@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
@@ -137,10 +138,12 @@ def _reason(equal: bool | None) -> Reason:
     return Reason.MATCH if equal else Reason.MISMATCH
 
 
+@lru_cache(maxsize=4096)
 def _compare_numbers(reference: str, answer: str) -> Reason:
     """Compares plain numbers; an answer that is no number is wrong, one too long to read unknown.
 
-    So is everything that does not equal a reference which is no number.
+    So is everything that does not equal a reference which is no number. The rollouts of a problem
+    give few different answers, many times each.
     """
     if same_text(reference, answer):
         return Reason.MATCH
