@@ -189,10 +189,11 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     said = ""
     if scores is not None:
         said = f',"scores":{_ENCODER.encode([scores.value, scores.progress, scores.outcome])}'
+    failed = "null" if failure is None else _ENCODER.encode([failure.kind, failure.message])
     text = (
         f'{{"key":{_ENCODER.encode(key)},"reply":{{"completions":'
         f"[{','.join([_completion_text(drawn) for drawn in reply.completions])}],"
-        f'"failure":{_ENCODER.encode(failure and [failure.kind, failure.message])}{said}}}'
+        f'"failure":{failed}{said}}}'
     )
     # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
     body = text.encode("utf-8", "surrogatepass")
@@ -208,7 +209,7 @@ def _completion_text(drawn: Completion) -> str:
     judgement = drawn.judgement and [drawn.judgement.reason, drawn.judgement.answer]
     logprob = drawn.logprob if math.isfinite(drawn.logprob) else _ENCODER.encode(drawn.logprob)
     return (
-        f'{{"token_ids":[{",".join(map(str, drawn.token_ids))}],"logprob":{logprob},'
+        f'{{"token_ids":{list(drawn.token_ids)},"logprob":{logprob},'
         f'"finish":"{drawn.finish}","seed":{drawn.seed},"judgement":'
         f"{'null' if judgement is None else _ENCODER.encode(judgement)}}}"
     )

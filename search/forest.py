@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from treeward.search.critic import Prefix
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.fast import FAST_SAMPLER
+from treeward.search.garbage import collected_rarely
 from treeward.search.policy import Ask, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
@@ -101,7 +102,8 @@ async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], Non
                 finished(tree)
                 plan.progress.trees += 1
 
-    await together(work() for _ in range(plan.concurrency))
+    with collected_rarely():
+        await together(work() for _ in range(plan.concurrency))
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

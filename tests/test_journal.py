@@ -59,7 +59,7 @@ def test_an_entry_reads_back_exactly(key: str, given_reply: Reply) -> None:
 def test_a_line_without_scores_says_nothing_of_them() -> None:
     """Journals that no critic had a part in read as they always did."""
     assert encode_entry("k", reply(1)) == (
-        b'{"key":"k","reply":{"completions":[{"token_ids":[1,2],"logprob":-0.1,"finish":"step",'
+        b'{"key":"k","reply":{"completions":[{"token_ids":[1, 2],"logprob":-0.1,"finish":"step",'
         b'"seed":1,"judgement":null}],"failure":null},"crc":"%08x"}\n'
     ) % zlib.crc32(encode_entry("k", reply(1)).rpartition(b',"crc"')[0])
 
