@@ -107,8 +107,11 @@ class Journal:
             TreewardError: The disk is full or failed; the journal is as it was.
         """
         replies = self._started(tree_id)
-        with disk_errors(self._folder, "cannot record a reply"):
+        try:
             self._file(tree_id).append(encode_entry(key, reply), sync=self._sync)
+        except OSError:
+            with disk_errors(self._folder, "cannot record a reply"):
+                raise
         replies[key] = reply
 
     def drop(self, tree_id: str) -> None:
@@ -206,12 +209,14 @@ def _completion_text(drawn: Completion) -> str:
     Its numbers are written as Python writes them, and so are they in JSON unless they are not
     finite.
     """
-    judgement = drawn.judgement and [drawn.judgement.reason, drawn.judgement.answer]
+    judged, judgement = drawn.judgement, "null"
+    if judged is not None:
+        answer = "null" if judged.answer is None else _ENCODER.encode(judged.answer)
+        judgement = f'["{judged.reason}",{answer}]'
     logprob = drawn.logprob if math.isfinite(drawn.logprob) else _ENCODER.encode(drawn.logprob)
     return (
         f'{{"token_ids":{list(drawn.token_ids)},"logprob":{logprob},'
-        f'"finish":"{drawn.finish}","seed":{drawn.seed},"judgement":'
-        f"{'null' if judgement is None else _ENCODER.encode(judgement)}}}"
+        f'"finish":"{drawn.finish}","seed":{drawn.seed},"judgement":{judgement}}}'
     )
 
 
