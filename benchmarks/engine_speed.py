@@ -35,6 +35,7 @@ from treeward.critics.tree_value import tree_values
 from treeward.export.journal import Journal
 from treeward.search.critic import Scores
 from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.garbage import collected_rarely
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
 from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
@@ -61,34 +62,38 @@ Answer = Callable[[Request], Reply]
 
 
 class Instant:
-    """Replies at once: steps that differ in one token, and random scores."""
+    """Replies with what was made before the clock starts: steps that differ, and random scores."""
 
-    def __init__(self, *, ends: bool) -> None:
-        """Starts at the first step.
+    def __init__(self, nodes: int, width: int, *, scored: bool) -> None:
+        """Makes the replies.
 
         Args:
-            ends: Whether one step in five ends a solution.
+            nodes: How many samples are asked for.
+            width: How many of them in a request.
+            scored: Whether a critic judges all nodes; else one step in five ends a solution.
         """
-        self._made = 0
-        self._rng = random.Random(0)
-        self._ends = ends
+        rng = random.Random(0)
+        self._scores = iter(
+            [Reply(scores=Scores(rng.random(), None, None)) for _ in range(scored * (nodes + 1))]
+        )
+        steps = [_step(number, rng, ends=not scored) for number in range(nodes)]
+        starts = range(0, nodes, width)
+        self._samples = iter([Reply(tuple(steps[first : first + width])) for first in starts])
 
     def __call__(self, request: Request) -> Reply:
         """Returns the reply to a request."""
-        if request.kind is Kind.SCORE:
-            return Reply(scores=Scores(self._rng.random(), None, None))
-        return Reply(tuple(self._step() for _ in range(request.n)))
+        return next(self._scores if request.kind is Kind.SCORE else self._samples)
 
-    def _step(self) -> Completion:
-        self._made += 1
-        ends = self._ends and self._rng.random() < 0.2
-        return Completion(
-            token_ids=(1000 + self._made, *STEP),
-            logprob=-1.0,
-            finish=Finish.END if ends else Finish.STEP,
-            seed=0,
-            judgement=self._rng.choice(VERDICTS) if ends else None,
-        )
+
+def _step(number: int, rng: random.Random, *, ends: bool) -> Completion:
+    over = ends and rng.random() < 0.2
+    return Completion(
+        token_ids=(1000 + number, *STEP),
+        logprob=-rng.random(),
+        finish=Finish.END if over else Finish.STEP,
+        seed=rng.getrandbits(63),
+        judgement=rng.choice(VERDICTS) if over else None,
+    )
 
 
 def recorded(answer: Answer, journal: Journal) -> Answer:
@@ -125,10 +130,10 @@ def one_tree(
     )
     own = MctsSettings(width_max=4 if width == 1 else None)
     reader = Reader(Template(name="speed"), byte_tokens())
-    with tempfile.TemporaryDirectory() as folder:
-        answer: Answer = Instant(ends=not scored)
+    answer: Answer = Instant(nodes // width * width, width, scored=scored)
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as kept, collected_rarely():
         if journal:
-            answer = recorded(answer, Journal(Path(folder)))
+            answer = recorded(answer, kept)
         began = time.process_time()
         drive(mcts(tree, search, own=own, scored=scored), answer)
         if evidence:
@@ -195,15 +200,16 @@ def forest(nodes: int) -> float:
     """Returns the nodes a CPU second of a forest with a journal."""
     policy = InstantPolicy()
     search = SearchSettings(simulations=nodes // 4, rollouts=1, max_depth=DEPTH)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
         grower = Forest(
             search=partial(mcts, settings=search),
             samplers=[PolicySampler(policy=policy, settings=PolicySettings())],
             reader=Reader(Template(name="speed"), policy.tokens),
             verifier=Coin(),
-            recorder=Journal(Path(folder)),
+            recorder=journal,
             seed=0,
             tree_id=lambda problem: problem.id,
+            quick=lambda _: True,
         )
         problems = (Problem(id=str(index), prompt="?") for index in range(IN_FLIGHT))
         grown: list[int] = []
@@ -224,19 +230,24 @@ def show_treequest(python: str, width: int, nodes: int) -> None:
 
 @click.command()
 @click.option("--nodes", multiple=True, default=(1_000, 100_000), show_default=True, help="A tree.")
+@click.option("--width", multiple=True, default=(1, 4), show_default=True, help="Samples asked.")
 @click.option("--forest-nodes", default=200, show_default=True, help="A tree of the forest.")
 @click.option("--repeats", default=3, show_default=True, help="The fastest counts.")
 @click.option("--treequest-python", help="An interpreter with treequest==0.3.3.")
 def main(
-    nodes: tuple[int, ...], forest_nodes: int, repeats: int, treequest_python: str | None
+    nodes: tuple[int, ...],
+    width: tuple[int, ...],
+    forest_nodes: int,
+    repeats: int,
+    treequest_python: str | None,
 ) -> None:
     """Prints nodes a CPU second."""
-    for width in (1, 4):
+    for samples in width:
         for size in nodes:
-            print(f"\nwidth {width}, {size:,} nodes a tree")
-            show_tree(width, size, repeats)
-            if treequest_python and width > 1:
-                show_treequest(treequest_python, width, size)
+            print(f"\nwidth {samples}, {size:,} nodes a tree")
+            show_tree(samples, size, repeats)
+            if treequest_python and samples > 1:
+                show_treequest(treequest_python, samples, size)
     speed = max(forest(forest_nodes) for _ in range(repeats))
     print(f"\n{IN_FLIGHT} trees in flight, a rollout a node, journal: {speed:,.0f}")
 
