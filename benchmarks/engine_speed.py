@@ -7,14 +7,17 @@ most 50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for
 lets a node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, with width
 4, where solutions end, so that nothing else is asked: one step in five, right or wrong. Three rows
 each: the search by itself; with the key and the seeds of every request and a journal of every
-reply; with the evidence of every node at the end. Then 256 trees in flight in a forest with a
-journal, a rollout a node.
+reply; with the evidence of every node at the end. Then 256 trees in flight in a forest, with all of
+that, judged where solutions end or by a rollout a node.
 
-Speeds are per CPU second, which is steadier than the wall clock where others use the machine. The
-other side is TreeQuest 0.3.3, `step` by default (it copies the tree each time) and in place, and
-its ask and tell with batches of 1, without keys, seeds, journal or evidence; PYTHON is the one of
-an environment that has it. It has no widths that adapt: with 1 sample its tree is a chain, and the
-copy ends in a RecursionError, so it stands beside width 4 only.
+What the policy replies is made before the clock starts. Python's collector runs as rarely as in a
+forest. Speeds are per CPU second, which is steadier than the wall clock where others use the
+machine, but not by much: on two cores that others keep busy everything took up to three times as
+long as on idle ones, so only the two sides of one run compare. The other side is TreeQuest 0.3.3,
+`step` by default (it copies the tree each time) and in place, and its ask and tell with batches of
+1, without keys, seeds, journal or evidence; PYTHON is the one of an environment that has it. It has
+no widths that adapt: with 1 sample its tree is a chain, and the copy ends in a RecursionError, so
+it stands beside width 4 only.
 """
 
 import asyncio
@@ -52,6 +55,7 @@ from treeward.search.verdicts import Judgement, Reason
 
 STEP = tuple(b"step  \n")
 VERDICTS = (Judgement(Reason.MATCH), Judgement(Reason.MISMATCH))
+LAST = tuple(b"Answer: 1\n")
 DEPTH = 50
 IN_FLIGHT = 256
 TREEQUEST = Path(__file__).with_name("treequest_speed.py")
@@ -166,19 +170,29 @@ def show_tree(width: int, nodes: int, repeats: int) -> None:
 class InstantPolicy:
     """Draws at once. Satisfies `Policy`."""
 
-    def __init__(self) -> None:
-        """Starts at the first step."""
+    def __init__(self, *, ends: bool) -> None:
+        """Starts at the first step.
+
+        Args:
+            ends: Whether one step in five ends a solution.
+        """
         self._made = 0
+        self._ends = ends
         self.tokens = byte_tokens()
         self.identity: dict[str, str | int] = {"backend": "instant"}
 
     async def draw(self, ask: Ask) -> list[Draw]:
         """Returns steps that differ, or solutions that end."""
         if ask.kind is Kind.ROLLOUT:
-            return [Draw(tuple(b"Answer: 1\n"), -1.0, Finish.END) for _ in ask.seeds]
-        self._made += len(ask.seeds)
-        steps = (f"{self._made - index:6}\n" for index in range(len(ask.seeds)))
-        return [Draw(tuple(step.encode()), -1.0, Finish.STEP) for step in steps]
+            return [Draw(LAST, -1.0, Finish.END) for _ in ask.seeds]
+        draws = []
+        for seed in ask.seeds:
+            self._made += 1
+            ends = self._ends and seed % 5 == 0
+            number = (self._made >> 14, self._made >> 7 & 127, self._made & 127)
+            step = LAST if ends else (*number, *STEP)
+            draws.append(Draw(step, -1.0, Finish.END if ends else Finish.STEP))
+        return draws
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -196,15 +210,22 @@ class Coin:
         return Judgement(self._rng.choice([Reason.MATCH, Reason.MISMATCH]), answer)
 
 
-def forest(nodes: int) -> float:
-    """Returns the nodes a CPU second of a forest with a journal."""
-    policy = InstantPolicy()
-    search = SearchSettings(simulations=nodes // 4, rollouts=1, max_depth=DEPTH)
+def forest(nodes: int, rollouts: int) -> float:
+    """Returns the nodes a CPU second of a forest with a journal and the evidence of each tree."""
+    policy = InstantPolicy(ends=not rollouts)
+    reader = Reader(Template(name="speed"), policy.tokens)
+    search = SearchSettings(simulations=nodes // 4, rollouts=rollouts, max_depth=DEPTH)
+    grown: list[int] = []
+
+    def finished(tree: Tree) -> None:
+        tree_values(tree, strict_evidence(tree, reader.cut))
+        grown.append(len(tree) - 1)
+
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
         grower = Forest(
             search=partial(mcts, settings=search),
             samplers=[PolicySampler(policy=policy, settings=PolicySettings())],
-            reader=Reader(Template(name="speed"), policy.tokens),
+            reader=reader,
             verifier=Coin(),
             recorder=journal,
             seed=0,
@@ -212,10 +233,9 @@ def forest(nodes: int) -> float:
             quick=lambda _: True,
         )
         problems = (Problem(id=str(index), prompt="?") for index in range(IN_FLIGHT))
-        grown: list[int] = []
         began = time.process_time()
         plan = Plan(problems=problems, concurrency=IN_FLIGHT)
-        asyncio.run(grow_forest(grower, plan, lambda tree: grown.append(len(tree) - 1)))
+        asyncio.run(grow_forest(grower, plan, finished))
         return sum(grown) / (time.process_time() - began)
 
 
@@ -248,8 +268,10 @@ def main(
             show_tree(samples, size, repeats)
             if treequest_python and samples > 1:
                 show_treequest(treequest_python, samples, size)
-    speed = max(forest(forest_nodes) for _ in range(repeats))
-    print(f"\n{IN_FLIGHT} trees in flight, a rollout a node, journal: {speed:,.0f}")
+    print(f"\n{IN_FLIGHT} trees of {forest_nodes:,} samples in flight, journal and evidence")
+    for rollouts, what in ((0, "judged where solutions end"), (1, "a rollout a node")):
+        speed = max(forest(forest_nodes, rollouts) for _ in range(repeats))
+        print(f"    {what:35}{speed:10,.0f}")
 
 
 if __name__ == "__main__":

@@ -159,17 +159,19 @@ async def _answer(
             reply = await _score(forest, tree, request.node)
         else:
             reply = await _draw(forest, tree.problem, prompt_ids, request)
-        plan.progress.tokens += _tokens_in(reply)
+        tokens = _tokens_in(reply)
+        plan.progress.tokens += tokens
         if reply.failure is None:
             forest.recorder.record(tree_id, key, reply)
         else:
             plan.progress.failures += 1
     else:
+        tokens = _tokens_in(reply)
         plan.progress.replayed += 1
     if request.sampler_id == FAST_SAMPLER:
-        tree.fast_tokens += _tokens_in(reply)
+        tree.fast_tokens += tokens
     elif request.kind is not Kind.SCORE:
-        tree.policy_tokens += _tokens_in(reply)
+        tree.policy_tokens += tokens
         tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
     return reply
 
