@@ -80,6 +80,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/hostile_answers.py
 	$(ENV) $(BIN)/python benchmarks/evidence.py
 	$(ENV) $(BIN)/python benchmarks/engine_speed.py
+	$(ENV) $(BIN)/python benchmarks/engine_full.py
 	$(ENV) $(BIN)/python benchmarks/deterministic.py
 	$(ENV) $(BIN)/python benchmarks/same_rows.py
 	$(ENV) $(BIN)/python benchmarks/labels.py

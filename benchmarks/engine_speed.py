@@ -7,14 +7,17 @@ most 50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for
 lets a node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, with width
 4, where solutions end, so that nothing else is asked: one step in five, right or wrong. Three rows
 each: the search by itself; with the key and the seeds of every request and a journal of every
-reply; with the evidence of every node at the end. Then 256 trees in flight in a forest with a
-journal, a rollout a node.
+reply; with the evidence of every node at the end. Then 256 trees in flight in a forest, with all of
+that, judged where solutions end or by a rollout a node.
 
-Speeds are per CPU second, which is steadier than the wall clock where others use the machine. The
-other side is TreeQuest 0.3.3, `step` by default (it copies the tree each time) and in place, and
-its ask and tell with batches of 1, without keys, seeds, journal or evidence; PYTHON is the one of
-an environment that has it. It has no widths that adapt: with 1 sample its tree is a chain, and the
-copy ends in a RecursionError, so it stands beside width 4 only.
+What the policy replies is made before the clock starts. Python's collector runs as rarely as in a
+forest. Speeds are per CPU second, which is steadier than the wall clock where others use the
+machine, but not by much: on two cores that others keep busy everything took up to three times as
+long as on idle ones, so only the two sides of one run compare. The other side is TreeQuest 0.3.3,
+`step` by default (it copies the tree each time) and in place, and its ask and tell with batches of
+1, without keys, seeds, journal or evidence; PYTHON is the one of an environment that has it. It has
+no widths that adapt: with 1 sample its tree is a chain, and the copy ends in a RecursionError, so
+it stands beside width 4 only.
 """
 
 import asyncio
@@ -35,6 +38,7 @@ from treeward.critics.tree_value import tree_values
 from treeward.export.journal import Journal
 from treeward.search.critic import Scores
 from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.garbage import collected_rarely
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
 from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
@@ -42,7 +46,7 @@ from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.replies import Completion, Reply
-from treeward.search.requests import Growth, Kind, Request, request_key, seed_of
+from treeward.search.requests import Growth, Kind, Request, request_key, seeds_of
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish
 from treeward.search.tokens import byte_tokens
@@ -51,6 +55,7 @@ from treeward.search.verdicts import Judgement, Reason
 
 STEP = tuple(b"step  \n")
 VERDICTS = (Judgement(Reason.MATCH), Judgement(Reason.MISMATCH))
+LAST = tuple(b"Answer: 1\n")
 DEPTH = 50
 IN_FLIGHT = 256
 TREEQUEST = Path(__file__).with_name("treequest_speed.py")
@@ -61,34 +66,38 @@ Answer = Callable[[Request], Reply]
 
 
 class Instant:
-    """Replies at once: steps that differ in one token, and random scores."""
+    """Replies with what was made before the clock starts: steps that differ, and random scores."""
 
-    def __init__(self, *, ends: bool) -> None:
-        """Starts at the first step.
+    def __init__(self, nodes: int, width: int, *, scored: bool) -> None:
+        """Makes the replies.
 
         Args:
-            ends: Whether one step in five ends a solution.
+            nodes: How many samples are asked for.
+            width: How many of them in a request.
+            scored: Whether a critic judges all nodes; else one step in five ends a solution.
         """
-        self._made = 0
-        self._rng = random.Random(0)
-        self._ends = ends
+        rng = random.Random(0)
+        self._scores = iter(
+            [Reply(scores=Scores(rng.random(), None, None)) for _ in range(scored * (nodes + 1))]
+        )
+        steps = [_step(number, rng, ends=not scored) for number in range(nodes)]
+        starts = range(0, nodes, width)
+        self._samples = iter([Reply(tuple(steps[first : first + width])) for first in starts])
 
     def __call__(self, request: Request) -> Reply:
         """Returns the reply to a request."""
-        if request.kind is Kind.SCORE:
-            return Reply(scores=Scores(self._rng.random(), None, None))
-        return Reply(tuple(self._step() for _ in range(request.n)))
+        return next(self._scores if request.kind is Kind.SCORE else self._samples)
 
-    def _step(self) -> Completion:
-        self._made += 1
-        ends = self._ends and self._rng.random() < 0.2
-        return Completion(
-            token_ids=(1000 + self._made, *STEP),
-            logprob=-1.0,
-            finish=Finish.END if ends else Finish.STEP,
-            seed=0,
-            judgement=self._rng.choice(VERDICTS) if ends else None,
-        )
+
+def _step(number: int, rng: random.Random, *, ends: bool) -> Completion:
+    over = ends and rng.random() < 0.2
+    return Completion(
+        token_ids=(1000 + number, *STEP),
+        logprob=-rng.random(),
+        finish=Finish.END if over else Finish.STEP,
+        seed=rng.getrandbits(63),
+        judgement=rng.choice(VERDICTS) if over else None,
+    )
 
 
 def recorded(answer: Answer, journal: Journal) -> Answer:
@@ -97,8 +106,7 @@ def recorded(answer: Answer, journal: Journal) -> Answer:
     def reply_to(request: Request) -> Reply:
         key = request_key(request)
         journal.known("tree", key)
-        for index in range(request.n):
-            seed_of(0, "problem", request, index)
+        seeds_of(0, "problem", request)
         reply = answer(request)
         journal.record("tree", key, reply)
         return reply
@@ -126,10 +134,10 @@ def one_tree(
     )
     own = MctsSettings(width_max=4 if width == 1 else None)
     reader = Reader(Template(name="speed"), byte_tokens())
-    with tempfile.TemporaryDirectory() as folder:
-        answer: Answer = Instant(ends=not scored)
+    answer: Answer = Instant(nodes // width * width, width, scored=scored)
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as kept, collected_rarely():
         if journal:
-            answer = recorded(answer, Journal(Path(folder)))
+            answer = recorded(answer, kept)
         began = time.process_time()
         drive(mcts(tree, search, own=own, scored=scored), answer)
         if evidence:
@@ -162,19 +170,29 @@ def show_tree(width: int, nodes: int, repeats: int) -> None:
 class InstantPolicy:
     """Draws at once. Satisfies `Policy`."""
 
-    def __init__(self) -> None:
-        """Starts at the first step."""
+    def __init__(self, *, ends: bool) -> None:
+        """Starts at the first step.
+
+        Args:
+            ends: Whether one step in five ends a solution.
+        """
         self._made = 0
+        self._ends = ends
         self.tokens = byte_tokens()
         self.identity: dict[str, str | int] = {"backend": "instant"}
 
     async def draw(self, ask: Ask) -> list[Draw]:
         """Returns steps that differ, or solutions that end."""
         if ask.kind is Kind.ROLLOUT:
-            return [Draw(tuple(b"Answer: 1\n"), -1.0, Finish.END) for _ in ask.seeds]
-        self._made += len(ask.seeds)
-        steps = (f"{self._made - index:6}\n" for index in range(len(ask.seeds)))
-        return [Draw(tuple(step.encode()), -1.0, Finish.STEP) for step in steps]
+            return [Draw(LAST, -1.0, Finish.END) for _ in ask.seeds]
+        draws = []
+        for seed in ask.seeds:
+            self._made += 1
+            ends = self._ends and seed % 5 == 0
+            number = (self._made >> 14, self._made >> 7 & 127, self._made & 127)
+            step = LAST if ends else (*number, *STEP)
+            draws.append(Draw(step, -1.0, Finish.END if ends else Finish.STEP))
+        return draws
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -192,25 +210,32 @@ class Coin:
         return Judgement(self._rng.choice([Reason.MATCH, Reason.MISMATCH]), answer)
 
 
-def forest(nodes: int) -> float:
-    """Returns the nodes a CPU second of a forest with a journal."""
-    policy = InstantPolicy()
-    search = SearchSettings(simulations=nodes // 4, rollouts=1, max_depth=DEPTH)
-    with tempfile.TemporaryDirectory() as folder:
+def forest(nodes: int, rollouts: int) -> float:
+    """Returns the nodes a CPU second of a forest with a journal and the evidence of each tree."""
+    policy = InstantPolicy(ends=not rollouts)
+    reader = Reader(Template(name="speed"), policy.tokens)
+    search = SearchSettings(simulations=nodes // 4, rollouts=rollouts, max_depth=DEPTH)
+    grown: list[int] = []
+
+    def finished(tree: Tree) -> None:
+        tree_values(tree, strict_evidence(tree, reader.cut))
+        grown.append(len(tree) - 1)
+
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
         grower = Forest(
             search=partial(mcts, settings=search),
             samplers=[PolicySampler(policy=policy, settings=PolicySettings())],
-            reader=Reader(Template(name="speed"), policy.tokens),
+            reader=reader,
             verifier=Coin(),
-            recorder=Journal(Path(folder)),
+            recorder=journal,
             seed=0,
             tree_id=lambda problem: problem.id,
+            quick=lambda _: True,
         )
         problems = (Problem(id=str(index), prompt="?") for index in range(IN_FLIGHT))
-        grown: list[int] = []
         began = time.process_time()
         plan = Plan(problems=problems, concurrency=IN_FLIGHT)
-        asyncio.run(grow_forest(grower, plan, lambda tree: grown.append(len(tree) - 1)))
+        asyncio.run(grow_forest(grower, plan, finished))
         return sum(grown) / (time.process_time() - began)
 
 
@@ -225,21 +250,28 @@ def show_treequest(python: str, width: int, nodes: int) -> None:
 
 @click.command()
 @click.option("--nodes", multiple=True, default=(1_000, 100_000), show_default=True, help="A tree.")
+@click.option("--width", multiple=True, default=(1, 4), show_default=True, help="Samples asked.")
 @click.option("--forest-nodes", default=200, show_default=True, help="A tree of the forest.")
 @click.option("--repeats", default=3, show_default=True, help="The fastest counts.")
 @click.option("--treequest-python", help="An interpreter with treequest==0.3.3.")
 def main(
-    nodes: tuple[int, ...], forest_nodes: int, repeats: int, treequest_python: str | None
+    nodes: tuple[int, ...],
+    width: tuple[int, ...],
+    forest_nodes: int,
+    repeats: int,
+    treequest_python: str | None,
 ) -> None:
     """Prints nodes a CPU second."""
-    for width in (1, 4):
+    for samples in width:
         for size in nodes:
-            print(f"\nwidth {width}, {size:,} nodes a tree")
-            show_tree(width, size, repeats)
-            if treequest_python and width > 1:
-                show_treequest(treequest_python, width, size)
-    speed = max(forest(forest_nodes) for _ in range(repeats))
-    print(f"\n{IN_FLIGHT} trees in flight, a rollout a node, journal: {speed:,.0f}")
+            print(f"\nwidth {samples}, {size:,} nodes a tree")
+            show_tree(samples, size, repeats)
+            if treequest_python and samples > 1:
+                show_treequest(treequest_python, samples, size)
+    print(f"\n{IN_FLIGHT} trees of {forest_nodes:,} samples in flight, journal and evidence")
+    for rollouts, what in ((0, "judged where solutions end"), (1, "a rollout a node")):
+        speed = max(forest(forest_nodes, rollouts) for _ in range(repeats))
+        print(f"    {what:35}{speed:10,.0f}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ All regular expressions here are linear; all of this is linear in the length of 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from treeward.critics.caps import MAX_EXPONENT, MAX_LENGTH, Cap
 
@@ -64,10 +65,12 @@ class Number:
         return bare in (rate, rate / 100)
 
 
+@lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     """Returns a text without invisible marks, wrapping, spare white space and final full stop."""
     text = " ".join(_INVISIBLE.sub("", text).translate(_SIGNS).split())
     for _ in _WRAPS:
+        before = text
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip()
         for opening, closing in _WRAPS:
@@ -75,6 +78,8 @@ def tidy(text: str) -> str:
             wrapped = text.startswith(opening) and text.endswith(closing)
             if wrapped and len(text) > len(opening + closing) and closing not in inner:
                 text = inner.strip()
+        if text == before:
+            break
     return text
 
 

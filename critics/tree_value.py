@@ -28,6 +28,7 @@ evidence, which makes the values above a little too low: `benchmarks/evidence.py
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from treeward.critics.evidence import Evidence
 from treeward.critics.value import interval
@@ -52,93 +53,122 @@ class TreeValue:
     """Rollouts that would give an interval as narrow; infinite at terminal nodes."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """Holds the draws at one node; the columns have one entry a child that any of them fell on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    """Holds what was drawn, without regard to values; every column has one entry a node."""
 
-    value: Reals
-    variance: Reals
+    parent: NDArray[np.int64]
     samples: Reals
+    """That made it; 0 below a node some of whose children were not sampled."""
     passed: Reals
-    stayed: int
-    """Rollouts that count for the node and for none of its children."""
-    stayed_right: int
+    """Rollouts that count for it and for its parent."""
+    stayed: Reals
+    """Rollouts that count for it and for none of its children."""
+    stayed_right: Reals
 
 
 def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
-    """Returns the tree evidence of every node, from the leaves up."""
+    """Returns the tree evidence of every node, level by level from the leaves up."""
     size = len(tree)
-    rollouts = evidence.n_rollouts
+    counts = _count(tree, evidence)
     value, variance, counted = (np.full(size, np.nan) for _ in range(3))
-    for node in reversed(range(size)):
-        if tree.is_terminal(node):
-            known = tree.terminal_value(node)
-            if known is not None:
-                value[node], variance[node], counted[node] = known, 0.0, np.inf
-            continue
-        if not tree.nodes.children[node]:
-            if rollouts[node]:
-                value[node], variance[node], counted[node] = _lone(
-                    int(evidence.n_right[node]), int(rollouts[node])
-                )
-            continue
-        draws = _draws_at(tree, evidence, node, int(rollouts[node]), value, variance)
-        if draws.stayed + draws.samples.sum() + draws.passed.sum() > 0:
-            value[node], variance[node], counted[node] = _estimate(draws)
+    judged = np.array([judgement is not None for judgement in tree.nodes.judgement])
+    for node in map(int, np.flatnonzero(judged)):
+        known = tree.terminal_value(node)
+        if known is not None:
+            value[node], variance[node], counted[node] = known, 0.0, np.inf
+    below = np.zeros(0, dtype=np.int64)
+    for level in _levels(tree):
+        estimates = _estimate(counts, level, below, value, variance)
+        inner = ~judged[level] & ~np.isnan(estimates[0])
+        for column, estimate in zip((value, variance, counted), estimates, strict=True):
+            column[level[inner]] = estimate[inner]
+        below = level
     low, high = value.copy(), value.copy()
     inner = np.isfinite(counted)
     low[inner], high[inner] = interval(value[inner] * counted[inner], counted[inner])
     return TreeValue(value=value, low=low, high=high, n_effective=counted)
 
 
-def _draws_at(
-    tree: Tree, evidence: Evidence, node: int, rollouts: int, value: Reals, variance: Reals
-) -> _Draws:
-    """Returns the draws at one node, its children's estimates being there."""
-    children = np.array(tree.nodes.children[node], dtype=np.int64)
+def _levels(tree: Tree) -> list[NDArray[np.int64]]:
+    """Returns the nodes of each depth in their order, the deepest first."""
+    depth = np.array(tree.nodes.depth)
+    ends = np.cumsum(np.bincount(depth))
+    return np.split(np.argsort(depth, kind="stable"), ends[:-1])[::-1]
+
+
+def _count(tree: Tree, evidence: Evidence) -> _Counts:
+    size, parent = len(tree), np.array(tree.nodes.parent)
+    right = (evidence.n_right - evidence.started_right).astype(float)
+    passed = right + (evidence.n_wrong - evidence.started_wrong).astype(float)
+
+    def sum_below(column: Reals) -> Reals:
+        return _sum_at(parent[1:], column[1:], size)
+
+    cut = np.array([creation is not Creation.SAMPLED for creation in tree.nodes.creation])
+    usable = sum_below(cut.astype(float))[parent] == 0
+    return _Counts(
+        parent=parent,
+        samples=usable * np.array(tree.nodes.n_samples, dtype=float),
+        passed=passed,
+        stayed=evidence.n_rollouts - sum_below(passed),
+        stayed_right=evidence.n_right - sum_below(right),
+    )
+
+
+def _estimate(
+    counts: _Counts,
+    level: NDArray[np.int64],
+    below: NDArray[np.int64],
+    value: Reals,
+    variance: Reals,
+) -> tuple[Reals, Reals, Reals]:
+    """Returns the value of a level's nodes, its variance, and the rollouts that would tell as much.
+
+    Args:
+        counts: What was drawn.
+        level: Nodes in ascending order; NaN is returned for those that nothing is known about.
+        below: All of their children.
+        value: The children's.
+        variance: The children's.
+    """
+    at = np.searchsorted(level, counts.parent[below])
+
+    def sum_below(column: Reals) -> Reals:
+        return _sum_at(at, column, len(level))
+
     # A child that nothing is known about would have to be guessed: then no sample says anything.
-    usable = not np.isnan(value[children]).any() and all(
-        tree.nodes.creation[child] is Creation.SAMPLED for child in children
-    )
-    samples = np.array([usable * tree.nodes.n_samples[child] for child in children], dtype=float)
-    right = evidence.n_right[children] - evidence.started_right[children]
-    passed = right + evidence.n_wrong[children] - evidence.started_wrong[children]
-    drawn = samples + passed > 0
-    return _Draws(
-        value=value[children][drawn],
-        variance=variance[children][drawn],
-        samples=samples[drawn],
-        passed=passed[drawn].astype(float),
-        stayed=int(rollouts - passed.sum()),
-        stayed_right=int(evidence.n_right[node] - right.sum()),
-    )
+    unknown = np.isnan(value[below])
+    samples = counts.samples[below] * (sum_below(unknown.astype(float)) == 0)[at]
+    fell = samples + counts.passed[below]
+    values, variances = (np.where(fell > 0, column[below], 0.0) for column in (value, variance))
+    weights = SAMPLE_WEIGHT * samples + counts.passed[below]
+    stayed, sampled, draws = counts.stayed[level], sum_below(samples), sum_below(fell)
+    rollouts = draws - sampled + stayed
+    total = SAMPLE_WEIGHT * sampled + rollouts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Whole numbers until the division: a subtree that is all right has a value of exactly 1.
+        mean = (sum_below(weights * values) + counts.stayed_right[level]) / total
+        single = _single(mean, total)
+        centre = sum_below(fell * values) / draws
+        spread = sum_below(fell * (values - centre[at]) ** 2)
+        between = np.minimum((spread + ICC * single) / draws, single)
+        error = between * (SAMPLE_WEIGHT**2 * sampled + rollouts)
+        error += sum_below(weights**2 * variances)
+        error = (error + stayed * (single - between)) / total**2
+        # Rollouts alone say what they are counted to say.
+        alone = draws == 0
+        error[alone] = (single / (stayed + 2))[alone]
+        counted = np.where(alone, stayed, np.maximum(single / error - 2, 0.0))
+    return mean, error, counted
 
 
-def _estimate(draws: _Draws) -> tuple[float, float, float]:
-    """Returns the mean of some draws, its variance, and the rollouts that would tell as much."""
-    samples, rollouts = draws.samples.sum(), draws.passed.sum() + draws.stayed
-    weights = SAMPLE_WEIGHT * draws.samples + draws.passed
-    total = SAMPLE_WEIGHT * samples + rollouts
-    # Whole numbers until the division: a subtree that is all right has a value of exactly 1.
-    if not len(weights):
-        return _lone(draws.stayed_right, draws.stayed)
-    mean = float(weights @ draws.value + draws.stayed_right) / total
-    single = _single(mean, total)
-    fell = draws.samples + draws.passed
-    spread = fell @ (draws.value - fell @ draws.value / fell.sum()) ** 2
-    between = min((spread + ICC * single) / fell.sum(), single)
-    variance = between * (SAMPLE_WEIGHT**2 * samples + rollouts) + weights**2 @ draws.variance
-    variance = (variance + draws.stayed * (single - between)) / total**2
-    return mean, variance, max(single / variance - 2, 0.0)
+def _sum_at(places: NDArray[np.int64], numbers: Reals, size: int) -> Reals:
+    """Returns for each place the sum of its numbers."""
+    return np.bincount(places, numbers, size).astype(float)
 
 
-def _lone(right: int, rollouts: int) -> tuple[float, float, float]:
-    """Returns the same of rollouts alone."""
-    mean = right / rollouts
-    return mean, _single(mean, rollouts) / (rollouts + 2), rollouts
-
-
-def _single(mean: float, total: float) -> float:
+def _single(mean: Reals, total: Reals) -> Reals:
     """Returns the variance of one outcome, of a mean shrunk as the prior has it."""
     shrunk = (total * mean + PRIOR) / (total + 2 * PRIOR)
-    return float(shrunk * (1 - shrunk))
+    return shrunk * (1 - shrunk)

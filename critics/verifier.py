@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 Scorer = Callable[[Problem, str], Judgement]
 """A task's own check. It keeps the Verifier's promises: any thread, no exception, no hanging."""
 
-BUILT_IN = ("math", "number", "text", "choice")
+_COMPARED_HERE = ("number", "text", "choice")
+BUILT_IN = ("math", *_COMPARED_HERE)
 
 
 class AnswerVerifier:
@@ -73,6 +75,10 @@ class AnswerVerifier:
         """Ends the process that holds math-verify."""
         if self._worker is not None:
             self._worker.close()
+
+    def is_quick(self, problem: Problem) -> bool:
+        """Returns whether answers to a problem are compared here, in microseconds."""
+        return problem.verifier in _COMPARED_HERE and problem.verifier not in self._scorers
 
     def judge(self, problem: Problem, answer: str | None) -> Judgement:
         """Returns what is known about an answer; see the Protocol.
@@ -132,10 +138,12 @@ def _reason(equal: bool | None) -> Reason:
     return Reason.MATCH if equal else Reason.MISMATCH
 
 
+@lru_cache(maxsize=4096)
 def _compare_numbers(reference: str, answer: str) -> Reason:
     """Compares plain numbers; an answer that is no number is wrong, one too long to read unknown.
 
-    So is everything that does not equal a reference which is no number.
+    So is everything that does not equal a reference which is no number. The rollouts of a problem
+    give few different answers, many times each.
     """
     if same_text(reference, answer):
         return Reason.MATCH

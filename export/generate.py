@@ -154,7 +154,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         funds = open_funds(plan, run)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
-        journal = Journal(run.journal)
+        journal = stack.enter_context(Journal(run.journal))
         for tree_id in journal.trees() & done.keys():
             journal.drop(tree_id)
         growing = Forest(
@@ -166,6 +166,7 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             seed=plan.seed,
             tree_id=plan.tree_id,
             critic=_critic_thread(plan),
+            quick=verifier.is_quick,
         )
         worker = plan.shard.worker if plan.shard else "main"
         writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader), worker)

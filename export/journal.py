@@ -6,11 +6,15 @@ death of the process and never existed. Any other unreadable line is damage.
 """
 
 import json
+import math
 import os
 import re
+import resource
 import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from treeward.export.durable import disk_errors
 from treeward.search.critic import Scores
@@ -21,10 +25,38 @@ from treeward.search.verdicts import Judgement, Reason
 
 _TREE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+_MOST_OPEN = 1024
+_SHARE_OF_FILES = 4
+"""The journal keeps at most one in so many of the files open that the process may have."""
+
+
+@dataclass(slots=True)
+class _File:
+    """A tree's file that is open for appending, and the length of its whole lines."""
+
+    descriptor: int
+    size: int
+
+    def append(self, line: bytes, *, sync: bool) -> None:
+        """Appends a line whole, or leaves the file as it was and raises OSError."""
+        try:
+            left = line
+            while left:  # once, unless the disk takes a part of it and refuses the rest
+                left = left[os.write(self.descriptor, left) :]
+            if sync:
+                os.fsync(self.descriptor)
+        except OSError:
+            os.ftruncate(self.descriptor, self.size)
+            raise
+        self.size += len(line)
 
 
 class Journal:
-    """Keeps replies on disk; a `Recorder`. At most one writer at a time."""
+    """Keeps replies on disk; a `Recorder`. At most one writer at a time.
+
+    The files written last stay open, so that a reply costs one call to the operating system; close
+    the journal, or use it in a `with` statement.
+    """
 
     def __init__(self, folder: Path, *, sync: bool = False) -> None:
         """Opens the journal of a run; reads nothing yet.
@@ -38,8 +70,25 @@ class Journal:
         self._sync = sync
         self._replies: dict[str, dict[str, Reply]] = {}
         self._paths: dict[str, Path] = {}
+        self._open: OrderedDict[str, _File] = OrderedDict()
+        """By tree, the file written last at the end."""
+        self._most_open = _most_open()
         self.n_used = 0
         """How many known replies were handed out instead of asking again."""
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes it."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes all files; the journal can still be used and opens them again."""
+        for file in self._open.values():
+            os.close(file.descriptor)
+        self._open.clear()
 
     def known(self, tree_id: str, key: str) -> Reply | None:
         """Returns the recorded reply to a request, or None if it was never recorded.
@@ -58,13 +107,18 @@ class Journal:
             TreewardError: The disk is full or failed; the journal is as it was.
         """
         replies = self._started(tree_id)
-        with disk_errors(self._folder, "cannot record a reply"):
-            self._append(self._path(tree_id), encode_entry(key, reply))
+        try:
+            self._file(tree_id).append(encode_entry(key, reply), sync=self._sync)
+        except OSError:
+            with disk_errors(self._folder, "cannot record a reply"):
+                raise
         replies[key] = reply
 
     def drop(self, tree_id: str) -> None:
         """Forgets a tree; for after its part is committed."""
         self._replies.pop(tree_id, None)
+        if tree_id in self._open:
+            os.close(self._open.pop(tree_id).descriptor)
         self._path(tree_id).unlink(missing_ok=True)
         del self._paths[tree_id]
 
@@ -89,21 +143,24 @@ class Journal:
             self._replies[tree_id] = replies
         return self._replies[tree_id]
 
-    def _append(self, path: Path, line: bytes) -> None:
-        """Appends a line whole, or leaves the file as it was and raises OSError."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            before = os.fstat(descriptor).st_size
-            try:
-                while line:  # once, unless the disk takes a part of it and refuses the rest
-                    line = line[os.write(descriptor, line) :]
-                if self._sync:
-                    os.fsync(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, before)
-                raise
-        finally:
-            os.close(descriptor)
+    def _file(self, tree_id: str) -> _File:
+        """Returns a tree's file, open; closes the one not written to for longest if need be."""
+        file = self._open.get(tree_id)
+        if file is None:
+            if len(self._open) >= self._most_open:
+                os.close(self._open.popitem(last=False)[1].descriptor)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(self._path(tree_id), flags, 0o644)
+            file = self._open[tree_id] = _File(descriptor, os.fstat(descriptor).st_size)
+        self._open.move_to_end(tree_id)
+        return file
+
+
+def _most_open() -> int:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_OPEN
+    return min(_MOST_OPEN, max(1, allowed // _SHARE_OF_FILES))
 
 
 def read_entries(path: Path) -> tuple[dict[str, Reply], int]:
@@ -131,10 +188,36 @@ def read_entries(path: Path) -> tuple[dict[str, Reply], int]:
 
 def encode_entry(key: str, reply: Reply) -> bytes:
     """Returns one line: JSON whose last member is the CRC-32 of what stands before it."""
-    data = {"key": key, "reply": _reply_data(reply)}
+    failure, scores = reply.failure, reply.scores
+    said = ""
+    if scores is not None:
+        said = f',"scores":{_ENCODER.encode([scores.value, scores.progress, scores.outcome])}'
+    failed = "null" if failure is None else _ENCODER.encode([failure.kind, failure.message])
+    text = (
+        f'{{"key":{_ENCODER.encode(key)},"reply":{{"completions":'
+        f"[{','.join([_completion_text(drawn) for drawn in reply.completions])}],"
+        f'"failure":{failed}{said}}}'
+    )
     # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
-    body = _ENCODER.encode(data).encode("utf-8", "surrogatepass")[:-1]
+    body = text.encode("utf-8", "surrogatepass")
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def _completion_text(drawn: Completion) -> str:
+    """Returns a completion as JSON, put together here: an encoder of anything takes twice as long.
+
+    Its numbers are written as Python writes them, and so are they in JSON unless they are not
+    finite.
+    """
+    judged, judgement = drawn.judgement, "null"
+    if judged is not None:
+        answer = "null" if judged.answer is None else _ENCODER.encode(judged.answer)
+        judgement = f'["{judged.reason}",{answer}]'
+    logprob = drawn.logprob if math.isfinite(drawn.logprob) else _ENCODER.encode(drawn.logprob)
+    return (
+        f'{{"token_ids":{list(drawn.token_ids)},"logprob":{logprob},'
+        f'"finish":"{drawn.finish}","seed":{drawn.seed},"judgement":{judgement}}}'
+    )
 
 
 def decode_entry(line: bytes) -> tuple[str, Reply]:
@@ -150,25 +233,6 @@ def decode_entry(line: bytes) -> tuple[str, Reply]:
         raise ValueError("the checksum does not match")
     data = json.loads((body + b"}").decode("utf-8", "surrogatepass"))
     return str(data["key"]), _reply_of(data["reply"])
-
-
-def _reply_data(reply: Reply) -> dict[str, Any]:
-    failure, scores = reply.failure, reply.scores
-    said = {} if scores is None else {"scores": [scores.value, scores.progress, scores.outcome]}
-    return {
-        "completions": [
-            {
-                "token_ids": drawn.token_ids,
-                "logprob": drawn.logprob,
-                "finish": drawn.finish,
-                "seed": drawn.seed,
-                "judgement": drawn.judgement and [drawn.judgement.reason, drawn.judgement.answer],
-            }
-            for drawn in reply.completions
-        ],
-        "failure": failure and [failure.kind, failure.message],
-        **said,
-    }
 
 
 def _reply_of(data: dict[str, Any]) -> Reply:

@@ -76,6 +76,11 @@ class Engine:
         """Returns whether anything is under way."""
         return bool(self._new) or any(pool.busy for pool in self._pools.values())
 
+    @property
+    def read_tokens(self) -> int:
+        """Returns how many tokens of prompts and prefixes have been computed."""
+        return self._prefiller.tokens
+
     def add(self, job: Job) -> None:
         """Takes a job; it advances with each tick."""
         if job.is_work(self._network.max_positions):
@@ -95,13 +100,15 @@ class Engine:
     def tick(self) -> None:
         """Prefills new jobs, fills free slots, and adds one token to every row.
 
-        While others wait for a slot, new jobs are left to gather until they fill a prefill pass.
+        New jobs gather while others wait for a slot, so that more of them share a prefill pass, and
+        no more are read at once than there are slots.
         """
-        waiting = any(pool.waiting for pool in self._pools.values())
-        if self._new and (len(self._new) >= self._settings.prefill_rows or not waiting):
-            self._prefiller.read({job.ids: None for job in self._new})
-            while self._new:
-                self._enqueue(self._new.popleft())
+        waiting = sum(len(pool.waiting) for pool in self._pools.values())
+        if self._new and waiting < self._settings.prefill_rows:
+            jobs = [self._new.popleft() for _ in range(min(len(self._new), self._settings.slots))]
+            self._prefiller.read({job.ids: None for job in jobs})
+            for job in jobs:
+                self._enqueue(job)
         for pool in self._pools.values():
             self._admit(pool)
             if pool.branches:

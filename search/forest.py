@@ -7,17 +7,20 @@ them together; a search gets its replies in the order it asked, so nothing here 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from treeward.search.critic import Prefix
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.fast import FAST_SAMPLER
+from treeward.search.garbage import collected_rarely
 from treeward.search.policy import Ask, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.replies import Failure, Reply
-from treeward.search.requests import Kind, Recorder, Request, Search, request_key, seed_of
+from treeward.search.requests import Kind, Recorder, Request, Search, request_key, seeds_of
 from treeward.search.scoring import CriticThread
+from treeward.search.steps import Finish
 from treeward.search.tree import ROOT, Tree
 from treeward.search.verdicts import Verifier
 
@@ -46,6 +49,10 @@ class Forest:
 
     critic: CriticThread | None = None
     """What is asked for scores; None where the search asks for none."""
+
+    quick: Callable[[Problem], bool] = lambda _: False
+    """Whether answers to a problem are judged in microseconds. Others are judged on threads, and a
+    change of threads takes as long as dozens of quick verdicts."""
 
 
 @dataclass(slots=True)
@@ -98,7 +105,8 @@ async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], Non
                 finished(tree)
                 plan.progress.trees += 1
 
-    await together(work() for _ in range(plan.concurrency))
+    with collected_rarely():
+        await together(work() for _ in range(plan.concurrency))
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -106,10 +114,11 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     tasks = [asyncio.create_task(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
-    finally:
+    except BaseException:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def grow_tree(
@@ -122,6 +131,7 @@ async def grow_tree(
     except BadInput as e:
         tree.nodes.failure[ROOT] = Failure("prompt", str(e))
         return tree
+    tree_id = forest.tree_id(problem)
     growth = forest.search(tree)
     requests = next(growth, None)
     while requests is not None:
@@ -131,7 +141,7 @@ async def grow_tree(
         if not go_on:
             return tree
         replies = await together(
-            _answer(forest, plan, tree, prompt_ids, request) for request in requests
+            _answer(forest, plan, tree, tree_id, prompt_ids, request) for request in requests
         )
         try:
             requests = growth.send(replies)
@@ -141,10 +151,15 @@ async def grow_tree(
 
 
 async def _answer(
-    forest: Forest, plan: Plan, tree: Tree, prompt_ids: tuple[int, ...], request: Request
+    forest: Forest,
+    plan: Plan,
+    tree: Tree,
+    tree_id: str,
+    prompt_ids: tuple[int, ...],
+    request: Request,
 ) -> Reply:
     """Returns the reply to one request, from the recorder or from whom it asks."""
-    key, tree_id = request_key(request), forest.tree_id(tree.problem)
+    key = request_key(request)
     reply = forest.recorder.known(tree_id, key)
     if reply is None:
         plan.progress.asked += 1
@@ -152,17 +167,19 @@ async def _answer(
             reply = await _score(forest, tree, request.node)
         else:
             reply = await _draw(forest, tree.problem, prompt_ids, request)
-        plan.progress.tokens += _tokens_in(reply)
+        tokens = _tokens_in(reply)
+        plan.progress.tokens += tokens
         if reply.failure is None:
             forest.recorder.record(tree_id, key, reply)
         else:
             plan.progress.failures += 1
     else:
+        tokens = _tokens_in(reply)
         plan.progress.replayed += 1
     if request.sampler_id == FAST_SAMPLER:
-        tree.fast_tokens += _tokens_in(reply)
+        tree.fast_tokens += tokens
     elif request.kind is not Kind.SCORE:
-        tree.policy_tokens += _tokens_in(reply)
+        tree.policy_tokens += tokens
         tree.prompt_tokens += len(prompt_ids) + len(request.prefix_ids)
     return reply
 
@@ -176,7 +193,7 @@ async def _draw(
 ) -> Reply:
     """Asks a sampler and has what it finished checked; a failed call becomes data."""
     sampler = forest.samplers[request.sampler_id]
-    seeds = tuple(seed_of(forest.seed, problem.id, request, index) for index in range(request.n))
+    seeds = seeds_of(forest.seed, problem.id, request)
     call = Ask(
         prompt_ids=prompt_ids,
         prefix_ids=request.prefix_ids,
@@ -190,10 +207,10 @@ async def _draw(
         draws = await sampler.policy.draw(call)
     except CallFailed as e:
         return Reply(failure=Failure(e.kind, e.message))
-    completions = await asyncio.to_thread(
-        forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds
-    )
-    return Reply(completions=completions)
+    judge = partial(forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds)
+    if forest.quick(problem) or all(draw.finish is not Finish.END for draw in draws):
+        return Reply(completions=judge())
+    return Reply(completions=await asyncio.to_thread(judge))
 
 
 async def _score(forest: Forest, tree: Tree, node: int) -> Reply:

@@ -56,17 +56,7 @@ def absorb_samples(
     made: list[list[int]] = []
     for request, reply in zip(requests, replies, strict=True):
         tree.nodes.failure[request.node] = reply.failure or tree.nodes.failure[request.node]
-        before = len(tree)
-        for completion in reply.completions:
-            tree.add_step(
-                request.node,
-                completion.token_ids,
-                creation=Creation.SAMPLED,
-                finish=completion.finish,
-                logprob=completion.logprob,
-                judgement=completion.judgement,
-            )
-        made.append(list(range(before, len(tree))))
+        made.append(list(tree.add_samples(request.node, reply.completions)))
     return made
 
 

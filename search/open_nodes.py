@@ -50,4 +50,6 @@ class OpenNodes:
             if place < len(siblings) and siblings[place] == node:
                 return
             siblings.insert(place, node)
+            if len(siblings) > 1:  # then the parent was open before
+                return
             node = parent

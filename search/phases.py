@@ -133,7 +133,7 @@ def worth(
         counts: Its right rollouts, and those with a known verdict.
     """
     scores = tree.nodes.scores[node]
-    if tree.is_terminal(node):
+    if tree.nodes.judgement[node] is not None:
         exact = tree.terminal_value(node)
         return scores.outcome if exact is None and scores else exact
     opinion = critic_opinion(scores, settings) if scores else None

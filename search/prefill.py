@@ -42,6 +42,8 @@ class Prefiller:
         # Whole vectors of tokens: what is left over is computed by another formula.
         whole = VECTOR // math.gcd(VECTOR, chunk)
         self._padded_rows = -(-rows // whole) * whole
+        self.tokens = 0
+        """Tokens read so far."""
 
     def read(self, prefixes: Iterable[Ids]) -> None:
         """Computes all chunks that are not kept, those of several prefixes in one pass."""
@@ -83,6 +85,7 @@ class Prefiller:
         cache = PrefillCache(self._context(rows, start, contexts))
         hidden_TK = torch.ones((width, start + width), dtype=torch.bool).triu(start + 1)
         lengths = [len(ids) - start for ids in group]
+        self.tokens += sum(lengths)
         logits_PV = self._network.forward(
             ids_PT,
             torch.arange(start, start + width)[None].expand(rows, -1),

@@ -1,11 +1,10 @@
 """What a search may ask for, what comes back, and the seeds that make replies repeatable."""
 
-import hashlib
 import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from hashlib import blake2b
 from typing import Protocol
 
 from treeward.search.replies import Reply
@@ -94,30 +93,30 @@ class Recorder(Protocol):
         ...
 
 
-def seed_of(run_seed: int, problem_id: str, request: Request, index: int) -> int:
-    """Returns the seed of one continuation: 63 bits that depend on what it is, never on when.
+def seeds_of(run_seed: int, problem_id: str, request: Request) -> tuple[int, ...]:
+    """Returns 63 bits for each continuation that depend on what is drawn, never on when.
 
     Args:
         run_seed: The run's seed.
         problem_id: The problem's id.
-        request: Where and how it is drawn.
-        index: Which one of the request, from 0.
+        request: Where and how they are drawn.
     """
-    digest = hashlib.blake2b(digest_size=8)
     name = problem_id.encode("utf-8", "surrogatepass")
-    digest.update(struct.pack("<qQ", run_seed, len(name)) + name)
-    digest.update(f"{request.kind}:{request.sampler_id}:{request.first + index}:".encode())
-    digest.update(_packed(request.prefix_ids))
-    return int.from_bytes(digest.digest(), "little") >> 1
+    head = struct.pack("<qQ", run_seed, len(name)) + name
+    head += f"{request.kind}:{request.sampler_id}:".encode()
+    tail = b":" + _packed(request.prefix_ids)
+    digests = [
+        blake2b(b"%b%d%b" % (head, index, tail), digest_size=8).digest()
+        for index in range(request.first, request.first + request.n)
+    ]
+    return tuple([int.from_bytes(digest, "little") >> 1 for digest in digests])
 
 
 def request_key(request: Request) -> str:
     """Returns what identifies a request within its tree: kind, sampler, first, n and prefix."""
-    place = hashlib.blake2b(_packed(request.prefix_ids), digest_size=16).hexdigest()
+    place = blake2b(_packed(request.prefix_ids), digest_size=16).hexdigest()
     return f"{request.kind}:{request.sampler_id}:{request.first}:{request.n}:{place}"
 
 
-@lru_cache(maxsize=1)
 def _packed(prefix_ids: tuple[int, ...]) -> bytes:
-    """Returns ids as bytes; a request's key and all of its seeds need the same ones in a row."""
     return struct.pack(f"<{len(prefix_ids)}I", *prefix_ids)

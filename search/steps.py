@@ -147,9 +147,11 @@ class Stepper:
     thinking: bool = False
     """Whether that beginning is known for thoughts."""
     watch: Watch = never
+    delimiter: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         """Begins the first step."""
+        self.delimiter = self.rule.delimiter.encode()
         self._begin()
 
     @classmethod
@@ -167,7 +169,9 @@ class Stepper:
         """
         self.length += 1
         self.budget.total -= 1
-        said = self._hear(self.tokens.pieces[token])
+        said = self.tokens.pieces[token]
+        if self.thoughts is not None:
+            said = self._hear(said)
         fresh = len(self.text)
         self.text += said
         answered = self._read_lines(said)
@@ -196,7 +200,7 @@ class Stepper:
 
     def _read_lines(self, said: bytes) -> bool:
         """Adds to the line; returns whether a line with the answer's mark is complete."""
-        delimiter = self.rule.delimiter.encode()
+        delimiter = self.delimiter
         fresh = len(self.line)
         self.line += said
         end = self.line.rfind(delimiter, max(0, fresh - len(delimiter) + 1))
@@ -208,8 +212,7 @@ class Stepper:
 
     def _hear(self, piece: bytes) -> bytes:
         """Returns what of a token's text is no thought."""
-        if self.thoughts is None:
-            return piece
+        assert self.thoughts is not None
         seen = len(self.thoughts)
         self.thoughts += piece
         if not self.thinking:

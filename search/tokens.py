@@ -40,7 +40,7 @@ class Tokens:
 
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Returns the bytes of some ids, one after the other."""
-        return b"".join(self.pieces[token] for token in ids)
+        return b"".join(map(self.pieces.__getitem__, ids))
 
     def text_of(self, ids: Iterable[int]) -> str:
         """Returns the text of some ids; bytes that are no UTF-8 become replacement characters."""

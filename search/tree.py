@@ -4,7 +4,7 @@ Nodes and rollouts are only ever appended, parents before children, so an index 
 making: "existed when that was asked" is a comparison of integers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
@@ -109,36 +109,70 @@ class Tree:
 
     def __post_init__(self) -> None:
         """Makes the root."""
-        self._append(NO_PARENT, (), creation=Creation.ROOT)
+        self._append(NO_PARENT, [()], Creation.ROOT, [None], [None], [None])
 
     def __len__(self) -> int:
         """Returns the number of nodes."""
         return len(self.nodes.parent)
 
-    def _append(self, parent: int, step_ids: tuple[int, ...], *, creation: Creation) -> int:
-        columns = self.nodes
-        columns.parent.append(parent)
-        columns.depth.append(0 if parent == NO_PARENT else columns.depth[parent] + 1)
-        columns.step_ids.append(step_ids)
-        columns.logprob.append(None)
-        columns.creation.append(creation)
-        columns.n_samples.append(0)
-        columns.n_samples_below.append(0)
-        columns.finish.append(None)
-        columns.judgement.append(None)
-        columns.visits.append(0)
-        columns.value_sum.append(0.0)
-        columns.failure.append(None)
-        columns.stop_rule.append(None)
-        columns.scores.append(None)
-        columns.score_failure.append(None)
-        columns.children.append([])
-        columns.drawn.append({})
-        node = len(columns.parent) - 1
+    def _append(
+        self,
+        parent: int,
+        steps: Sequence[tuple[int, ...]],
+        creation: Creation,
+        finish: Sequence[Finish | None],
+        logprob: Sequence[float | None],
+        judgement: Sequence[Judgement | None],
+    ) -> None:
+        """Makes children of a node, one for each step; the sequences have an entry for each."""
+        columns, first, n = self.nodes, len(self.nodes.parent), len(steps)
+        columns.parent += [parent] * n
+        columns.depth += [0 if parent == NO_PARENT else columns.depth[parent] + 1] * n
+        columns.step_ids += steps
+        columns.logprob += logprob
+        columns.creation += [creation] * n
+        columns.n_samples += [0] * n
+        columns.n_samples_below += [0] * n
+        columns.finish += finish
+        columns.judgement += judgement
+        columns.visits += [0] * n
+        columns.value_sum += [0.0] * n
+        nothing = [None] * n
+        columns.failure += nothing
+        columns.stop_rule += nothing
+        columns.scores += nothing
+        columns.score_failure += nothing
+        columns.children += [[] for _ in steps]
+        columns.drawn += [{} for _ in steps]
         if parent != NO_PARENT:
-            columns.children[parent].append(node)
-            self._places[parent, step_ids] = node
-        return node
+            columns.children[parent] += range(first, first + n)
+
+    def add_samples(self, parent: int, completions: Sequence[Completion]) -> range:
+        """Adds the policy's samples of a step below a node; returns the nodes that are new.
+
+        Samples with identical ids share a node: the first makes it, the others count on it.
+        """
+        first, places = len(self), self._places
+        new: list[Completion] = []
+        nodes = []
+        for drawn in completions:
+            fresh = first + len(new)
+            node = places.setdefault((parent, drawn.token_ids), fresh)
+            nodes.append(node)
+            if node == fresh:
+                new.append(drawn)
+        self._append(
+            parent,
+            [drawn.token_ids for drawn in new],
+            Creation.SAMPLED,
+            [drawn.finish for drawn in new],
+            [drawn.logprob for drawn in new],
+            [drawn.judgement for drawn in new],
+        )
+        for node in nodes:
+            self.nodes.n_samples[node] += 1
+        self.nodes.n_samples_below[parent] += len(nodes)
+        return range(first, len(self))
 
     def add_step(
         self,
@@ -151,17 +185,15 @@ class Tree:
         judgement: Judgement | None = None,
         samples: int = 1,
     ) -> int:
-        """Adds one policy sample below a node and returns the node that stands for it.
+        """Adds a step below a node and returns the node that stands for it.
 
-        Samples with identical ids share a node: the first makes it, the others count on it. A
-        step that the policy did not sample counts as 0.
+        It counts as one policy sample on its node, new or not; a step that the policy did not
+        sample counts as 0.
         """
-        node = self.child_with(parent, step_ids)
-        if node is None:
-            node = self._append(parent, step_ids, creation=creation)
-            self.nodes.logprob[node] = logprob
-            self.nodes.finish[node] = finish
-            self.nodes.judgement[node] = judgement
+        fresh = len(self)
+        node = self._places.setdefault((parent, step_ids), fresh)
+        if node == fresh:
+            self._append(parent, [step_ids], creation, [finish], [logprob], [judgement])
         self.nodes.n_samples[node] += samples
         self.nodes.n_samples_below[parent] += samples
         return node

@@ -137,10 +137,11 @@ def select(
     while len(paths) < width and open_nodes.is_open(ROOT):
         path = descend(tree, open_nodes, score, c, groups)
         open_nodes.take(tree, path[-1])
-        for node in path:
-            visits[node] += 1
         paths.append(path)
-    for path in paths:
+        if len(paths) < width:
+            for node in path:
+                visits[node] += 1
+    for path in paths[: width - 1]:
         for node in path:
             visits[node] -= 1
     return [path[-1] for path in paths]

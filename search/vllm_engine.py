@@ -66,6 +66,11 @@ class VllmEngine:
         """Returns whether anything is under way."""
         return bool(self._rows)
 
+    @property
+    def read_tokens(self) -> int:
+        """Returns how many tokens of prompts and prefixes have been computed."""
+        return self.prompt_tokens - self.cached_tokens
+
     def add(self, job: Job) -> None:
         """Takes a job; its continuations share what vLLM's prefix cache holds of its prefix."""
         from vllm.inputs import tokens_input

@@ -245,6 +245,16 @@ def test_a_task_scores_its_own_answers() -> None:
     assert verifier.judge(asked, None).reason is Reason.NO_ANSWER
 
 
+def test_what_is_compared_here_is_quick_and_what_others_judge_is_not() -> None:
+    def longest(problem: Problem, answer: str) -> Judgement:
+        return Judgement(Reason.MATCH, answer)
+
+    verifier = AnswerVerifier(["number", "gym:longest"], {"gym:longest": longest})
+    kinds = ("number", "text", "choice", "math", "gym:longest")
+    quick = [verifier.is_quick(problem(kind, "1")) for kind in kinds]
+    assert quick == [True, True, True, False, False]
+
+
 def test_an_unknown_verifier_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(BadInput, match=r"'nubmer'; did you mean number"):
         AnswerVerifier(["nubmer"])

@@ -277,6 +277,25 @@ def test_a_prefix_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert passes.prefilled_tokens == length
 
 
+def test_new_asks_are_read_when_slots_come_free(folder: Path) -> None:
+    """Twenty asks and five slots: five are read at once, and others only when few still wait."""
+    engine = engine_of(folder, SMALL)
+    asks = [replace(ask, seeds=(1,)) for ask in asks_for(load_tokens(folder), 20)]
+    asks = [replace(ask, prompt_ids=(2 + place, *ask.prompt_ids)) for place, ask in enumerate(asks)]
+    results: list[Result] = []
+    for ask in asks:
+        engine.add(Job(ask=ask, done=results.append))
+    lengths = [len(ask.prompt_ids + ask.prefix_ids) for ask in asks]
+    engine.tick()
+    assert engine.read_tokens == sum(lengths[:5])
+    while engine.busy:
+        read = next(n for n in range(21) if sum(lengths[:n]) == engine.read_tokens)
+        assert read - len(results) <= SMALL.slots + SMALL.prefill_rows + SMALL.slots
+        engine.tick()
+    assert len(results) == 20
+    assert engine.read_tokens == sum(lengths)
+
+
 def test_what_does_not_fit_the_context_is_a_failed_call(folder: Path) -> None:
     engine = engine_of(folder, SMALL)
     tokens = load_tokens(folder)

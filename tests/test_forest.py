@@ -1,7 +1,9 @@
 """Trees do not depend on when replies come, and nothing that was replied is asked for again."""
 
 import asyncio
+import gc
 import random
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -11,6 +13,7 @@ from tests.fakes import Crash, Exact, Memory
 from treeward.search.errors import CallFailed
 from treeward.search.fast import FastRollouts
 from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.garbage import RARELY
 from treeward.search.mcts import mcts
 from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
 from treeward.search.problem import Problem
@@ -24,6 +27,7 @@ from treeward.search.settings import SearchSettings
 from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import Tree
+from treeward.search.verdicts import Judgement, Verifier
 
 TEMPLATE = Template(name="t", answer="A{answer}", rule=StepRule(answer_mark="A"))
 READER = Reader(TEMPLATE, byte_tokens())
@@ -90,6 +94,8 @@ def grow(
     problems: Sequence[Problem] = PROBLEMS,
     plan: Plan | None = None,
     finished: Callable[[Tree], None] | None = None,
+    verifier: Verifier | None = None,
+    quick: Callable[[Problem], bool] = lambda _: False,
 ) -> dict[str, Tree]:
     """Grows a forest and returns its trees by problem; fails if that takes 20 seconds."""
     trees: dict[str, Tree] = {}
@@ -100,9 +106,10 @@ def grow(
             PolicySampler(policy=fast or ScriptedPolicy(fast_script), settings=SAMPLING),
         ],
         reader=READER,
-        verifier=Exact(),
+        verifier=verifier or Exact(),
         recorder=recorder or Memory(),
         seed=7,
+        quick=quick,
         tree_id=lambda problem: f"tree of {problem.id}",
     )
     plan = plan or Plan(problems=iter(problems), concurrency=concurrency)
@@ -234,6 +241,41 @@ def test_a_fast_sampler_that_fails_leaves_evidence_as_it_was() -> None:
         late = [failure.message for failure in tree.rollouts.failure if failure]
         assert len(late) == 2 * sum("rollout:1" in drawn for drawn in tree.nodes.drawn)
         assert tree.fast_tokens == 0
+
+
+class Watched(Exact):
+    """Notes on which threads it judges."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+
+    def judge(self, problem: Problem, answer: str | None) -> Judgement:
+        self.threads.add(threading.get_ident())
+        return super().judge(problem, answer)
+
+
+def test_quick_verdicts_need_no_other_thread_and_change_nothing() -> None:
+    slow, quick = Watched(), Watched()
+    assert grow(ScriptedPolicy(script), verifier=slow) == grow(
+        ScriptedPolicy(script), verifier=quick, quick=lambda _: True
+    )
+    assert quick.threads == {threading.get_ident()}
+    assert slow.threads
+    assert threading.get_ident() not in slow.threads
+
+
+def test_the_collector_is_as_it_was_once_a_forest_has_grown() -> None:
+    before = gc.get_threshold()
+    during = []
+
+    async def look(ask: Ask) -> None:
+        during.append(gc.get_threshold())
+
+    grow(Wrapped(look), problems=PROBLEMS[:1])
+    assert set(during) == {RARELY}
+    with pytest.raises(ValueError, match="bug"):
+        grow(failing(lambda ask: ValueError("bug")))
+    assert gc.get_threshold() == before != RARELY
 
 
 def test_only_so_many_trees_grow_at_once() -> None:

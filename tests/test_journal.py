@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def test_an_entry_reads_back_exactly(key: str, given_reply: Reply) -> None:
 def test_a_line_without_scores_says_nothing_of_them() -> None:
     """Journals that no critic had a part in read as they always did."""
     assert encode_entry("k", reply(1)) == (
-        b'{"key":"k","reply":{"completions":[{"token_ids":[1,2],"logprob":-0.1,"finish":"step",'
+        b'{"key":"k","reply":{"completions":[{"token_ids":[1, 2],"logprob":-0.1,"finish":"step",'
         b'"seed":1,"judgement":null}],"failure":null},"crc":"%08x"}\n'
     ) % zlib.crc32(encode_entry("k", reply(1)).rpartition(b',"crc"')[0])
 
@@ -167,3 +168,23 @@ def test_what_was_recorded_survives_a_kill(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert all(journal.known("tree", line.strip()) is not None for line in seen)
     assert journal.n_used == 50
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted there")
+def test_more_trees_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three files stay open: with seven trees in turn every reply finds its file closed again."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (12, 12))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Journal(tmp_path) as journal:
+        for n in range(4):
+            for tree in range(7):
+                journal.record(f"tree{tree}", str(n), reply(n * tree))
+        assert len(list(Path("/proc/self/fd").iterdir())) == before + 3
+        journal.drop("tree6")
+        assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    again = Journal(tmp_path)
+    assert [again.known(f"tree{tree}", str(n)) for tree in range(6) for n in range(4)] == [
+        reply(n * tree) for tree in range(6) for n in range(4)
+    ]
+    assert again.trees() == {f"tree{tree}" for tree in range(6)}

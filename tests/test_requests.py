@@ -1,13 +1,14 @@
 """What is drawn depends on what is asked for, never on when or how it is asked."""
 
 import asyncio
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from treeward.search.policy import Ask, Draw, PolicySettings
 from treeward.search.problem import Problem
-from treeward.search.requests import Kind, Request, ask, request_key, seed_of
+from treeward.search.requests import Kind, Request, ask, request_key, seeds_of
 from treeward.search.scripted import ScriptedPolicy
 from treeward.search.steps import Finish, StepRule
 from treeward.search.tree import ROOT, Creation, Tree
@@ -25,7 +26,7 @@ def drawn(request: Request, run_seed: int = 0) -> list[Draw]:
         prompt_ids=(1,),
         prefix_ids=request.prefix_ids,
         kind=request.kind,
-        seeds=tuple(seed_of(run_seed, PROBLEM.id, request, index) for index in range(request.n)),
+        seeds=seeds_of(run_seed, PROBLEM.id, request),
         settings=PolicySettings(max_rollout_tokens=20),
         rule=StepRule(),
         stick_to="p",
@@ -60,7 +61,7 @@ def test_every_continuation_has_a_seed_of_its_own() -> None:
         for sampler in (0, 1)
         for _ in range(2)
     ]
-    seeds = [seed_of(0, "p", request, index) for request in requests for index in range(4)]
+    seeds = [seed for request in requests for seed in seeds_of(0, "p", request)]
     assert len(set(seeds)) == len(seeds) == 64
     assert all(0 <= seed < 1 << 63 for seed in seeds)
 
@@ -115,21 +116,15 @@ def test_a_seed_stands_for_one_continuation(
             request.prefix_ids,
         )
 
-    equal = seed_of(*one, 0) == seed_of(*other, 0)
+    equal = seeds_of(*one)[0] == seeds_of(*other)[0]
     assert equal == (place(*one) == place(*other))
     run_seed, problem, request = one
-    later = Request(
-        kind=request.kind,
-        node=0,
-        prefix_ids=request.prefix_ids,
-        n=1,
-        first=request.first + 5,
-        sampler_id=request.sampler_id,
-    )
-    assert seed_of(run_seed, problem, request, 5) == seed_of(run_seed, problem, later, 0)
+    more = replace(request, n=request.n + 5)
+    later = replace(request, n=1, first=request.first + 5)
+    assert seeds_of(run_seed, problem, more)[5] == seeds_of(run_seed, problem, later)[0]
 
 
 def test_seeds_stay_what_they_are() -> None:
     """A run that is resumed by a later version must go on with the same seeds."""
     request = Request(kind=Kind.ROLLOUT, node=3, prefix_ids=(1, 2), n=4, first=8)
-    assert seed_of(7, "problem", request, 2) == 6705295433378551860
+    assert seeds_of(7, "problem", request)[2] == 6705295433378551860

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treeward.search.problem import Problem
-from treeward.search.replies import Failure
+from treeward.search.replies import Completion, Failure
 from treeward.search.steps import Finish
 from treeward.search.tree import NO_PARENT, ROOT, Creation, Tree
 from treeward.search.verdicts import Judgement, Reason
@@ -64,3 +64,29 @@ def test_a_failed_rollout_keeps_its_cause() -> None:
     index = tree.add_rollout(ROOT, nodes_before=1, failure=Failure("timeout", "late"))
     assert tree.rollouts.completion[index] is None
     assert tree.rollouts.failure[index] == Failure("timeout", "late")
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=4))
+def test_samples_of_a_reply_are_added_as_if_one_by_one(replies: list[list[int]]) -> None:
+    together, alone = new_tree(), new_tree()
+    for number, ids in enumerate(replies):
+        completions = [
+            Completion(token_ids=(token, 9), logprob=-token / 8, finish=Finish.STEP, seed=number)
+            for token in ids
+        ]
+        parent = number % len(together)
+        before = len(together)
+        assert together.add_samples(parent, completions) == range(before, len(together))
+        for drawn in completions:
+            alone.add_step(
+                parent,
+                drawn.token_ids,
+                creation=Creation.SAMPLED,
+                finish=drawn.finish,
+                logprob=drawn.logprob,
+            )
+    assert together == alone
+    assert sum(together.nodes.n_samples) == sum(map(len, replies))
+    for node in range(1, len(together)):
+        place = (together.nodes.parent[node], together.nodes.step_ids[node])
+        assert together.child_with(*place) == node

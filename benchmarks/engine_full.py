@@ -1,0 +1,195 @@
+"""Prints how full a search keeps its engine.
+
+    python benchmarks/engine_full.py --backend transformers --search mcts
+
+Grows a forest and records what it asks. Then a fresh engine gets all of these requests at once, as
+one offline batch: it never waits and is free to order them. The two are compared by tokens a second
+in steady state, the middle of each run by tokens, and by the whole run, which has a slow end in
+which few trees are left; and by tokens a second of the processor, which others who use the machine
+disturb less and which counts all that the search does beside its engine. Rounds follow each other
+and the median of their ratios is printed, with the least and the most. Then the tokens of prompts
+and prefixes that were computed, and what a searcher without prefix sharing computes, one prefix for
+each continuation.
+"""
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from treeward.critics.verifier import AnswerVerifier
+from treeward.export.journal import Journal
+from treeward.search.arithmetic import make_problems
+from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.mcts import mcts
+from treeward.search.models import NANO, resolve_model
+from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
+from treeward.search.prompts import load_template
+from treeward.search.reader import Reader
+from treeward.search.requests import Search
+from treeward.search.rollouts import rollouts
+from treeward.search.settings import SearchSettings
+from treeward.search.tokens import Tokens
+from treeward.search.transformers_policy import TransformersPolicy, TransformersSettings
+from treeward.search.vllm_policy import VllmPolicy, VllmSettings
+
+MIDDLE = (0.2, 0.8)
+"""Where the steady state begins and ends, as shares of the tokens."""
+
+
+NAMES = ("steady state", "whole run", "steady state, processor", "whole run, processor")
+
+
+def open_policy(backend: str, slots: int) -> TransformersPolicy | VllmPolicy:
+    """Returns nano in float32 on one thread."""
+    model = resolve_model(NANO, Path())
+    if backend == "vllm":
+        settings = VllmSettings(dtype="float32", threads=1, slots=slots, cache_gib=1.0)
+        return VllmPolicy(model.path, model.fingerprint, settings)
+    plain = TransformersSettings(dtype="float32", threads=1, slots=slots)
+    return TransformersPolicy(model.path, model.fingerprint, plain)
+
+
+@dataclass(slots=True)
+class Meter:
+    """A policy that notes what it is asked, and when what was drawn came back."""
+
+    policy: TransformersPolicy | VllmPolicy
+    asks: list[Ask] = field(default_factory=list)
+    came: list[tuple[float, float, int]] = field(default_factory=list)
+    """When a reply came, by the wall clock and by the processor's, and its number of tokens."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Returns what its token ids stand for."""
+        return self.policy.tokens
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Returns what its replies depend on."""
+        return self.policy.identity
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        """Passes an ask on."""
+        self.asks.append(ask)
+        draws = await self.policy.draw(ask)
+        self._note(sum(len(draw.token_ids) for draw in draws))
+        return draws
+
+    def _note(self, tokens: int) -> None:
+        self.came.append((time.perf_counter(), time.process_time(), tokens))
+
+    def start(self) -> None:
+        """Starts both clocks."""
+        self._note(0)
+
+    async def close(self) -> None:
+        """Closes the policy."""
+        await self.policy.close()
+
+    def speeds(self) -> list[float]:
+        """Returns tokens a second in steady state and of the whole run, by each clock."""
+        total = sum(tokens for *_, tokens in self.came)
+        so_far = list(itertools.accumulate(tokens for *_, tokens in self.came))
+        begin, end = (bisect_left(so_far, share * total) for share in MIDDLE)
+        return [
+            (so_far[last] - so_far[first]) / (self.came[last][clock] - self.came[first][clock])
+            for clock in (0, 1)
+            for first, last in ((begin, end), (0, len(so_far) - 1))
+        ]
+
+
+async def search_forest(
+    meter: Meter, search: str, *, trees: int, concurrency: int, journal: Path
+) -> None:
+    """Grows the trees, with a journal as a run has."""
+    template = load_template(NANO)
+    reader = Reader(template, meter.tokens)
+    settings = SearchSettings()
+    searches: dict[str, Search] = {
+        "mcts": partial(mcts, settings=settings),
+        "rollouts": partial(rollouts, settings=settings, cut=reader.cut),
+    }
+    sampling = PolicySettings(
+        max_step_tokens=template.max_step_tokens, max_rollout_tokens=template.max_rollout_tokens
+    )
+    with AnswerVerifier(["number"]) as verifier, Journal(journal) as recorder:
+        forest = Forest(
+            search=searches[search],
+            samplers=[PolicySampler(policy=meter, settings=sampling)],
+            reader=reader,
+            verifier=verifier,
+            recorder=recorder,
+            seed=0,
+            tree_id=lambda problem: problem.id,
+            quick=verifier.is_quick,
+        )
+        problems = iter(make_problems(n=trees, seed=1))
+        meter.start()
+        try:
+            await grow_forest(forest, Plan(problems, concurrency), lambda tree: None)
+        finally:
+            await meter.close()
+
+
+async def replay(meter: Meter, asks: Sequence[Ask]) -> None:
+    """Sends all asks at once."""
+    meter.start()
+    await asyncio.gather(*map(meter.draw, asks))
+    await meter.close()
+
+
+def compare(given: argparse.Namespace) -> tuple[Meter, list[float], list[float]]:
+    """Returns what a search asked, and the speeds of search and offline batch."""
+    searched = Meter(open_policy(given.backend, given.slots))
+    with tempfile.TemporaryDirectory() as folder:
+        growing = search_forest(
+            searched,
+            given.search,
+            trees=given.trees,
+            concurrency=given.concurrency,
+            journal=Path(folder),
+        )
+        asyncio.run(growing)
+    offline = Meter(open_policy(given.backend, given.slots))
+    asyncio.run(replay(offline, searched.asks))
+    return searched, searched.speeds(), offline.speeds()
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backend", choices=("transformers", "vllm"), default="transformers")
+    parser.add_argument("--search", choices=("mcts", "rollouts"), default="mcts")
+    parser.add_argument("--trees", type=int, default=200)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    rounds = [compare(given) for _ in range(given.rounds)]
+    searched = rounds[0][0]
+    print(
+        f"{given.backend}, {given.search}, {given.trees} trees, {given.concurrency} at once, "
+        f"{given.slots} slots: {len(searched.asks):,} requests"
+    )
+    for at, name in enumerate(NAMES):
+        ours, batch = (statistics.median(found[side][at] for found in rounds) for side in (1, 2))
+        ratios = sorted(found[1][at] / found[2][at] for found in rounds)
+        print(
+            f"{name:26} {ours:7,.0f} tokens/s, offline {batch:7,.0f}: "
+            f"{statistics.median(ratios):.2f} of it [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
+        )
+    read = searched.policy.engine.read_tokens
+    every = sum(len(ask.prompt_ids + ask.prefix_ids) * len(ask.seeds) for ask in searched.asks)
+    print(f"prefixes: {read:,} tokens computed, {every:,} without sharing: {every / read:.1f}x")
+
+
+if __name__ == "__main__":
+    main()
