@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ from treeward.search.vllm_policy import VllmPolicy, VllmSettings
 
 REQUESTS, SAMPLES = 8, 8
 PREFIX = 200
+KINDS = ("solutions", "fixed")
 UNENDING = StepRule(delimiter="no model says this", answer_mark="nor this")
 
 
@@ -183,16 +184,20 @@ def make_sides(folder: ModelFolder, only: str, dtype: str, threads: int) -> dict
 
 
 def measure(
-    folder: ModelFolder, only: str, *, dtype: str, threads: int, rounds: int, n: int
+    folder: ModelFolder,
+    sides: Mapping[str, Side],
+    *,
+    kinds: Sequence[str],
+    rounds: int,
+    n: int,
 ) -> list[Outcome]:
     """Returns what every side made of every round, after a short one that does not count."""
     template, tokens = load_template(folder.default_template), load_tokens(folder.path)
-    sides = make_sides(folder, only, dtype, threads)
     for draw in sides.values():
         draw(make_round(99, "fixed", 2, template, tokens))
     outcomes = []
     for index in range(rounds):
-        for kind in ("solutions", "fixed"):
+        for kind in kinds:
             asks = make_round(2 * index + (kind == "fixed"), kind, n, template, tokens)
             for side, draw in sides.items():
                 began, began_cpu = time.perf_counter(), time.process_time()
@@ -209,6 +214,7 @@ def measure(
                         cpu_seconds=cpu_seconds,
                     )
                 )
+                click.echo(outcomes[-1], err=True)
     return outcomes
 
 
@@ -237,6 +243,7 @@ def show(outcomes: Sequence[Outcome], kind: str) -> None:
 @click.option("--threads", default=1, show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Of each kind.")
 @click.option("--tokens", default=64, show_default=True, help="At most, a continuation.")
+@click.option("--kind", "kinds", multiple=True, default=KINDS, show_default=True)
 @click.option("--vllm-python", help="An interpreter with vLLM.")
 @click.option("--only", default="", hidden=True)
 def main(
@@ -245,6 +252,7 @@ def main(
     threads: int,
     rounds: int,
     tokens: int,
+    kinds: tuple[str, ...],
     vllm_python: str | None,
     only: str,
 ) -> None:
@@ -252,7 +260,8 @@ def main(
     folder = resolve_model(model, cache_root(os.environ))
     used = dtype or TransformersSettings().dtype_used
     used = "bfloat16" if used == "auto" else used
-    outcomes = measure(folder, only, dtype=used, threads=threads, rounds=rounds, n=tokens)
+    sides = make_sides(folder, only, used, threads)
+    outcomes = measure(folder, sides, kinds=kinds, rounds=rounds, n=tokens)
     if only:
         print(json.dumps([asdict(outcome) for outcome in outcomes]))
         return
@@ -264,7 +273,7 @@ def main(
         f"{folder.name}, {used}, {threads} thread(s), torch {torch.__version__}, transformers "
         f"{transformers.__version__}; {REQUESTS} prefixes of {PREFIX} tokens x {SAMPLES}"
     )
-    for kind in ("solutions", "fixed"):
+    for kind in kinds:
         show(outcomes, kind)
 
 
