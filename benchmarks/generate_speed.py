@@ -17,6 +17,7 @@ it (`make test-vllm` makes one), vLLM in process. `--tokens` bounds a continuati
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -167,11 +168,14 @@ def policy_side(policy: Policy) -> Side:
     return draw
 
 
-def make_sides(folder: ModelFolder, only: str, dtype: str, threads: int) -> dict[str, Side]:
-    """Returns the sides by name."""
+def make_sides(
+    folder: ModelFolder, only: str, dtype: str, threads: int, closing: contextlib.ExitStack
+) -> dict[str, Side]:
+    """Returns the sides by name; what they hold is let go of in the end."""
     if only == "vllm":
         settings = VllmSettings(dtype=dtype, threads=threads, slots=64, cache_gib=1.0, context=512)
         policy = VllmPolicy(folder.path, folder.fingerprint, settings)
+        closing.callback(lambda: asyncio.run(policy.close()))
         return {"vLLM in process": policy_side(policy)}
     torch.set_num_threads(threads)
     sides = {"generate": stock_side(folder, dtype)}
@@ -179,6 +183,7 @@ def make_sides(folder: ModelFolder, only: str, dtype: str, threads: int) -> dict
         exact = mode is Mode.DETERMINISTIC
         how = TransformersSettings(mode=mode, threads=threads, dtype="float32" if exact else dtype)
         policy_here = TransformersPolicy(folder.path, folder.fingerprint, how)
+        closing.callback(lambda each: asyncio.run(each.close()), policy_here)
         sides[f"treeward, {mode}"] = policy_side(policy_here)
     return sides
 
@@ -260,8 +265,9 @@ def main(
     folder = resolve_model(model, cache_root(os.environ))
     used = dtype or TransformersSettings().dtype_used
     used = "bfloat16" if used == "auto" else used
-    sides = make_sides(folder, only, used, threads)
-    outcomes = measure(folder, sides, kinds=kinds, rounds=rounds, n=tokens)
+    with contextlib.ExitStack() as closing:
+        sides = make_sides(folder, only, used, threads, closing)
+        outcomes = measure(folder, sides, kinds=kinds, rounds=rounds, n=tokens)
     if only:
         print(json.dumps([asdict(outcome) for outcome in outcomes]))
         return

@@ -1,5 +1,7 @@
 """What a pass says is what the model says, whatever the size of its vocabulary."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -21,10 +23,10 @@ def test_logits_are_those_of_the_model(size: int, dtype: torch.dtype) -> None:
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.25,
-        attn_implementation=attention.register(),
     )
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config).to(dtype).eval()
+    auto: Any = transformers.AutoModelForCausalLM
+    model = auto.from_config(config, attn_implementation=attention.register()).to(dtype).eval()
     ids_BT = torch.randint(size, (6, 5))
     hidden_BTK = torch.ones((5, 5), dtype=torch.bool).triu(1).expand(6, -1, -1)
     mask_B1TK = torch.zeros((6, 1, 5, 5), dtype=dtype)

@@ -53,7 +53,7 @@ class Server:
         assert self.process.poll() is None, self.log.read_text()[-5000:]
         try:
             with urllib.request.urlopen(f"{self.root}/health", timeout=10) as response:
-                return response.status == 200
+                return bool(response.status == 200)
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
 

@@ -75,7 +75,7 @@ def drawn(servers: Sequence[Server], asks: Sequence[Ask]) -> list[list[Draw]]:
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "top_p": 0.8}])
 def test_a_seed_draws_what_it_draws_in_process(
-    servers: list[Server], policy: VllmPolicy, sampling: dict[str, float]
+    servers: list[Server], policy: VllmPolicy, sampling: dict[str, Any]
 ) -> None:
     """In float32 a token of nano flips about once in a million."""
     asks = asks_for(policy.tokens, 24, **sampling)
