@@ -82,6 +82,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/engine_speed.py
 	$(ENV) $(BIN)/python benchmarks/engine_full.py
 	$(ENV) $(BIN)/python benchmarks/deterministic.py
+	$(ENV) $(BIN)/python benchmarks/generate_speed.py --model nano
 	$(ENV) $(BIN)/python benchmarks/same_rows.py
 	$(ENV) $(BIN)/python benchmarks/labels.py
 	$(ENV) $(BIN)/python benchmarks/first_errors.py --problems 'task:arithmetic?n=100&seed=31'

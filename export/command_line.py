@@ -31,6 +31,15 @@ def print_result(result: Any, *, as_json: bool, text: Callable[[], str]) -> None
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 config_option = click.option("--config", type=PATH, help="Settings in a TOML file.")
+served_option = click.option(
+    "--model", help="The name that servers serve the model by.  [default: the only one]"
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "transformers", "vllm", "http"]),
+    default="auto",
+    help="auto is http for servers, vllm where it and a GPU are here, else transformers.",
+)
 set_option = click.option(
     "--set", "assignments", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting."
 )

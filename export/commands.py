@@ -8,10 +8,12 @@ import click
 
 from treeward.export.command_line import (
     PATH,
+    backend_option,
     config_option,
     json_option,
     print_result,
     progress_console,
+    served_option,
     set_option,
 )
 from treeward.search.settings import Algorithm
@@ -26,15 +28,8 @@ def grows(command: Callable[..., Any]) -> Callable[..., Any]:
             help="nano, smollm2-135m-instruct, a folder, a hub id, or base URLs of servers with "
             "commas between.  [default: nano for task: problems]",
         ),
-        click.option(
-            "--model", help="The name that servers serve the model by.  [default: the only one]"
-        ),
-        click.option(
-            "--backend",
-            type=click.Choice(["auto", "transformers", "vllm", "http"]),
-            default="auto",
-            help="auto is http for servers, vllm where it and a GPU are here, else transformers.",
-        ),
+        served_option,
+        backend_option,
         click.option("--limit", type=click.IntRange(min=1), help="Take the first N problems."),
         click.option(
             "--budget-tokens",

@@ -12,6 +12,7 @@ from treeward.search.backends import (
     AnySettings,
     Backend,
     Running,
+    check_temperature,
     choose_backend,
     is_deterministic,
     prepare,
@@ -101,6 +102,7 @@ def plan_fast(
     if asked.policy is not None:
         model, running = _prepare_other(asked.policy, main, cache)
         _check_same_tokens(main.model, model, template, problems)
+    check_temperature(running, "fast.temperature", sampling.temperature)
     if (model, running, sampling) == (main.model, main.running, main.sampling):
         raise BadInput(
             f"fast.rollouts={asked.rollouts} would be drawn just as the policy's own rollouts; set "

@@ -30,6 +30,7 @@ from treeward.search.backends import (
     SETTINGS_OF,
     Running,
     check_settings,
+    check_temperature,
     choose_backend,
     identity_without_loading,
     is_deterministic,
@@ -208,6 +209,7 @@ def make_plan(
     template = choose_template(prompt, model.default_template, options.step_end)
     _check_readable(found.problems, Reader(template, load_tokens(model.path)))
     sampling = build_sampling(values, template)
+    check_temperature(backend, "policy.temperature", sampling.temperature)
     main = Main(model=model, kind=chosen, settings=how, running=backend, sampling=sampling)
     return Plan(
         problems=found.problems,

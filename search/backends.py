@@ -25,6 +25,7 @@ from treeward.search.transformers_policy import (
     TransformersSettings,
     identity_of,
 )
+from treeward.search.vllm_engine import refuse_temperature
 from treeward.search.vllm_policy import VllmPolicy, VllmSettings, vllm_identity_of
 
 AUTO = "auto"
@@ -198,6 +199,22 @@ def require_client() -> None:
     """Raises MissingExtra where what speaks HTTP is not installed."""
     if importlib.util.find_spec("httpx2") is None:
         raise MissingExtra("a policy behind a URL", "http")
+
+
+def check_temperature(running: Running, name: str, temperature: float) -> None:
+    """Refuses what vLLM would sample at another temperature, or not at all.
+
+    Args:
+        running: How the policy runs.
+        name: The setting's.
+        temperature: Its value.
+
+    Raises:
+        BadInput: vLLM, here or behind a server, does not sample at this temperature.
+    """
+    refusal = refuse_temperature(name, temperature)
+    if refusal is not None and not isinstance(running, TransformersSettings):
+        raise refusal
 
 
 def identity_without_loading(model: ModelFolder, running: Running) -> dict[str, str | int]:

@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from treeward.search.branches import Branch, Pool
-from treeward.search.jobs import Job, Row
+from treeward.search.jobs import Job
 from treeward.search.kv_cache import PrefixCache, SlotCache
 from treeward.search.network import Network
 from treeward.search.policy import Mode
@@ -176,36 +176,23 @@ class Engine:
         """
         rows = [row for branch in branches for row in branch.rows]
         source = [at for at, branch in enumerate(branches) for _ in branch.rows]
-        drawn: list[tuple[int, float]] = []
-        size = self._height if self._padded else len(rows)
-        for start in range(0, len(rows), size):
-            drawn += self._draw_rows(
-                rows[start : start + size], source[start : start + size], logits_BV
-            )
+        settings = rows[0].job.ask.settings
+        tokens, logprobs = draw_tokens(
+            logits_BV,
+            uniforms(
+                np.array([row.seed for row in rows], dtype=np.uint64),
+                np.array([len(row.ids) for row in rows], dtype=np.uint64),
+            ),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            source_N=source,
+        )
         parts: list[dict[int, Branch]] = [{} for _ in branches]
-        for row, at, (token, logprob) in zip(rows, source, drawn, strict=True):
+        for row, at, token, logprob in zip(rows, source, tokens, logprobs, strict=True):
             if row.extend(token, logprob):
                 new = Branch(rows=[], length=branches[at].length)
                 parts[at].setdefault(token, new).rows.append(row)
         return [list(by_token.values()) for by_token in parts]
-
-    def _draw_rows(
-        self, rows: list[Row], source: list[int], logits_BV: torch.Tensor
-    ) -> list[tuple[int, float]]:
-        """Draws one token for each row and returns it with its log-probability."""
-        padding = [0] * (self._height - len(rows) if self._padded else 0)
-        noise = uniforms(
-            np.array([row.seed for row in rows] + padding, dtype=np.uint64),
-            np.array([len(row.ids) for row in rows] + padding, dtype=np.uint64),
-        )
-        settings = rows[0].job.ask.settings
-        tokens, logprobs = draw_tokens(
-            logits_BV[torch.tensor(source + padding)],
-            noise,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
-        return list(zip(tokens, logprobs, strict=True))[: len(rows)]
 
 
 def _round_up(value: int, step: int) -> int:

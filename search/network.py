@@ -11,6 +11,9 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+_PIECE = 512
+"""Tokens of the vocabulary whose logits are computed at once."""
+
 
 class Network:
     """A model's decoder and head, and the shapes of its keys and values."""
@@ -30,6 +33,7 @@ class Network:
         self.max_positions = min(config.max_position_embeddings, window or math.inf)
         weight = next(model.parameters())
         self.dtype, self.device = weight.dtype, weight.device.type
+        self._in_pieces = self.device == "cpu" and self.dtype == torch.float32
 
     def forward(
         self,
@@ -59,5 +63,21 @@ class Network:
         )
         rows = torch.arange(len(last_B), device=self.device)
         last_BE = output.last_hidden_state[rows, last_B.to(self.device)]
-        logits_BV: torch.Tensor = self._head(last_BE)
-        return logits_BV.float()
+        return self._logits(last_BE)
+
+    def _logits(self, last_BE: torch.Tensor) -> torch.Tensor:
+        """Returns what the head says, [B, V].
+
+        On a CPU in float32 it is computed in pieces of the vocabulary: one wide product of few rows
+        takes up to twice as long.
+        """
+        head = self._head
+        if type(head) is not torch.nn.Linear or head.bias is not None or not self._in_pieces:
+            logits_BV: torch.Tensor = head(last_BE)
+            return logits_BV.float()
+        weight_VE = head.weight
+        logits_BV = last_BE.new_empty((len(last_BE), len(weight_VE)))
+        pieces = zip(weight_VE.split(_PIECE), logits_BV.split(_PIECE, dim=-1), strict=True)
+        for piece_PE, part_BP in pieces:
+            torch.mm(last_BE, piece_PE.t(), out=part_BP)
+        return logits_BV

@@ -106,7 +106,8 @@ class Prefiller:
         """Returns the keys and values before a pass, [P, L, 2, J, start, D]."""
         net = self._network
         shape = (rows, net.layers, 2, net.heads, start, net.width)
-        context_PL2JTD = torch.zeros(shape, dtype=net.dtype, device=net.device)
+        make = torch.zeros if self._padded else torch.empty  # only padding is left as it is made
+        context_PL2JTD = make(shape, dtype=net.dtype, device=net.device)
         for row, chunks in enumerate(contexts if start else []):
             torch.cat([chunk.kv_L2JTD for chunk in chunks], dim=3, out=context_PL2JTD[row])
         return context_PL2JTD

@@ -14,8 +14,20 @@ from treeward.search.errors import BadInput, CallFailed
 from treeward.search.jobs import Job, Row
 from treeward.search.tokens import Tokens
 
-LEAST_TEMPERATURE = 0.01
-"""vLLM raises what is below it to it."""
+_LEAST, _MOST = 0.01, 2.0
+"""Temperatures: vLLM raises what is below to the least, and refuses what is above the most."""
+
+
+def refuse_temperature(name: str, temperature: float) -> BadInput | None:
+    """Returns why vLLM does not sample at a temperature; None where it does.
+
+    Args:
+        name: The setting's.
+        temperature: Its value.
+    """
+    if _LEAST <= temperature <= _MOST:
+        return None
+    return BadInput(f"{name} must be from {_LEAST} to {_MOST} with vLLM, got {temperature!r}")
 
 
 class Llm(Protocol):
@@ -75,10 +87,9 @@ class VllmEngine:
         """Takes a job; its continuations share what vLLM's prefix cache holds of its prefix."""
         from vllm.inputs import tokens_input
 
-        settings = job.ask.settings
-        if settings.temperature < LEAST_TEMPERATURE:
-            message = f"must be at least {LEAST_TEMPERATURE} with vLLM, got {settings.temperature}"
-            job.done(BadInput(f"policy.temperature {message}"))
+        refusal = refuse_temperature("policy.temperature", job.ask.settings.temperature)
+        if refusal is not None:
+            job.done(refusal)
         elif job.is_work(self._max_positions):
             prompt = tokens_input(list(job.ids))
             for row in job.start(self._tokens):

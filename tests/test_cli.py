@@ -251,6 +251,11 @@ def test_eval_policy_prints_one_document_and_writes_its_problems(
         (("nano", "task:arithmetic?n=2", "--set", "policy.temprature=1"), "policy.temperature"),
         (("nano", "task:arithmetic?n=2", "--set", "search.width=2"), "unknown setting"),
         (("nano", "task:arithmetic?n=2", "--set", "policy.temperature=0"), "greater than 0"),
+        (("nano", "task:arithmetic?n=2", "--backend", "http"), "give its base URL"),
+        (
+            ("nano", "task:arithmetic?n=2", "--backend=vllm", "--set=policy.temperature=1e-6"),
+            "policy.temperature must be from 0.01 to 2.0 with vLLM, got 1e-06",
+        ),
         (("nano", "task:arithmetic?n=1", "--samples", "1", "--out", "/proc/x.parquet"), "/proc"),
     ],
 )

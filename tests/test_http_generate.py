@@ -1,6 +1,7 @@
 """A run against servers is the run that their model makes in process."""
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,3 +147,20 @@ def test_a_run_against_servers_has_the_evidence_of_one_in_process(
     got, want = ([row["logprob"] for row in rows(run, LOGPROBS)] for run in (there, here))
     assert got == pytest.approx(want, abs=1e-4)
     assert all(len(server.bodies) > 20 for server in servers[:2])
+
+
+def test_an_evaluation_against_servers_is_the_one_in_process(
+    treeward: Callable[..., Ran], nano: NanoServer
+) -> None:
+    card = {"id": str(FOLDER), "root": str(FOLDER), "max_model_len": 512}
+    server = FakeServer(nano.reply, card, TOKENS.encode)
+    asked = [PROBLEMS, "--samples", "3", "--json", "--backend"]
+    with serving(server):
+        there = treeward("eval", "policy", server.url, *asked, "http")
+        cold = ["http", "--set", "policy.temperature=1e-6"]
+        refused = treeward("eval", "policy", server.url, *asked, *cold)
+    here = treeward("eval", "policy", "nano", *asked, "transformers", "--set", "backend.slots=8")
+    assert there.code == here.code == 0, there.err + here.err
+    assert json.loads(there.out)["problems"] == json.loads(here.out)["problems"]
+    assert refused.code == 2
+    assert "policy.temperature must be from 0.01 to 2.0 with vLLM, got 1e-06" in refused.err

@@ -126,3 +126,25 @@ def test_rows_do_not_see_each_other() -> None:
     together = draw_tokens(logits_BV, noise, temperature=0.7, top_p=0.9)[0]
     backwards = draw_tokens(logits_BV.flip(0), noise[::-1].copy(), temperature=0.7, top_p=0.9)[0]
     assert together == backwards[::-1]
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 129, 1000])
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
+def test_a_draw_is_where_one_cumulative_sum_passes_the_noise(size: int, top_p: float) -> None:
+    """However the vocabulary is divided; float32 may move a boundary by a millionth."""
+    generator = torch.Generator().manual_seed(size)
+    logits_BV = 3 * torch.randn((5, size), generator=generator)
+    logits_BV[:, 1::3] = -np.inf
+    source, noise = [4, 0, 0, 2, 1, 3] * 50, grid(300, 1)[:, 0]
+    tokens, logprobs = draw_tokens(logits_BV, noise, temperature=1.5, top_p=top_p, source_N=source)
+    for row, share, token, logprob in zip(source, noise, tokens, logprobs, strict=True):
+        probs = (logits_BV[row].double() / 1.5).softmax(-1).numpy()
+        if top_p < 1:
+            order = np.argsort(-probs, kind="stable")
+            before = np.cumsum(probs[order]) - probs[order]
+            probs[order[before >= top_p]] = 0.0
+        upto = np.cumsum(probs / probs.sum())
+        assert upto[token] - probs[token] / probs.sum() - 1e-6 < share < upto[token] + 1e-6
+        assert probs[token] > 0
+        plain = logits_BV[row].double().log_softmax(-1)[token]
+        assert logprob == pytest.approx(float(plain), abs=1e-5)

@@ -10,10 +10,12 @@ import click
 
 from treeward.export.command_line import (
     PATH,
+    backend_option,
     config_option,
     json_option,
     print_result,
     progress_console,
+    served_option,
     set_option,
 )
 
@@ -157,7 +159,8 @@ def evaluations() -> None:
 @evaluations.command(name="policy")
 @click.argument("policy", metavar="MODEL")
 @click.argument("problems")
-@click.option("--model", help="The name that servers serve the model by.  [default: the only one]")
+@served_option
+@backend_option
 @click.option("--samples", type=click.IntRange(min=1), default=8, help="Solutions a problem.")
 @click.option(
     "--k",
@@ -194,7 +197,8 @@ def eval_policy(
     MODEL and PROBLEMS are what `generate` takes as --policy and as problems.
     Intervals are about the problems, whose samples resemble each other. Verdicts that are unknown
     are counted and left out. Settings are in sections policy, prompt and backend; greedy decoding
-    is --samples 1 --set policy.temperature=1e-6. Exits with 4 where calls failed.
+    is --samples 1 --set policy.temperature=1e-6 (0.01 with vLLM and servers). Exits with 4 where
+    calls failed.
     """
     from treeward.export.console import RunProgress
     from treeward.export.options import Options

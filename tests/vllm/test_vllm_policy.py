@@ -183,10 +183,14 @@ def test_no_seeds_are_no_draws(policy: VllmPolicy) -> None:
     assert draws_of(policy, [replace(asks_for(policy.tokens, 1)[0], seeds=())]) == [[]]
 
 
-def test_temperatures_that_vllm_would_change_are_refused(policy: VllmPolicy) -> None:
-    cold = asks_for(policy.tokens, 1, temperature=0.005)
-    with pytest.raises(BadInput, match=r"temperature must be at least 0\.01 with vLLM, got 0\.005"):
-        draws_of(policy, cold)
+@pytest.mark.parametrize("temperature", [0.005, 2.5])
+def test_temperatures_that_vllm_does_not_sample_at_are_refused(
+    policy: VllmPolicy, temperature: float
+) -> None:
+    asks = asks_for(policy.tokens, 1, temperature=temperature)
+    rule = rf"temperature must be from 0\.01 to 2\.0 with vLLM, got {temperature}"
+    with pytest.raises(BadInput, match=rule):
+        draws_of(policy, asks)
 
 
 def test_running_out_of_memory_fails_the_calls_under_way_only(
