@@ -7,7 +7,7 @@ the interval lies on one side of a threshold (`rollouts.threshold`), so that a l
 What that does to estimates. The posterior, and with it `value`, does not mind when sampling
 stopped, given what was seen. Over many nodes k / n does: where the first few rollouts agree, an
 interval is narrow at once and nobody corrects them, so shares lie farther from 1/2 than values do,
-and intervals cover a little less often than they say. `benchmarks/spending.py` measures both.
+and intervals may cover less often than they say. `benchmarks/stopping.py` measures both.
 """
 
 from dataclasses import dataclass, field, fields
