@@ -35,6 +35,19 @@ def read_nodes(run: RunFolder, tree_id: str) -> list[Node]:
     return nodes
 
 
+def first_tree(run: RunFolder) -> tuple[str, int]:
+    """Returns the id of a run's first tree, by id, and how many trees there are.
+
+    Raises:
+        BadInput: The run has no tree yet.
+    """
+    with connected(run) as connection:
+        row = connection.execute("SELECT min(tree_id), count(*) FROM trees").fetchall()[0]
+    if not row[1]:
+        raise BadInput(f"{run.path}: no tree is finished yet; `treeward status {run.path}`")
+    return str(row[0]), int(row[1])
+
+
 def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
     """Returns a tree as text: green is right, red is wrong, by verdict or by the task's oracle.
 
@@ -43,13 +56,13 @@ def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
         max_lines: Nodes to show; those that fewest samples reached are left out first.
     """
     shown = _most_sampled(nodes, max_lines)
+    last_child = {node["parent_id"]: node["node_id"] for node in shown}
     lines = Text()
-    open_ends: list[int] = []
+    open_ends: list[bool] = []
     for node in shown:
         if node["parent_id"] is None:
             continue
-        family = [other for other in shown if other["parent_id"] == node["parent_id"]]
-        last = node is family[-1]
+        last = node["node_id"] == last_child[node["parent_id"]]
         del open_ends[node["depth"] - 1 :]
         bars = "".join("   " if closed else "|  " for closed in open_ends)
         open_ends.append(last)

@@ -1,0 +1,244 @@
+"""The plots of a run: pass rates, labels by depth, what critics are worth, cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from treeward.export.durable import disk_errors
+from treeward.export.labels import MIN_ROLLOUTS
+from treeward.export.svg import Share, bars, shares, short, stacked
+from treeward.search.errors import BadInput
+
+PNG_WIDTH = 1200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """Holds one plot."""
+
+    name: str
+    """Names its files."""
+    title: str
+    says: str
+    """How to read it; plain text."""
+    svg: str | None
+    """None where there is nothing to plot yet: then `says` tells why."""
+
+
+_PASS_RATES = """
+SELECT CASE WHEN pass_rate = 0 THEN 0 WHEN pass_rate = 1 THEN 11
+    ELSE least(1 + floor(10 * pass_rate), 10) END::INTEGER AS place, count(*)
+FROM trees WHERE pass_rate IS NOT NULL GROUP BY place
+"""
+_RATES = ("0", "<.1", "<.2", "<.3", "<.4", "<.5", "<.6", "<.7", "<.8", "<.9", "<1", "1")
+
+# The rule any_success, as in labels.py: a node with a success at or below it is right. In
+# pre-order, those are the successes counted between its place and its subtree's end.
+_LABELS = f"""
+WITH counted AS (
+    SELECT tree_id, node_id, parent_id, depth, pre, post_end,
+        n_rollouts >= {MIN_ROLLOUTS} OR coalesce(verdict = 'wrong', false) AS failed,
+        (n_right > 0 OR coalesce(verdict = 'right', false))::INTEGER AS success,
+        sum(success) OVER (PARTITION BY tree_id ORDER BY pre) AS so_far
+    FROM nodes
+), steps AS (
+    SELECT step.*, final.so_far - step.so_far + step.success > 0 AS lives
+    FROM counted step JOIN counted final
+    ON final.tree_id = step.tree_id AND final.pre = step.post_end
+)
+SELECT step.depth, count(*) FILTER (step.lives), count(*) FILTER (NOT step.lives AND step.failed),
+    count(*) FILTER (NOT step.lives AND NOT step.failed)
+FROM steps step JOIN steps above
+ON above.tree_id = step.tree_id AND above.node_id = step.parent_id
+WHERE above.lives OR above.depth = 0
+GROUP BY step.depth ORDER BY step.depth
+"""
+
+# Nodes of one tree share rollouts and luck: the standard error takes trees, not nodes, as
+# independent (the ratio estimator of cluster sampling).
+_SHARES = """
+WITH said AS (
+    SELECT tree_id, {said} AS said, ({so})::DOUBLE AS so, ({n})::DOUBLE AS n
+    FROM nodes WHERE {said} IS NOT NULL AND {where}
+), by_tree AS (
+    SELECT least(floor(10 * said), 9)::INTEGER AS place, tree_id,
+        sum(said * n) AS said, sum(so) AS so, sum(n) AS n
+    FROM said GROUP BY ALL
+), bins AS (
+    SELECT place, sum(said) / sum(n) AS said, sum(so) / sum(n) AS share, sum(n) AS n,
+        count(*) AS trees
+    FROM by_tree GROUP BY place
+)
+SELECT any_value(bins.said), any_value(share),
+    CASE WHEN any_value(trees) > 1
+    THEN sqrt(sum((by_tree.so - share * by_tree.n) ** 2)) / any_value(bins.n) END,
+    any_value(bins.n)
+FROM by_tree JOIN bins USING (place) GROUP BY place ORDER BY place
+"""
+_COUNTS = {"so": "n_right", "n": "n_rollouts", "where": "n_rollouts > 0"}
+_TRUTH = {
+    "so": "oracle_prefix_correct::INTEGER",
+    "n": "1",
+    "where": "oracle_prefix_correct IS NOT NULL AND depth > 0 AND NOT is_terminal",
+}
+_ENDS = {
+    "so": "(verdict = 'right')::INTEGER",
+    "n": "1",
+    "where": "is_terminal AND verdict IN ('right', 'wrong')",
+}
+
+_TOKENS = """
+SELECT floor(2 * log2(greatest(policy_tokens, 1)))::INTEGER AS place, count(*)
+FROM trees GROUP BY place
+"""
+_COST = "SELECT coalesce(sum(policy_tokens), 0), coalesce(sum(prompt_tokens), 0) FROM trees"
+
+
+def figures_of(connection: duckdb.DuckDBPyConnection) -> list[Figure]:
+    """Returns the plots of the run that a connection is open on."""
+    figures = [_pass_rates(connection), _labels(connection), _critic(connection)]
+    ends = _read_shares(connection, "outcome_critic", _ENDS)
+    truth = _read_shares(connection, "value", _TRUTH)
+    if ends:
+        figures.append(_outcome(ends))
+    if truth:
+        figures.append(_truth(truth))
+    return [*figures, _tokens(connection)]
+
+
+def markup(figures: Sequence[Figure]) -> str:
+    """Returns plots as HTML."""
+    return "".join(
+        f"<figure><h2>{escape(figure.title)}</h2>{figure.svg or ''}"
+        f"<figcaption>{escape(figure.says)}</figcaption></figure>"
+        for figure in figures
+    )
+
+
+def write_figures(figures: Sequence[Figure], folder: Path, *, png: bool) -> list[Path]:
+    """Writes plots as SVG files, and as PNG too where asked; returns the files.
+
+    Raises:
+        BadInput: PNG is asked for and the extra `png` is not installed.
+        TreewardError: The folder cannot be written.
+    """
+    written: list[Path] = []
+    with disk_errors(folder, "cannot write the plots"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for figure in figures:
+            if figure.svg is None:
+                continue
+            written.append(folder / f"{figure.name}.svg")
+            written[-1].write_text(figure.svg, "utf-8")
+            if png:
+                written.append(folder / f"{figure.name}.png")
+                written[-1].write_bytes(_png(figure.svg))
+    return written
+
+
+def _png(svg: str) -> bytes:
+    try:
+        from resvg_py import svg_to_bytes
+    except ImportError as e:
+        raise BadInput("PNG files need the extra png: pip install 'treeward[png]'") from e
+    return bytes(svg_to_bytes(svg_string=svg, width=PNG_WIDTH, background="white"))
+
+
+def _pass_rates(connection: duckdb.DuckDBPyConnection) -> Figure:
+    found = _pairs(connection, _PASS_RATES)
+    counts = [found.get(place, 0) for place in range(len(_RATES))]
+    return Figure(
+        name="pass_rates",
+        title="Pass rate",
+        says="Share of right rollouts from the bare problem. Trees at 0 and at 1 stand apart: "
+        "answers alone teach nothing there.",
+        svg=bars(_RATES, counts, x="pass rate", y="trees") if found else None,
+    )
+
+
+def _labels(connection: duckdb.DuckDBPyConnection) -> Figure:
+    rows = connection.execute(_LABELS).fetchall()
+    series = {
+        name: [int(row[place]) for row in rows]
+        for place, name in enumerate(("right", "wrong", "undecided"), start=1)
+    }
+    return Figure(
+        name="labels",
+        title="Labels by depth",
+        says=f"By the rule any_success with {MIN_ROLLOUTS} rollouts. A path is counted up to its "
+        "first step that is wrong or undecided, as a dataset keeps it.",
+        svg=stacked([str(row[0]) for row in rows], series, x="depth", y="steps") if rows else None,
+    )
+
+
+def _critic(connection: duckdb.DuckDBPyConnection) -> Figure:
+    points = _read_shares(connection, "value_critic", _COUNTS)
+    title = "Critic's value against rollouts"
+    if not points:
+        says = "Calibration: no critic has scored this run; `treeward score` adds one. " + (
+            "The column value is made of the rollouts themselves and cannot be checked by them."
+        )
+        return Figure(name="critic", title=title, says=says, svg=None)
+    return Figure(
+        name="critic",
+        title=title,
+        says=f"Calibration error {_gap(points):.3f}. Share of right rollouts among nodes that the "
+        "critic gives about the same value; it means something if the critic was not trained on "
+        "these trees.",
+        svg=shares(points, x="value_critic", y="share of right rollouts"),
+    )
+
+
+def _outcome(points: Sequence[Share]) -> Figure:
+    return Figure(
+        name="outcome",
+        title="Critic's outcome against verdicts",
+        says=f"Calibration error {_gap(points):.3f}, over ends of solutions with a verdict.",
+        svg=shares(points, x="outcome_critic", y="share of right solutions"),
+    )
+
+
+def _truth(points: Sequence[Share]) -> Figure:
+    return Figure(
+        name="truth",
+        title="Value and the truth",
+        says="Share of prefixes that the task knows to be right, by value. No calibration: a right "
+        "prefix may still fail, and a wrong one come right by luck.",
+        svg=shares(points, x="value", y="share of right prefixes"),
+    )
+
+
+def _tokens(connection: duckdb.DuckDBPyConnection) -> Figure:
+    found = _pairs(connection, _TOKENS)
+    policy, prompt = connection.execute(_COST).fetchall()[0]
+    places = range(min(found), max(found) + 1) if found else range(0)
+    labels = [short(2 ** (place / 2)) for place in places]
+    counts = [found.get(place, 0) for place in places]
+    return Figure(
+        name="tokens",
+        title="Cost of a tree",
+        says=f"Tokens that the policy generated, each bar from its number on; in all {policy:,}, "
+        f"beside {prompt:,} of prompts.",
+        svg=bars(labels, counts, x="tokens", y="trees") if found else None,
+    )
+
+
+def _read_shares(
+    connection: duckdb.DuckDBPyConnection, said: str, what: dict[str, str]
+) -> list[Share]:
+    rows: list[Any] = connection.execute(_SHARES.format(said=said, **what)).fetchall()
+    return [Share(said=row[0], so=row[1], error=row[2], n=int(row[3])) for row in rows]
+
+
+def _gap(points: Sequence[Share]) -> float:
+    """Returns the mean distance between what was said and what was so."""
+    total = sum(point.n for point in points)
+    return sum(point.n * abs(point.said - point.so) for point in points) / total
+
+
+def _pairs(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[int, int]:
+    return {int(place): int(count) for place, count in connection.execute(sql).fetchall()}
