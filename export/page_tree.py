@@ -25,7 +25,7 @@ _NODE_COLUMNS = (
     *("verdict_reason", "finish_reason", "status", "error_kind", "oracle_step_correct"),
     *("oracle_prefix_correct", *_REALS),
 )
-_LABELLING = ("pre", "is_terminal", "n_right_last", "n_wrong_first")
+_LABELLING = ("pre", "n_right_last", "n_wrong_first")
 """Read for labels, or implied by other columns: not shown."""
 _ROLLOUT_COLUMNS = (
     *("node_id", "sampler_id", "evidence_from", "text", "n_tokens", "logprob", "answer"),

@@ -100,20 +100,23 @@ _COST = "SELECT coalesce(sum(policy_tokens), 0), coalesce(sum(prompt_tokens), 0)
 
 def figures_of(connection: duckdb.DuckDBPyConnection) -> list[Figure]:
     """Returns the plots of the run that a connection is open on."""
-    figures = [_pass_rates(connection), _labels(connection), _critic(connection)]
+    figures = [_pass_rates(connection), _labels(connection)]
     ends = _read_shares(connection, "outcome_critic", _ENDS)
     truth = _read_shares(connection, "value", _TRUTH)
     if ends:
         figures.append(_outcome(ends))
     if truth:
         figures.append(_truth(truth))
-    return [*figures, _tokens(connection)]
+    figures.append(_tokens(connection))
+    critic = _critic(connection)
+    figures.insert(len(figures) if critic.svg is None else 2, critic)
+    return figures
 
 
 def markup(figures: Sequence[Figure]) -> str:
     """Returns plots as HTML."""
     return "".join(
-        f"<figure><h2>{escape(figure.title)}</h2>{figure.svg or ''}"
+        f"<figure{'' if figure.svg else ' class=bare'}><h2>{escape(figure.title)}</h2>{figure.svg or ''}"
         f"<figcaption>{escape(figure.says)}</figcaption></figure>"
         for figure in figures
     )
@@ -179,7 +182,7 @@ def _critic(connection: duckdb.DuckDBPyConnection) -> Figure:
     points = _read_shares(connection, "value_critic", _COUNTS)
     title = "Critic's value against rollouts"
     if not points:
-        says = "Calibration: no critic has scored this run; `treeward score` adds one. " + (
+        says = "Calibration: no critic has scored this run; treeward score adds one. " + (
             "The column value is made of the rollouts themselves and cannot be checked by them."
         )
         return Figure(name="critic", title=title, says=says, svg=None)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 468, 26, 206
+WIDTH, HEIGHT = 420, 240
+LEFT, RIGHT, TOP, BOTTOM = 50, 410, 28, 194
 """Where the axes end."""
 
 COLOURS = {
@@ -102,7 +102,7 @@ def _drawing(body: Sequence[str], x: str, y: str) -> str:
     names = _text((LEFT + RIGHT) / 2, HEIGHT - 8, x) + _text(4, 14, y, "start")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(y)} by {escape(x)}" font-family="sans-serif" font-size="12">'
+        f'aria-label="{escape(y)} by {escape(x)}" font-family="sans-serif" font-size="13">'
         f"{axes}{''.join(body)}{names}</svg>"
     )
 

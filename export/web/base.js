@@ -47,11 +47,11 @@ const known = (value) => value !== null && value !== undefined;
 function real(value, digits = 2) {
   if (!known(value)) return "\u2013";
   if (typeof value === "string") return value;
-  const text = value.toFixed(digits).replace("-", "\u2212");
-  return Math.abs(value) < 1 ? text.replace("0.", ".") : text;
+  const text = value.toFixed(digits), sign = Number(text) < 0 ? "\u2212" : "";
+  return sign + (Math.abs(value) < 1 ? text.replace(/^-?0\./, ".") : text.replace("-", ""));
 }
 
-const signed = (value, digits = 2) => (value > 0 ? "+" : "") + real(value, digits);
+const signed = (value, digits = 2) => (Number(value.toFixed(digits)) > 0 ? "+" : "") + real(value, digits);
 
 function readBlock(id) {
   return JSON.parse(document.getElementById(id).textContent);

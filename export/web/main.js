@@ -25,7 +25,8 @@ function treeHeading(model) {
 
 /** Shows one tree, or two side by side; returns what must be called when they leave the page. */
 function showTrees(app, models, { back, onPlace }) {
-  if (models.length > 1) matchTrees(...models);
+  const same = models.length > 1 && models[0].tree.problem_id === models[1].tree.problem_id;
+  if (same) matchTrees(...models);
   const panel = new Panel((row, model) => views[models.indexOf(model)].select(row, { middle: true }));
   let active = 0;
   const chosen = (row, view) => {
@@ -33,13 +34,17 @@ function showTrees(app, models, { back, onPlace }) {
     panel.show(view.model, row);
     onPlace(active, view.model.nodes.node_id[row]);
     const twin = view.model.twin?.[row] ?? -1;
-    if (twin >= 0) views[1 - active].select(twin, { quiet: true, middle: true });
+    for (const other of views) {
+      if (other === view) continue;
+      if (twin >= 0) other.select(twin, { quiet: true, middle: true });
+      else { other.selected = -1; other.refresh(); }
+    }
   };
   const views = models.map((model, at) => new TreeView(model, chosen, models.length > 1 ? "AB"[at] : ""));
   const has = (name) => models.some((model) => model.nodes[name]?.some(known));
   const option = ([name, text]) => make("option", { value: name }, text);
   const colour = make("select", { "aria-label": "Colour by", id: "colour", onchange: () => { app.dataset.colour = colour.value; for (const view of views) { view.colour = colour.value; view.refresh(); } } }, ...COLOURS.filter(([name]) => has(name)).map(option));
-  const filters = FILTERS.filter(([name]) => (name !== "only" || models.length > 1) && (name !== "disagree" || has("oracle_prefix_correct")));
+  const filters = FILTERS.filter(([name]) => (name !== "only" || same) && (name !== "disagree" || has("oracle_prefix_correct")));
   const filter = make("select", { "aria-label": "Show", id: "filter", onchange: () => narrow() }, ...filters.map(option));
   const search = make("input", { type: "search", id: "search", placeholder: "Search steps  /", "aria-label": "Search steps", oninput: () => narrow() });
   const hits = make("output.hits");

@@ -46,7 +46,7 @@ class Panel {
     add("outcome critic", "outcome_critic", "", "", "A trained critic; no evidence");
     add("search's q", "q", "", "", "What steered the search: optimistic, and no label reads it");
     const wrong = [[at("n_no_answer"), "without an answer"], [at("n_length"), "out of tokens"]].filter(([k]) => k).map(([k, text]) => `${k} ${text}`);
-    const head = make("p", {}, make("b", {}, n ? `${at("n_right")} of ${n} rollouts right` : "No rollouts count for this node"),
+    const head = make("p", {}, make("b", {}, n ? `${at("n_right")} of ${n} rollouts right` : at("is_terminal") ? "The solution ends here" : "No rollouts count for this node"),
       wrong.length ? `; among the wrong ${wrong.join(", ")}` : "", at("n_unknown") ? `; ${at("n_unknown")} more unknown` : "");
     return make("section", {}, make("h3", {}, "Evidence"), head, rows.length ? make("table.evidence", {}, make("tbody", {}, ...rows)) : null);
   }

@@ -50,6 +50,7 @@ class RunPage {
     this.list = [...trees.tree_id.keys()].filter(matches).sort((a, b) => sign * (value(a) - value(b)) || a - b);
     this.hits.textContent = words ? plural(this.list.length, "match").replace("matchs", "matches") : "";
     this.empty.hidden = this.list.length > 0;
+    this.rows.box.style.height = `${TREE_ROW * this.list.length + 8}px`;
     this.rows.refresh(this.list.length);
   }
 }

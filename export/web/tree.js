@@ -12,8 +12,8 @@ class TreeView {
     this.replay = make("button.icon.play", { onclick: () => this.play(), title: "Replay the search (space)", "aria-label": "Replay the search" }, "\u25b6");
     this.slider = make("input", { type: "range", min: "0", max: String(model.size - 1), value: String(model.size - 1), "aria-label": "Nodes so far", oninput: () => this.setTime(Number(this.slider.value)) });
     this.clock = make("output.clock");
-    const heads = ["step", "right", "value, 90 % interval", "progress", "visits"];
-    const head = make("div.row.head", { "aria-hidden": "true" }, ...heads.map((text, at) => make(`span.${["step", "share", "value", "progress", "visits"][at]}`, {}, text)));
+    const heads = ["step", "right", "value", "progress", "visits"];
+    const head = make("div.row.head", { "aria-hidden": "true" }, ...heads.map((text, at) => make(`span.${["step", "share", "value", "progress", "visits"][at]}`, {}, text === "value" ? make("span", {}, "value", make("small", {}, ", 90 %")) : text)));
     const time = make("div.time", { title: "The order in which nodes were made; figures are those of the finished tree" }, this.replay, this.slider, this.clock);
     this.element = make("section.tree", { "aria-label": `Tree ${name}` }, head, this.rows.box, this.empty, time);
     this.setTime(model.size - 1);
@@ -30,8 +30,8 @@ class TreeView {
     const tree = this.model, at = (name) => tree.at(name, row), inner = tree.end[row] > row;
     const open = inner && (tree.kept || !tree.closed[row]);
     const shade = tree.shade(row, this.colour);
-    const dot = make(shade === null ? "i.dot.none" : "i.dot");
-    if (shade !== null) dot.style.setProperty("--t", `${100 * shade}%`);
+    const dot = make(shade === null ? "i.dot.none" : shade < 0.5 ? "i.dot.lower" : "i.dot.upper");
+    if (shade !== null) dot.style.setProperty("--t", `${200 * (shade < 0.5 ? shade : shade - 0.5)}%`);
     const indent = make("span.indent");
     indent.style.width = `${16 * Math.min(24, at("depth"))}px`;
     const caret = make("span.caret", {}, inner ? (open ? "\u25be" : "\u25b8") : "");

@@ -1,0 +1,267 @@
+"""Pages in a real browser: they answer clicks and keys, at any size."""
+
+from pathlib import Path
+
+import pytest
+from tests.browser.conftest import Open
+from tests.page_world import make_run, pens, sums
+
+from treeward.export.run_folder import RunFolder
+from treeward.export.view import write_run_page, write_tree_page
+
+SIZES = {20: 4, 2_000: 300, 20_000: 3_200}
+"""Expansions that come to at least so many nodes."""
+
+LOADED = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done([
+    performance.getEntriesByName("first-contentful-paint")[0].startTime,
+    performance.getEntriesByType("navigation")[0].domComplete]))))"""
+
+# From the click on the caret of the first closed row until its children are painted.
+OPENED = """() => new Promise((done) => {
+    const row = document.querySelector("[role=treeitem][aria-expanded=false]");
+    const id = row.id, start = performance.now();
+    row.querySelector(".caret").click();
+    requestAnimationFrame(() => requestAnimationFrame(() => done([
+        performance.now() - start, document.getElementById(id).getAttribute("aria-expanded")])));
+})"""
+
+SCROLLED = """() => new Promise((done) => {
+    const box = document.querySelector(".tree .rows"), times = [];
+    let last = performance.now();
+    const step = (now) => {
+        times.push(now - last);
+        last = now;
+        box.scrollTop += 1000;
+        if (times.length < 60) requestAnimationFrame(step);
+        else done(times.slice(1).sort((a, b) => a - b));
+    };
+    requestAnimationFrame(step);
+})"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two small trees."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    return make_run(path, sums, [pens("one"), pens("two")], simulations=8, rollouts=8)
+
+
+@pytest.fixture(scope="module")
+def tree_page(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pages") / "tree.html"
+    write_tree_page(run, ["tree-one"], path)
+    return path
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_tree_of_any_size_loads_and_opens(
+    show: Open, tmp_path: Path, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_run(
+        tmp_path / "run", sums, [pens("one")], simulations=SIZES[size], rollouts=1, width=32
+    )
+    written = write_tree_page(made, ["tree-one"], tmp_path / "tree.html")
+    seen = show(tmp_path / "tree.html")
+    nodes = seen.run("JSON.parse(document.getElementById('tree-0').textContent).tree.n_nodes")
+    assert nodes >= size
+    paint, complete = seen.run(LOADED)
+    seen.page.get_by_role("button", name="close all").click()
+    times = []
+    for _ in range(5):
+        taken, expanded = seen.run(OPENED)
+        assert expanded == "true"
+        times.append(taken)
+    seen.page.get_by_role("button", name="open all").click()
+    frames = seen.run(SCROLLED)
+    with capsys.disabled():
+        print(
+            f"\n{nodes:,} nodes, {written.n_bytes / 1e6:.1f} MB: first paint {paint:.0f} ms, "
+            f"loaded {complete:.0f} ms, click to open {sorted(times)[2]:.0f} ms (most "
+            f"{max(times):.0f}), frames while scrolling {frames[len(frames) // 2]:.0f} ms (most "
+            f"{frames[-1]:.0f})"
+        )
+    # What is not on view is not in the document.
+    assert seen.page.locator("[role=treeitem]").count() < 60
+    seen.page.locator(".tree .rows").press("End")
+    last = seen.run(
+        "(() => { const t = JSON.parse(document.getElementById('tree-0').textContent);"
+        "return t.nodes.step_text.at(-1).trim(); })()"
+    )
+    assert seen.page.locator("[role=treeitem][aria-selected=true] .text").inner_text() == last
+    assert seen.complaints == []
+
+
+def test_keys_walk_the_tree(show: Open, tree_page: Path) -> None:
+    seen = show(tree_page)
+    press = seen.page.keyboard.press
+    chosen = seen.page.locator("[role=treeitem][aria-selected=true]")
+    title = seen.page.locator(".panel h2")
+    assert title.inner_text() == "Problem"
+    press("ArrowDown")
+    assert title.inner_text() == "Step 1"
+    before = len(seen.rows())
+    press("ArrowLeft")
+    assert chosen.get_attribute("aria-expanded") == "false"
+    assert len(seen.rows()) < before
+    press("ArrowRight")
+    press("ArrowRight")
+    assert title.inner_text() == "Step 2"
+    press("Enter")
+    press("ArrowLeft")
+    press("ArrowLeft")
+    assert title.inner_text() == "Step 1"
+    press("ArrowLeft")
+    press("ArrowUp")
+    assert title.inner_text() == "Problem"
+    press("b")
+    assert "right" in seen.page.locator(".panel .chips").inner_text()
+    press("?")
+    assert seen.page.locator("dialog").is_visible()
+    press("Escape")
+    assert not seen.page.locator("dialog").is_visible()
+    assert seen.complaints == []
+
+
+def test_search_leaves_what_matches_and_what_leads_there(show: Open, tree_page: Path) -> None:
+    seen = show(tree_page)
+    everything = len(seen.rows())
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("make")
+    found = seen.page.locator(".row.found .text").all_inner_texts()
+    assert found
+    assert all("make" in text for text in found)
+    assert len(found) < len(seen.rows()) < everything
+    hits = seen.page.locator(".hits").inner_text()
+    assert hits == f"{len(found)} step{'s' * (len(found) > 1)}"
+    seen.page.keyboard.press("Enter")
+    assert "make" in seen.page.locator(".panel pre").first.inner_text()
+    seen.page.keyboard.press("Control+a")
+    seen.page.keyboard.type("nothing says this")
+    assert seen.rows() == []
+    assert seen.page.get_by_text("No step matches.").is_visible()
+    seen.page.keyboard.press("Escape")
+    assert len(seen.rows()) == everything
+
+
+def test_filters_and_colours(show: Open, tree_page: Path) -> None:
+    seen = show(tree_page)
+    seen.page.select_option("#filter", "solved")
+    ends = seen.page.locator(".row .mark.right").count()
+    assert ends >= 1
+    assert seen.page.locator(".row .mark.wrong").count() == 0
+    seen.page.select_option("#filter", "")
+    shade = "getComputedStyle(document.querySelectorAll('.row .dot')[1]).backgroundColor"
+    shades = set()
+    for colour in ("value", "progress", "visits"):
+        seen.page.select_option("#colour", colour)
+        seen.page.wait_for_timeout(50)
+        shades.add(seen.run(shade))
+    assert len(shades) == 3
+    assert seen.page.locator("#colour option[value=value_critic]").count() == 0
+
+
+def test_the_address_leads_to_a_node_and_follows_it(show: Open, tree_page: Path) -> None:
+    seen = show(tree_page, "node=5")
+    assert seen.page.locator(".panel small").first.inner_text() == "node 5"
+    seen.page.locator("[role=treeitem]").nth(1).click()
+    place = seen.page.url.partition("#")[2]
+    node = seen.page.locator(".panel small").first.inner_text().split()[1]
+    assert place == f"node={node}"
+    assert node != "5"
+    seen.page.reload()
+    assert seen.page.locator(".panel small").first.inner_text() == f"node {node}"
+
+
+def test_replay_shows_nodes_in_the_order_in_which_they_were_made(
+    show: Open, tree_page: Path
+) -> None:
+    seen = show(tree_page)
+    slider = seen.page.get_by_label("Nodes so far")
+    for until in (0, 4, 9):
+        slider.fill(str(until))
+        seen.page.wait_for_timeout(50)
+        assert len(seen.rows()) == until + 1
+    total = int(slider.get_attribute("max") or 0)
+    seen.page.locator(".play").click()
+    seen.page.wait_for_function(f"document.querySelector('.time input').value === '{total}'")
+    assert seen.page.locator(".clock").inner_text() == f"{total + 1} of {total + 1} nodes"
+
+
+def test_the_panel_says_what_is_known(show: Open, tree_page: Path) -> None:
+    seen = show(tree_page, "node=0")
+    panel = seen.page.locator(".panel").inner_text()
+    assert "of 8 rollouts right" in panel
+    assert "8 rollouts from here" in panel
+    assert seen.page.locator(".rollouts li").count() == 8
+    seen.page.keyboard.press("f")
+    assert "first error" in seen.page.locator(".panel .path").inner_text()
+    step = seen.page.locator(".panel .path button").first
+    text = step.locator(".text").inner_text()
+    step.click()
+    assert seen.page.locator(".panel pre").first.inner_text().strip() == text
+
+
+def test_two_trees_stand_side_by_side(show: Open, tmp_path: Path, run: RunFolder) -> None:
+    other = make_run(
+        tmp_path / "other", sums, [pens("one")], simulations=6, rollouts=8, seed=77, width=4
+    )
+    write_tree_page(run, ["tree-one"], tmp_path / "both.html", against=other)
+    seen = show(tmp_path / "both.html")
+    assert seen.page.locator("section.tree").count() == 2
+    lone = seen.page.locator(".mark.only").count()
+    rows = seen.page.locator("[role=treeitem]").count()
+    assert 0 < lone < rows - 2
+    shared = seen.page.locator("section.tree").first.locator(".row:not(:has(.only))").nth(2)
+    text = shared.locator(".text").inner_text()
+    shared.click()
+    both = seen.page.locator("[role=treeitem][aria-selected=true] .text").all_inner_texts()
+    assert both == [text, text]
+    assert "side=a" in seen.page.url
+    assert seen.complaints == []
+
+
+def test_the_page_of_a_run_lists_and_opens_trees(
+    show: Open, tmp_path: Path, run: RunFolder
+) -> None:
+    write_run_page(run, tmp_path / "run.html")
+    seen = show(tmp_path / "run.html")
+    listed = seen.page.locator(".trees .rows .row .text")
+    assert listed.count() == 2
+    assert seen.page.locator("figure svg").count() >= 3
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("two")
+    assert listed.all_inner_texts() == [pens("two").prompt]
+    listed.first.click()
+    assert seen.page.locator("h1").inner_text() == pens("two").prompt
+    assert "tree=tree-two" in seen.page.url
+    assert seen.page.locator("[role=treeitem]").count() > 1
+    seen.page.get_by_role("button", name="all trees").click()
+    assert seen.page.locator("figure svg").count() >= 3
+    assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_nothing_sticks_out_at_the_side(
+    show: Open, tree_page: Path, run: RunFolder, tmp_path: Path, width: int
+) -> None:
+    write_run_page(run, tmp_path / "run.html")
+    for path in (tree_page, tmp_path / "run.html"):
+        seen = show(path, "node=5", width=width)
+        assert seen.run("document.documentElement.scrollWidth") == width
+
+
+def test_dark_and_print(show: Open, tree_page: Path) -> None:
+    seen = show(tree_page)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = seen.run(ground)
+    seen.page.keyboard.press("d")
+    dark = seen.run(ground)
+    assert dark != light
+    seen.page.keyboard.press("d")
+    assert seen.run(ground) == light
+    seen.page.emulate_media(color_scheme="dark", media="print")
+    assert seen.run(ground) == "rgb(255, 255, 255)"
+    assert not seen.page.locator(".time").is_visible()
+    seen.run("dispatchEvent(new Event('beforeprint'))")
+    total = seen.run("JSON.parse(document.getElementById('tree-0').textContent).tree.n_nodes")
+    assert seen.page.locator("[role=treeitem]").count() == total
