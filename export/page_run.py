@@ -76,7 +76,11 @@ def _tiles(status: RunStatus, pass_rate: float | None) -> list[tuple[str, str, s
     return [
         ("trees", f"{status.n_trees:,}", f"of {status.n_problems:,} problems"),
         ("solved", f"{status.n_solved:,}", "a right solution was found"),
-        ("pass rate", "\u2013" if pass_rate is None else f"{pass_rate:.2f}".removeprefix("0"), "mean over problems"),
+        (
+            "pass rate",
+            "\u2013" if pass_rate is None else f"{pass_rate:.2f}".removeprefix("0"),
+            "mean over problems",
+        ),
         ("nodes", short(status.n_nodes), f"{short(status.n_labels)} with evidence"),
         ("rollouts", short(status.n_rollouts), verdicts or "none"),
         (

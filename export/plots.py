@@ -116,8 +116,8 @@ def figures_of(connection: duckdb.DuckDBPyConnection) -> list[Figure]:
 def markup(figures: Sequence[Figure]) -> str:
     """Returns plots as HTML."""
     return "".join(
-        f"<figure{'' if figure.svg else ' class=bare'}><h2>{escape(figure.title)}</h2>{figure.svg or ''}"
-        f"<figcaption>{escape(figure.says)}</figcaption></figure>"
+        f'<figure class="{"drawn" if figure.svg else "bare"}"><h2>{escape(figure.title)}</h2>'
+        f"{figure.svg or ''}<figcaption>{escape(figure.says)}</figcaption></figure>"
         for figure in figures
     )
 

@@ -55,7 +55,7 @@ def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
         nodes: All of a tree's nodes, in pre-order.
         max_lines: Nodes to show; those that fewest samples reached are left out first.
     """
-    shown = _most_sampled(nodes, max_lines)
+    shown = most_sampled(nodes, max_lines)
     last_child = {node["parent_id"]: node["node_id"] for node in shown}
     lines = Text()
     open_ends: list[bool] = []
@@ -71,7 +71,7 @@ def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
     return lines
 
 
-def _most_sampled(nodes: Sequence[Node], most: int | None) -> list[Node]:
+def most_sampled(nodes: Sequence[Node], most: int | None) -> list[Node]:
     """Returns the nodes to show, in pre-order, each with its ancestors."""
     if most is None or len(nodes) <= most:
         return list(nodes)

@@ -98,11 +98,12 @@ def make_run(
     rollouts: int = 4,
     width: int = 8,
     seed: int = 5,
+    c: float = 1.0,
 ) -> RunFolder:
     """A run whose trees are named `tree-` and their problem."""
     reader = Reader(load_template("steps"), byte_tokens())
     sampling = PolicySettings(max_step_tokens=200, max_rollout_tokens=1000)
-    search = SearchSettings(simulations=simulations, width=width, rollouts=rollouts, wave=16)
+    search = SearchSettings(simulations=simulations, width=width, rollouts=rollouts, wave=16, c=c)
     trees: list[Tree] = []
     with AnswerVerifier(["number"]) as verifier:
         forest = Forest(
