@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from treeward.search.settings import SearchSettings
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import Tree
 
-DAYS = 5
+DAYS = 3
 
 HOSTILE = (
     "</script><script>window.pwned = 1</script>",
@@ -39,6 +40,17 @@ HOSTILE = (
 )
 
 
+WAYS = (
+    "Adding {n} to {t} gives {s}",
+    "{t} and {n} make {s}",
+    "Now {n} more: {s}",
+    "{t} + {n} = {s}",
+    "With {n} it is {s}",
+    "Then {t} grow by {n} to {s}",
+)
+"""How a step can be put."""
+
+
 class Forgetful:
     """A recorder that keeps nothing."""
 
@@ -49,7 +61,7 @@ class Forgetful:
         pass
 
 
-def sums(prompt: str, text: str) -> list[tuple[str, float]]:
+def sums(prompt: str, text: str, ways: Sequence[str] = WAYS[:2]) -> list[tuple[str, float]]:
     """Adds numbers up one a step; slips are carried on, and one in ten of them is undone."""
     lines = text.splitlines()
     name = prompt.rpartition("Delivery ")[2].partition(".")[0]
@@ -59,8 +71,6 @@ def sums(prompt: str, text: str) -> list[tuple[str, float]]:
         return [(f"Answer: {total}\n", 0.95), (f"Answer: {total + 10}\n", 0.05)]
     number = rng.randrange(11, 90)
     slips = [0, 1, 10, -10, 9, 100]
-    ways = ("Adding {n} to {t} gives {s}", "{t} and {n} make {s}", "Now {n} more: {s}")
-    ways += ("{t} + {n} = {s}", "With {n} it is {s}", "Then {t} grow by {n} to {s}")
     choices = []
     for slip in slips:
         for way in ways:
@@ -85,7 +95,7 @@ def answer_of(prompt: str) -> str:
 
 
 def pens(name: str) -> Problem:
-    prompt = f"A shop counts its pens from Monday to Friday. Delivery {name}."
+    prompt = f"A shop counts its pens from Monday to Wednesday. Delivery {name}."
     return Problem(id=name, prompt=prompt, answer=answer_of(prompt), verifier="number")
 
 

@@ -96,7 +96,9 @@ def blocks(page: bytes) -> dict[str, Any]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Two trees; only read."""
     path = tmp_path_factory.mktemp("view") / "run"
-    return make_run(path, sums, [pens("one"), pens("two")], simulations=6, rollouts=8)
+    return make_run(
+        path, sums, [pens("one"), pens("two")], simulations=9, rollouts=8, width=4, c=0.3
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ class Model {
     this.until = this.size - 1; // the newest node that the timeline shows
     this.kept = null; // rows that a filter or a search leaves, with their ancestors
     this.found = []; // rows that match the search
-    this.firstError = this.nodes.parent_id.map((_, row) => this.label(row) === "wrong" && this.label(this.parent[row]) !== "wrong");
-    this.most = Math.max(1, ...this.sample("visits"));
-    this.steepest = Math.max(0.05, ...this.sample("progress").map(Math.abs));
+    const wrong = this.parent.map((_, row) => this.label(row) === "wrong");
+    this.firstError = wrong.map((is, row) => is && !wrong[this.parent[row]]);
+    this.most = Math.max(1, ...this.extremes("visits"));
+    this.steepest = Math.max(0.05, ...this.extremes("progress").map(Math.abs));
     if (this.size > OPEN_AT_FIRST) this.closeAll();
     this.reveal(this.best);
   }
@@ -27,8 +28,8 @@ class Model {
     return column && row >= 0 && column.length ? column[row] : null;
   }
 
-  // The root's visits say how many there were, not how they were shared.
-  sample(name) {
+  /** The least and the most in a column; the root's visits would drown all others. */
+  extremes(name) {
     let most = 0, least = 0;
     for (let row = 1; row < this.size; row++) {
       const value = this.at(name, row) ?? 0;
@@ -92,8 +93,9 @@ class Model {
 }
 
 const COLOURS = [
-  ["value", "value"], ["value_tree", "value from children"], ["progress", "progress"], ["visits", "visits"], ["q", "q of the search"],
-  ["value_critic", "critic: value"], ["progress_critic", "critic: progress"], ["outcome_critic", "critic: outcome"],
+  ["value", "value"], ["value_tree", "value from children"], ["progress", "progress"],
+  ["visits", "visits"], ["q", "q of the search"], ["value_critic", "critic: value"],
+  ["progress_critic", "critic: progress"], ["outcome_critic", "critic: outcome"],
   ["label", "label"], ["oracle_prefix_correct", "truth, by the task"],
 ];
 
@@ -105,9 +107,13 @@ const FILTERS = [
   ["errors", "first errors", (tree, row) => tree.firstError[row]],
   ["ends", "ends of solutions", (tree, row) => tree.at("is_terminal", row) || known(tree.at("verdict", row))],
   ["solved", "right ends", (tree, row) => tree.at("verdict", row) === "right"],
-  ["unknown", "unknown verdicts", (tree, row) => tree.at("n_unknown", row) > 0 || tree.at("verdict", row) === "unknown"],
-  ["disagree", "label against truth", (tree, row) => known(tree.label(row)) && known(tree.at("oracle_prefix_correct", row)) && (tree.label(row) === "right") !== tree.at("oracle_prefix_correct", row)],
-  ["only", "only in this tree", (tree, row) => tree.twin && tree.twin[row] < 0],
+  ["unknown", "unknown verdicts",
+    (tree, row) => tree.at("n_unknown", row) > 0 || tree.at("verdict", row) === "unknown"],
+  ["disagree", "label against truth", (tree, row) => {
+    const truth = tree.at("oracle_prefix_correct", row), label = tree.label(row);
+    return known(truth) && known(label) && (label === "right") !== truth;
+  }],
+  ["only", "only in this tree", (tree, row) => tree.twin?.[row] < 0],
 ];
 
 /** Finds for each row of two trees the row of the other with the same steps; -1 where none is. */

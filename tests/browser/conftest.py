@@ -16,6 +16,9 @@ SWITCHES = (
 )
 
 
+DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 @dataclass(kw_only=True)
 class Seen:
     """A page in the browser, and what happened there."""
@@ -25,9 +28,14 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
     """Errors of scripts, and all that a console says, refusals by the security policy included."""
 
+    def texts(self, selector: str) -> list[str]:
+        """The texts of what a selector finds, once the page has drawn itself."""
+        self.run(DRAWN)
+        return list(self.page.locator(selector).all_inner_texts())
+
     def rows(self) -> list[str]:
         """The texts of the steps that are in the document."""
-        return self.page.locator("[role=treeitem] .text").all_inner_texts()
+        return self.texts("[role=treeitem] .text")
 
     def run(self, script: str) -> Any:
         return self.page.evaluate(script)
@@ -48,10 +56,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def show(browser: Browser) -> Iterator[Open]:
-    """Opens a file: `show(path, place="node=3", width=1280, height=800)`."""
+    """Opens a file: `show(path, place="node=3", width=1280, height=3000)`."""
     contexts = []
 
-    def opened(path: Path, place: str = "", width: int = 1280, height: int = 800) -> Seen:
+    def opened(path: Path, place: str = "", width: int = 1280, height: int = 3000) -> Seen:
         context = browser.new_context(
             viewport={"width": width, "height": height}, permissions=[], color_scheme="light"
         )
