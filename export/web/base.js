@@ -47,8 +47,8 @@ const known = (value) => value !== null && value !== undefined;
 function real(value, digits = 2) {
   if (!known(value)) return "\u2013";
   if (typeof value === "string") return value;
-  const text = value.toFixed(digits), sign = Number(text) < 0 ? "\u2212" : "";
-  return sign + (Math.abs(value) < 1 ? text.replace(/^-?0\./, ".") : text.replace("-", ""));
+  const text = Math.abs(value).toFixed(digits), sign = value < 0 && Number(text) ? "\u2212" : "";
+  return sign + (text.startsWith("0.") ? text.slice(1) : text);
 }
 
 const signed = (value) => (Number(value.toFixed(2)) > 0 ? "+" : "") + real(value);

@@ -113,7 +113,7 @@ const FILTERS = [
     const truth = tree.at("oracle_prefix_correct", row), label = tree.label(row);
     return known(truth) && known(label) && (label === "right") !== truth;
   }],
-  ["only", "only in this tree", (tree, row) => tree.twin?.[row] < 0],
+  ["only", "\u25c6 only in this tree", (tree, row) => tree.twin?.[row] < 0],
 ];
 
 /** Finds for each row of two trees the row of the other with the same steps; -1 where none is. */

@@ -1,5 +1,7 @@
 // A list of any length of which only what is on view is in the document.
 
+const PRINTED = 5000; // rows that are put on paper
+
 class Rows {
   /** Takes how high a row is, and a function that draws the row at a place of the list. */
   constructor(height, draw, properties = {}) {
@@ -9,7 +11,7 @@ class Rows {
     this.box = make("div.rows", { tabindex: "0", ...properties }, this.space);
     this.box.addEventListener("scroll", () => this.later(), { passive: true });
     new ResizeObserver(() => { this.first = -1; this.later(); }).observe(this.box);
-    addEventListener("beforeprint", () => this.render(0, Math.min(this.length, 5000)));
+    addEventListener("beforeprint", () => this.render(0, Math.min(this.length, PRINTED)));
     addEventListener("afterprint", () => this.refresh(this.length));
   }
 

@@ -80,7 +80,7 @@ class TreeView {
       put(make("bdi.text"), oneLine(tree.text(row)) || NO_TEXT, 240),
       verdict && make(`b.mark.${verdict}`, MARKS[verdict]),
       tree.firstError[row] && make("b.mark.error", "first error"),
-      tree.twin?.[row] < 0 && make("b.mark.only", "only here"),
+      tree.twin?.[row] < 0 && make("b.mark.only", { title: "Only in this tree" }, "\u25c6"),
       inner && !open && make("small.more", `+${count(tree.end[row] - row)}`));
   }
 
