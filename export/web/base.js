@@ -4,7 +4,8 @@
 const HIDDEN = /(?![\n\t])[\p{C}\p{Zl}\p{Zp}]/gu; // moves a cursor, turns text round, shows nothing
 const LONGEST = 20000; // characters of one text shown at once
 
-/** Makes an element: make("p.note", {title}, "text", child, ...). Strings become text nodes. */
+/** Makes an element: make("p.note", {title}, "text", child, ...). Strings become text nodes;
+ *  what is false or empty is left out. */
 function make(what, ...rest) {
   const [tag, ...classes] = what.split(".");
   const element = document.createElement(tag);
@@ -15,7 +16,7 @@ function make(what, ...rest) {
     else if (typeof value === "boolean") element.toggleAttribute(name, value);
     else element.setAttribute(name, value);
   }
-  element.append(...rest.filter((child) => child || child === 0));
+  element.append(...rest.filter(Boolean));
   return element;
 }
 
@@ -38,7 +39,7 @@ function put(element, text, longest = LONGEST) {
   return element;
 }
 
-const oneLine = (text) => text.trim().replace(/\s*\n\s*/g, " \u23ce ");
+const oneLine = (text) => text.slice(0, 1000).trim().replace(/\s*\n\s*/g, " \u23ce ");
 const count = (number) => number.toLocaleString("en");
 const plural = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 const known = (value) => value !== null && value !== undefined;

@@ -176,9 +176,12 @@ class Site {
       "/": () => (this.stage ?? this.run).search.focus(), "?": () => this.help.showModal(),
       d: () => document.getElementById("theme").click(),
     };
-    if (!Object.hasOwn(acts, event.key)) return;
-    event.preventDefault();
-    acts[event.key]();
+    if (Object.hasOwn(acts, event.key)) {
+      event.preventDefault();
+      acts[event.key]();
+    } else if (!event.target.closest(".rows, button, input")) {
+      this.stage?.views[this.stage.active].key(event);
+    }
   }
 }
 
