@@ -69,7 +69,7 @@ def tree_data(
     )
     said = rule.judge(nodes.to_pylist())
     columns = {name: values for name, values in nodes.to_pydict().items() if name not in _LABELLING}
-    columns |= {"label": said.labels, "chance": said.chances or [None] * nodes.num_rows}
+    columns |= {"label": said.labels, "chance": said.chances or []}
     shown = {
         "run": run.path.resolve().name,
         "tree": {name: _short(value) for name, value in rows[0].items()},

@@ -79,17 +79,20 @@ SELECT any_value(bins.said), any_value(share),
     any_value(bins.n)
 FROM by_tree JOIN bins USING (place) GROUP BY place ORDER BY place
 """
-_COUNTS = {"so": "n_right", "n": "n_rollouts", "where": "n_rollouts > 0"}
-_TRUTH = {
+COUNTS = {"so": "n_right", "n": "n_rollouts", "where": "n_rollouts > 0"}
+"""Right ones among the rollouts of nodes."""
+TRUTH = {
     "so": "oracle_prefix_correct::INTEGER",
     "n": "1",
     "where": "oracle_prefix_correct IS NOT NULL AND depth > 0 AND NOT is_terminal",
 }
-_ENDS = {
+"""Right ones among prefixes, where the task knows."""
+ENDS = {
     "so": "(verdict = 'right')::INTEGER",
     "n": "1",
     "where": "is_terminal AND verdict IN ('right', 'wrong')",
 }
+"""Right ones among ends of solutions."""
 
 _TOKENS = """
 SELECT floor(2 * log2(greatest(policy_tokens, 1)))::INTEGER AS place, count(*)
@@ -101,8 +104,8 @@ _COST = "SELECT coalesce(sum(policy_tokens), 0), coalesce(sum(prompt_tokens), 0)
 def figures_of(connection: duckdb.DuckDBPyConnection) -> list[Figure]:
     """Returns the plots of the run that a connection is open on."""
     figures = [_pass_rates(connection), _labels(connection)]
-    ends = _read_shares(connection, "outcome_critic", _ENDS)
-    truth = _read_shares(connection, "value", _TRUTH)
+    ends = read_shares(connection, "outcome_critic", ENDS)
+    truth = read_shares(connection, "value", TRUTH)
     if ends:
         figures.append(_outcome(ends))
     if truth:
@@ -179,7 +182,7 @@ def _labels(connection: duckdb.DuckDBPyConnection) -> Figure:
 
 
 def _critic(connection: duckdb.DuckDBPyConnection) -> Figure:
-    points = _read_shares(connection, "value_critic", _COUNTS)
+    points = read_shares(connection, "value_critic", COUNTS)
     title = "Critic's value against rollouts"
     if not points:
         says = "Calibration: no critic has scored this run; treeward score adds one. " + (
@@ -230,9 +233,16 @@ def _tokens(connection: duckdb.DuckDBPyConnection) -> Figure:
     )
 
 
-def _read_shares(
+def read_shares(
     connection: duckdb.DuckDBPyConnection, said: str, what: dict[str, str]
 ) -> list[Share]:
+    """Returns how often things were so, in tenths of what was said of them.
+
+    Args:
+        connection: On a run.
+        said: A column of `nodes` in [0, 1].
+        what: What it is compared with: one of `COUNTS`, `TRUTH` and `ENDS`.
+    """
     rows: list[Any] = connection.execute(_SHARES.format(said=said, **what)).fetchall()
     return [Share(said=row[0], so=row[1], error=row[2], n=int(row[3])) for row in rows]
 

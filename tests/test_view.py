@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import random
 import re
 import struct
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 from tests.page_world import HOSTILE, hostile, make_run, pens, sums
 from tests.test_queries import make_run as make_empty_run
@@ -22,7 +24,7 @@ from treeward.export.notebook import MOST_NODES, tree_html
 from treeward.export.page import SCRIPTS, as_json, make_page
 from treeward.export.page_run import run_data
 from treeward.export.parts import write_part
-from treeward.export.plots import figures_of
+from treeward.export.plots import COUNTS, figures_of, read_shares
 from treeward.export.queries import connected
 from treeward.export.run_folder import RunFolder
 from treeward.export.svg import Share, bars, shares, stacked
@@ -223,6 +225,44 @@ def test_labels_by_depth_are_those_of_the_rule(
         place = ["right", "wrong", "undecided"].index(name)
         found.setdefault(int(depth), [0, 0, 0])[place] = int(count)
     assert found == expected
+
+
+def test_a_critic_is_held_against_rollouts_by_tenths(
+    random_part: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The standard error is that of a ratio of sums over trees, worked out slowly."""
+    names = tuple(f"t{n}" for n in range(40))
+    made = make_empty_run(tmp_path / "run", names)
+    tables = random_part(4, trees=names)
+    rng = random.Random(4)
+    said = [rng.choice([None, 1.0, rng.random()]) for _ in range(tables["nodes"].num_rows)]
+    place = tables["nodes"].schema.get_field_index("value_critic")
+    field = tables["nodes"].schema.field(place)
+    tables["nodes"] = tables["nodes"].set_column(place, field, pa.array(said, field.type))
+    write_part(made.path, "w0", tables, {})
+    bins: dict[int, dict[str, list[float]]] = {}
+    for row in tables["nodes"].to_pylist():
+        if row["value_critic"] is not None and row["n_rollouts"]:
+            tenth = min(int(10 * row["value_critic"]), 9)
+            tally = bins.setdefault(tenth, {}).setdefault(row["tree_id"], [0.0, 0.0, 0.0])
+            tally[0] += row["value_critic"] * row["n_rollouts"]
+            tally[1] += row["n_right"]
+            tally[2] += row["n_rollouts"]
+    with connected(made) as connection:
+        found = read_shares(connection, "value_critic", COUNTS)
+        figures = {figure.name: figure for figure in figures_of(connection)}
+    assert len(found) == len(bins) == 10
+    for tenth, share in enumerate(found):
+        total = [sum(column) for column in zip(*bins[tenth].values(), strict=True)]
+        so = total[1] / total[2]
+        spread = sum((k - so * n) ** 2 for _, k, n in bins[tenth].values())
+        assert share.said == pytest.approx(total[0] / total[2])
+        assert share.so == pytest.approx(so)
+        assert share.error == pytest.approx(spread**0.5 / total[2])
+        assert share.n == total[2]
+    gap = sum(s.n * abs(s.said - s.so) for s in found) / sum(s.n for s in found)
+    assert f"Calibration error {gap:.3f}." in figures["critic"].says
+    assert (figures["critic"].svg or "").count("<circle") == 10
 
 
 def test_a_run_s_page_counts_and_lists(run: RunFolder, tmp_path: Path) -> None:
