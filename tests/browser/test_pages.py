@@ -8,6 +8,7 @@ import pytest
 from tests.browser.conftest import Open
 from tests.page_world import WAYS, make_run, pens, sums
 
+from treeward.export import page_run
 from treeward.export.run_folder import RunFolder
 from treeward.export.view import write_run_page, write_tree_page
 
@@ -250,6 +251,18 @@ def test_the_page_of_a_run_lists_and_opens_trees(
     seen.page.get_by_role("button", name="all trees").click()
     listed.first.wait_for()
     assert seen.page.locator("figure svg").count() >= 3
+    assert seen.complaints == []
+
+
+def test_a_tree_that_the_page_does_not_hold_comes_with_its_command(
+    show: Open, tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_run, "EMBEDDED_NODES", 10)
+    assert write_run_page(run, tmp_path / "run.html").n_trees == 0
+    seen = show(tmp_path / "run.html", "tree=tree-one&node=3")
+    seen.page.locator(".trees .place").nth(2).click()
+    said = seen.texts(".how code")
+    assert said == [f"treeward view {run.path} --tree tree-two --out tree.html"]
     assert seen.complaints == []
 
 
