@@ -32,7 +32,7 @@ def run_data(run: RunFolder) -> tuple[dict[str, Any], Sequence[Figure]]:
     status = run_status(run)
     with connected(run) as connection:
         trees = connection.sql(_LIST).to_arrow_table().to_pydict()
-        figures = figures_of(connection)
+        figures = figures_of(run, connection)
         mean = _pass_rate(connection)
     name = run.path.resolve().name
     page = {

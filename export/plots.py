@@ -9,7 +9,9 @@ from typing import Any
 import duckdb
 
 from treeward.export.durable import disk_errors
+from treeward.export.label_counts import label_counts
 from treeward.export.labels import MIN_ROLLOUTS
+from treeward.export.run_folder import RunFolder
 from treeward.export.svg import Share, bars, shares, short, stacked
 from treeward.search.errors import BadInput
 
@@ -35,28 +37,6 @@ SELECT CASE WHEN pass_rate = 0 THEN 0 WHEN pass_rate = 1 THEN 11
 FROM trees WHERE pass_rate IS NOT NULL GROUP BY place
 """
 _RATES = ("0", "<.1", "<.2", "<.3", "<.4", "<.5", "<.6", "<.7", "<.8", "<.9", "<1", "1")
-
-# The rule any_success, as in labels.py: a node with a success at or below it is right. In
-# pre-order, those are the successes counted between its place and its subtree's end.
-_LABELS = f"""
-WITH counted AS (
-    SELECT tree_id, node_id, parent_id, depth, pre, post_end,
-        n_rollouts >= {MIN_ROLLOUTS} OR coalesce(verdict = 'wrong', false) AS failed,
-        (n_right > 0 OR coalesce(verdict = 'right', false))::INTEGER AS success,
-        sum(success) OVER (PARTITION BY tree_id ORDER BY pre) AS so_far
-    FROM nodes
-), steps AS (
-    SELECT step.*, final.so_far - step.so_far + step.success > 0 AS lives
-    FROM counted step JOIN counted final
-    ON final.tree_id = step.tree_id AND final.pre = step.post_end
-)
-SELECT step.depth, count(*) FILTER (step.lives), count(*) FILTER (NOT step.lives AND step.failed),
-    count(*) FILTER (NOT step.lives AND NOT step.failed)
-FROM steps step JOIN steps above
-ON above.tree_id = step.tree_id AND above.node_id = step.parent_id
-WHERE above.lives OR above.depth = 0
-GROUP BY step.depth ORDER BY step.depth
-"""
 
 # Nodes of one tree share rollouts and luck: the standard error takes trees, not nodes, as
 # independent (the ratio estimator of cluster sampling).
@@ -101,9 +81,9 @@ FROM trees GROUP BY place
 _COST = "SELECT coalesce(sum(policy_tokens), 0), coalesce(sum(prompt_tokens), 0) FROM trees"
 
 
-def figures_of(connection: duckdb.DuckDBPyConnection) -> list[Figure]:
-    """Returns the plots of the run that a connection is open on."""
-    figures = [_pass_rates(connection), _labels(connection)]
+def figures_of(run: RunFolder, connection: duckdb.DuckDBPyConnection) -> list[Figure]:
+    """Returns the plots of a run, on which a connection is open."""
+    figures = [_pass_rates(connection), _labels(run)]
     ends = read_shares(connection, "outcome_critic", ENDS)
     truth = read_shares(connection, "value", TRUTH)
     if ends:
@@ -166,18 +146,16 @@ def _pass_rates(connection: duckdb.DuckDBPyConnection) -> Figure:
     )
 
 
-def _labels(connection: duckdb.DuckDBPyConnection) -> Figure:
-    rows = connection.execute(_LABELS).fetchall()
-    series = {
-        name: [int(row[place]) for row in rows]
-        for place, name in enumerate(("right", "wrong", "undecided"), start=1)
-    }
+def _labels(run: RunFolder) -> Figure:
+    counts = label_counts(run)
+    series = {name: values[1:].tolist() for name, values in counts._asdict().items()}
+    depths = [str(depth) for depth in range(1, len(counts.right))]
     return Figure(
         name="labels",
         title="Labels by depth",
         says=f"By the rule any_success with {MIN_ROLLOUTS} rollouts. A path is counted up to its "
         "first step that is wrong or undecided, as a dataset keeps it.",
-        svg=stacked([str(row[0]) for row in rows], series, x="depth", y="steps") if rows else None,
+        svg=stacked(depths, series, x="depth", y="steps") if depths else None,
     )
 
 

@@ -204,10 +204,11 @@ def test_a_node_costs_a_few_hundred_bytes(run: RunFolder, tmp_path: Path) -> Non
 def test_labels_by_depth_are_those_of_the_rule(
     random_part: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Counted in SQL as the rule counts in Python: what a dataset keeps of every path."""
+    """Counted all at once as the rule counts one by one: what a dataset keeps of every path."""
     names = tuple(f"t{n}" for n in range(60))
     made = make_empty_run(tmp_path / "run", names)
-    write_part(made.path, "w0", random_part(3, trees=names), {})
+    write_part(made.path, "w0", random_part(3, trees=names[:20]), {})
+    write_part(made.path, "w1", random_part(5, trees=names[20:]), {})
     expected: dict[int, list[int]] = {}
     for nodes in read_trees(made):
         labels = any_success(nodes, min_rollouts=8)
@@ -217,7 +218,7 @@ def test_labels_by_depth_are_those_of_the_rule(
                 place = [Label.RIGHT, Label.WRONG, None].index(by_id[node["node_id"]])
                 expected.setdefault(node["depth"], [0, 0, 0])[place] += 1
     with connected(made) as connection:
-        figure = next(f for f in figures_of(connection) if f.name == "labels")
+        figure = next(f for f in figures_of(made, connection) if f.name == "labels")
     titles = [e.text or "" for e in ElementTree.fromstring(figure.svg or "").iter(f"{SVG}title")]
     found: dict[int, list[int]] = {}
     for title in titles:
@@ -250,7 +251,7 @@ def test_a_critic_is_held_against_rollouts_by_tenths(
             tally[2] += row["n_rollouts"]
     with connected(made) as connection:
         found = read_shares(connection, "value_critic", COUNTS)
-        figures = {figure.name: figure for figure in figures_of(connection)}
+        figures = {figure.name: figure for figure in figures_of(made, connection)}
     assert len(found) == len(bins) == 10
     for tenth, share in enumerate(found):
         total = [sum(column) for column in zip(*bins[tenth].values(), strict=True)]
