@@ -7,10 +7,10 @@ from typing import Any
 import duckdb
 
 from treeward.export.plots import Figure, figures_of
-from treeward.export.queries import connected
 from treeward.export.run_folder import RunFolder
 from treeward.export.status import RunStatus, run_status
 from treeward.export.svg import short
+from treeward.export.viewer import reading
 
 LISTED_TREES = 20_000
 EMBEDDED_NODES = 5_000
@@ -29,8 +29,8 @@ def run_data(run: RunFolder) -> tuple[dict[str, Any], Sequence[Figure]]:
     Raises:
         DamagedData: A file of the run is not what was written.
     """
-    status = run_status(run)
-    with connected(run) as connection:
+    with reading(run) as connection:
+        status = run_status(run)
         trees = connection.sql(_LIST).to_arrow_table().to_pydict()
         figures = figures_of(run, connection)
         mean = _pass_rate(connection)

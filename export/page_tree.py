@@ -1,17 +1,18 @@
-"""What a page shows of one tree: its columns, in pre-order, and its rollouts."""
+"""What a page shows of trees: their columns, in pre-order, and their rollouts."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from treeward.export.labels import LabelRule
 from treeward.export.run_folder import RunFolder
 from treeward.search.errors import BadInput
 
 Columns = dict[str, list[Any]]
+Row = Mapping[str, Any]
+Rows = list[Row]
 
 _REALS = (
     *("logprob", "prior", "q", "value", "value_low", "value_high", "value_tree", "value_tree_low"),
@@ -34,49 +35,58 @@ _ROLLOUT_COLUMNS = (
 _DIGITS = 4
 
 
-def tree_data(
+def trees_data(
     connection: duckdb.DuckDBPyConnection,
     run: RunFolder,
-    tree_id: str,
+    tree_ids: Sequence[str],
     rule: LabelRule,
     *,
     rollouts: bool = True,
-) -> tuple[Mapping[str, Any], Columns]:
-    """Returns what a page shows of a tree, and apart from it, since it is long, its rollouts.
+) -> list[tuple[Mapping[str, Any], Columns]]:
+    """Returns what a page shows of each tree, and apart from it, since it is long, its rollouts.
 
     Args:
-        connection: What `connected(run)` gives.
+        connection: What `reading(run)` gives.
         run: The run.
-        tree_id: Which tree.
-        rule: How its steps are labelled.
+        tree_ids: Which trees.
+        rule: How their steps are labelled.
         rollouts: Whether rollouts are read.
 
     Raises:
         BadInput: The run has no such tree.
         DamagedData: A file of the run is not what was written.
     """
-    rows = _of_tree(connection, "SELECT * FROM trees", tree_id).to_pylist()
-    if not rows:
-        raise no_such_tree(run, tree_id)
-    nodes = _of_tree(
-        connection, f"SELECT {', '.join(_NODE_COLUMNS)} FROM nodes", tree_id, "ORDER BY pre"
-    )
-    drawn = _of_tree(
-        connection,
-        f"SELECT {', '.join(_ROLLOUT_COLUMNS)} FROM rollouts",
-        tree_id,
-        "ORDER BY rollout_id" if rollouts else "LIMIT 0",
-    )
-    said = rule.judge(nodes.to_pylist())
-    columns = {name: values for name, values in nodes.to_pydict().items() if name not in _LABELLING}
-    columns |= {"label": said.labels, "chance": said.chances or []}
-    shown = {
+    trees = _by_tree(connection, "* FROM trees", tree_ids)
+    for tree_id in tree_ids:
+        if tree_id not in trees:
+            raise no_such_tree(run, tree_id)
+    nodes = _by_tree(connection, f"tree_id, {', '.join(_NODE_COLUMNS)} FROM nodes", tree_ids, "pre")
+    drawn: Mapping[str, Rows] = {}
+    if rollouts:
+        select = f"tree_id, {', '.join(_ROLLOUT_COLUMNS)} FROM rollouts"
+        drawn = _by_tree(connection, select, tree_ids, "rollout_id")
+    return [
+        (
+            _shown(run, trees[tree_id][0], nodes[tree_id], rule),
+            _columns(drawn.get(tree_id, []), _ROLLOUT_COLUMNS),
+        )
+        for tree_id in tree_ids
+    ]
+
+
+def _shown(run: RunFolder, tree: Row, nodes: Rows, rule: LabelRule) -> Mapping[str, Any]:
+    said = rule.judge(nodes)
+    names = [name for name in _NODE_COLUMNS if name not in _LABELLING]
+    return {
         "run": run.path.resolve().name,
-        "tree": {name: _short(value) for name, value in rows[0].items()},
+        "tree": {name: _short(value) for name, value in tree.items()},
         "rule": {"name": rule.name, "says": rule.says},
-        "nodes": {name: _column(values) for name, values in columns.items()},
+        "nodes": {
+            **_columns(nodes, names),
+            "label": _column(said.labels),
+            "chance": _column(said.chances or []),
+        },
     }
-    return shown, {name: _column(values) for name, values in drawn.to_pydict().items()}
 
 
 def no_such_tree(run: RunFolder, tree_id: str) -> BadInput:
@@ -84,10 +94,22 @@ def no_such_tree(run: RunFolder, tree_id: str) -> BadInput:
     return BadInput(f"{run.path}: no tree {tree_id!r}; query 'SELECT tree_id FROM trees'")
 
 
-def _of_tree(
-    connection: duckdb.DuckDBPyConnection, select: str, tree_id: str, rest: str = ""
-) -> pa.Table:
-    return connection.sql(f"{select} WHERE tree_id = ? {rest}", params=[tree_id]).to_arrow_table()
+def _by_tree(
+    connection: duckdb.DuckDBPyConnection, select: str, tree_ids: Sequence[str], order: str = "1"
+) -> dict[str, Rows]:
+    """Returns the rows of some trees by tree, in an order."""
+    one = len(tree_ids) == 1
+    where = "tree_id = ?" if one else "list_contains(?, tree_id)"
+    sql = f"SELECT {select} WHERE {where} ORDER BY {order}"
+    params = [tree_ids[0] if one else list(tree_ids)]
+    rows: dict[str, Rows] = {}
+    for row in connection.sql(sql, params=params).to_arrow_table().to_pylist():
+        rows.setdefault(row["tree_id"], []).append(row)
+    return rows
+
+
+def _columns(rows: Rows, names: Sequence[str]) -> Columns:
+    return {name: _column([row[name] for row in rows]) for name in names}
 
 
 def _column(values: Sequence[Any]) -> list[Any]:

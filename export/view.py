@@ -12,11 +12,11 @@ from treeward.export.durable import disk_errors, write_file
 from treeward.export.labels import LabelRule, load_rule
 from treeward.export.page import make_page
 from treeward.export.page_run import run_data
-from treeward.export.page_tree import no_such_tree, tree_data
+from treeward.export.page_tree import Columns, no_such_tree, trees_data
 from treeward.export.plots import markup
-from treeward.export.queries import connected
 from treeward.export.run_folder import RunFolder
 from treeward.export.truth import read_trees
+from treeward.export.viewer import reading
 from treeward.search.errors import BadInput
 
 Blocks = dict[str, Any]
@@ -46,9 +46,10 @@ def write_run_page(run: RunFolder, out: Path) -> Written:
     """
     page, figures = run_data(run)
     blocks: Blocks = {"page": page}
-    with connected(run) as connection:
-        for place, tree_id in enumerate(page["embedded"]):
-            blocks |= _tree_blocks(place, connection, run, tree_id, load_rule("any_success"))
+    if page["embedded"]:
+        with reading(run) as connection:
+            rule = load_rule("any_success")
+            blocks |= _tree_blocks(trees_data(connection, run, page["embedded"], rule))
     return _write(out, blocks, markup(figures))
 
 
@@ -79,23 +80,22 @@ def write_tree_page(
         raise BadInput(f"tree: a page shows one tree or two side by side, got {len(tree_ids)}")
     runs = [run, against or run]
     with ExitStack() as stack:
-        connections = [stack.enter_context(connected(run))]
-        if against is not None:
-            connections.append(stack.enter_context(connected(against)))
-            if len(tree_ids) == 1:
-                tree_ids = [tree_ids[0], _same_problem(connections, runs, tree_ids[0])]
+        first = stack.enter_context(reading(run))
+        second = first if against is None else stack.enter_context(reading(against))
+        connections = [first, second]
+        if against is not None and len(tree_ids) == 1:
+            tree_ids = [tree_ids[0], _same_problem(connections, runs, tree_ids[0])]
         page = {
             "kind": "compare" if len(tree_ids) == 2 else "tree",
             "title": " and ".join(f"tree {tree_id}" for tree_id in tree_ids),
             "left_out": not rollouts,
         }
         blocks: Blocks = {"page": page}
-        for place, tree_id in enumerate(tree_ids):
-            said = _load_rule(runs[place], rule)
-            blocks |= _tree_blocks(
-                place, connections[-1 if place else 0], runs[place], tree_id, said, rollouts
-            )
-    return _write(out, blocks)
+        shown = [
+            trees_data(at, its, [tree_id], _load_rule(its, rule), rollouts=rollouts)[0]
+            for at, its, tree_id in zip(connections, runs, tree_ids, strict=False)
+        ]
+    return _write(out, blocks | _tree_blocks(shown))
 
 
 def _load_rule(run: RunFolder, name: str) -> LabelRule:
@@ -103,16 +103,11 @@ def _load_rule(run: RunFolder, name: str) -> LabelRule:
     return load_rule(name, trees=read_trees(run) if name == "posterior" else ())
 
 
-def _tree_blocks(
-    place: int,
-    connection: duckdb.DuckDBPyConnection,
-    run: RunFolder,
-    tree_id: str,
-    rule: LabelRule,
-    rollouts: bool = True,
-) -> Blocks:
-    tree, drawn = tree_data(connection, run, tree_id, rule, rollouts=rollouts)
-    return {f"tree-{place}": tree, f"rollouts-{place}": drawn}
+def _tree_blocks(trees: Sequence[tuple[Mapping[str, Any], Columns]]) -> Blocks:
+    blocks: Blocks = {}
+    for place, (tree, rollouts) in enumerate(trees):
+        blocks |= {f"tree-{place}": tree, f"rollouts-{place}": rollouts}
+    return blocks
 
 
 def _same_problem(

@@ -1,17 +1,36 @@
 """Draws a tree for a terminal: one line a step, with its evidence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from rich.text import Text
 
 from treeward.export.console import clean
 from treeward.export.queries import connected
 from treeward.export.run_folder import RunFolder
-from treeward.search.errors import BadInput
+from treeward.search.errors import BadInput, DamagedData
 
 Node = Mapping[str, Any]
+
+
+@contextmanager
+def reading(run: RunFolder) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a database on a run for statements of our own: what fails is the run's fault.
+
+    Raises:
+        DamagedData: A file of the run is not what was written.
+    """
+    try:
+        with connected(run) as connection:
+            yield connection
+    except duckdb.Error as e:
+        message = " ".join(str(e).split())
+        hint = f"`treeward verify {run.path}` names the file"
+        raise DamagedData(f"{run.path}: {message}; {hint}") from e
+
 
 _COLUMNS = (
     "node_id, parent_id, depth, post_end, pre, step_text, n_samples, n_right, n_rollouts, "
@@ -26,7 +45,7 @@ def read_nodes(run: RunFolder, tree_id: str) -> list[Node]:
     Raises:
         BadInput: The run has no such tree.
     """
-    with connected(run) as connection:
+    with reading(run) as connection:
         sql = f"SELECT {_COLUMNS} FROM nodes WHERE tree_id = ? ORDER BY pre"
         table: pa.Table = connection.sql(sql, params=[tree_id]).to_arrow_table()
     if not table.num_rows:
@@ -41,7 +60,7 @@ def first_tree(run: RunFolder) -> tuple[str, int]:
     Raises:
         BadInput: The run has no tree yet.
     """
-    with connected(run) as connection:
+    with reading(run) as connection:
         row = connection.execute("SELECT min(tree_id), count(*) FROM trees").fetchall()[0]
     if not row[1]:
         raise BadInput(f"{run.path}: no tree is finished yet; `treeward status {run.path}`")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import re
+import shutil
 import struct
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -321,6 +322,22 @@ def test_what_cannot_be_shown_is_one_clear_line(
     assert ran.err.rstrip().splitlines()[-1].lower().startswith("error: ")
     assert "Traceback" not in ran.err
     assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--out", "{out}"), ("--tree", "tree-one"), ()])
+def test_a_damaged_run_is_one_clear_line(
+    treeward: Command, run: RunFolder, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    for path in (tmp_path / "run").rglob("nodes.parquet"):
+        data = bytearray(path.read_bytes())
+        data[4:-4096:7] = bytes(len(data[4:-4096:7]))
+        path.write_bytes(data)
+    given = [part.format(out=tmp_path / "page.html") for part in arguments]
+    ran = treeward("view", tmp_path / "run", *given)
+    assert (ran.code, ran.out) == (5, "")
+    assert ran.err.rstrip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in ran.err
 
 
 def test_the_command_writes_pages_and_draws_trees(
