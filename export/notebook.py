@@ -10,7 +10,7 @@ from treeward.export.viewer import most_sampled
 MOST_NODES = 200
 _OPEN_DEPTH = 2
 _LONGEST = 300
-_RIGHT, _WRONG, _SOFT = "#13796b", "#b4432d", "#7a828a"
+_COLORS = {"right": "#13796b", "wrong": "#b4432d", "unknown": "#80650f"}
 
 
 def tree_html(tree_id: str, nodes: Sequence[Mapping[str, Any]]) -> str:
@@ -45,11 +45,11 @@ def _line(node: Mapping[str, Any]) -> str:
     text = text if len(text) <= _LONGEST else text[:_LONGEST] + "\u2026"
     facts = ""
     if node["verdict"] is not None:
-        color = {"right": _RIGHT, "wrong": _WRONG}.get(node["verdict"], _SOFT)
+        color = _COLORS[node["verdict"]]
         facts = f'<b style="color:{color}">{escape(clean(node["verdict"]))}</b>'
     elif node["n_rollouts"]:
         facts = (
-            f'<span style="color:{_SOFT}">{node["n_right"]}/{node["n_rollouts"]} right, '
+            f'<span style="opacity:.7">{node["n_right"]}/{node["n_rollouts"]} right, '
             f"{node['value']:.2f} [{node['value_low']:.2f}, {node['value_high']:.2f}]</span>"
         )
     return f"<bdi>{escape(text)}</bdi> {facts}"

@@ -168,6 +168,8 @@ def test_the_same_run_gives_the_same_bytes(run: RunFolder, tmp_path: Path) -> No
     for name in "ab":
         write_tree_page(run, ["tree-one"], tmp_path / f"tree-{name}.html")
         write_run_page(run, tmp_path / f"run-{name}.html")
+    open_run(run.path).view(tmp_path / "tree-b.html", "tree-one")
+    open_run(run.path).view(tmp_path / "run-b.html")
     for kind in ("tree", "run"):
         one, two = ((tmp_path / f"{kind}-{name}.html").read_bytes() for name in "ab")
         assert one == two
