@@ -17,15 +17,15 @@ from typing import Any
 import click
 from playwright.sync_api import Browser, sync_playwright
 from tests.browser.conftest import SWITCHES
-from tests.page_world import WAYS, make_run, pens, sums
+from tests.page_world import make_run, pens, sums
 from treequest.vis.renderers import render_html
 from treequest.vis.snapshot import EdgeSnapshot, NodeSnapshot, VisualizationSnapshot
 
 from treeward.export.api import open_run
 from treeward.export.view import write_tree_page
 
-EXPANSIONS = (2, 170, 1_650)
-"""They come to at least 20, 2,000 and 20,000 nodes."""
+SIZES = ((7, 4), (60, 64), (500, 64))
+"""Expansions and samples each, for at least 20, 2,000 and 20,000 nodes."""
 
 LOADED = """() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done([
     performance.getEntriesByName("first-contentful-paint")[0].startTime,
@@ -48,8 +48,8 @@ def main(chromium: str) -> None:
     """Prints one table for each size."""
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(SWITCHES))
-        for expansions in EXPANSIONS:
-            nodes, sides = pages(Path(folder) / str(expansions), expansions)
+        for expansions, width in SIZES:
+            nodes, sides = pages(Path(folder) / str(expansions), expansions, width)
             click.echo(f"\n{nodes:,} nodes")
             click.echo("| page | MB | first paint, ms | loaded, ms | click, ms | elements |")
             click.echo("|---|---|---|---|---|---|")
@@ -66,11 +66,11 @@ def main(chromium: str) -> None:
         browser.close()
 
 
-def pages(folder: Path, expansions: int) -> tuple[int, Sides]:
+def pages(folder: Path, expansions: int, width: int) -> tuple[int, Sides]:
     """Grows a tree and writes both pages of it; returns its number of nodes too."""
-    script = partial(sums, ways=WAYS)
+    script = partial(sums, wide=True)
     run = make_run(
-        folder / "run", script, [pens("one")], simulations=expansions, rollouts=1, width=32, c=30
+        folder / "run", script, [pens("one")], simulations=expansions, rollouts=1, width=width, c=30
     )
     write_tree_page(run, ["tree-one"], folder / "ours.html")
     nodes = open_run(run.path).sql("FROM nodes ORDER BY node_id").to_pylist()

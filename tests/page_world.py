@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -61,8 +60,8 @@ class Forgetful:
         pass
 
 
-def sums(prompt: str, text: str, ways: Sequence[str] = WAYS[:2]) -> list[tuple[str, float]]:
-    """Adds numbers up one a step; slips are carried on, and one in ten of them is undone."""
+def sums(prompt: str, text: str, *, wide: bool = False) -> list[tuple[str, float]]:
+    """Adds numbers up, one a step; slips are carried on. In a wide world all are as likely."""
     lines = text.splitlines()
     name = prompt.rpartition("Delivery ")[2].partition(".")[0]
     rng = random.Random(f"{name} {len(lines)}")
@@ -70,12 +69,13 @@ def sums(prompt: str, text: str, ways: Sequence[str] = WAYS[:2]) -> list[tuple[s
     if len(lines) == DAYS:
         return [(f"Answer: {total}\n", 0.95), (f"Answer: {total + 10}\n", 0.05)]
     number = rng.randrange(11, 90)
-    slips = [0, 1, 10, -10, 9, 100]
+    slips, ways = (range(12), WAYS) if wide else ((0, 1, 10, -10, 9, 100), WAYS[:2])
     choices = []
     for slip in slips:
+        share = 1 / 12 if wide else 0.05 if slip else 0.75
         for way in ways:
             step = way.format(n=number, t=total, s=total + number + slip) + "\n"
-            choices.append((step, (0.75 if slip == 0 else 0.05) / len(ways)))
+            choices.append((step, share / len(ways)))
     return choices
 
 
