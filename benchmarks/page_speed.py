@@ -27,9 +27,15 @@ from treeward.export.view import write_tree_page
 SIZES = ((7, 4), (60, 64), (500, 64))
 """Expansions and samples each, for at least 20, 2,000 and 20,000 nodes."""
 
-LOADED = """() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done([
-    performance.getEntriesByName("first-contentful-paint")[0].startTime,
-    performance.getEntriesByType("navigation")[0].loadEventEnd]))))"""
+LOADED = """() => new Promise((done) => {
+    const look = () => {
+        const [paint] = performance.getEntriesByName("first-contentful-paint");
+        const [load] = performance.getEntriesByType("navigation");
+        if (paint && load.loadEventEnd) done([paint.startTime, load.loadEventEnd]);
+        else setTimeout(look, 10);
+    };
+    look();
+})"""
 
 # From a click until the frame after next, which shows what it did.
 CLICKED = """(selector) => new Promise((done) => {

@@ -15,9 +15,15 @@ from treeward.export.view import write_run_page, write_tree_page
 SIZES = {20: (7, 4), 2_000: (60, 64), 20_000: (500, 64)}
 """Expansions, and samples each, that come to at least so many nodes."""
 
-LOADED = """() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done([
-    performance.getEntriesByName("first-contentful-paint")[0].startTime,
-    performance.getEntriesByType("navigation")[0].domComplete]))))"""
+LOADED = """() => new Promise((done) => {
+    const look = () => {
+        const [paint] = performance.getEntriesByName("first-contentful-paint");
+        const [load] = performance.getEntriesByType("navigation");
+        if (paint && load.loadEventEnd) done([paint.startTime, load.loadEventEnd]);
+        else setTimeout(look, 10);
+    };
+    look();
+})"""
 
 # From the click on a caret until what it opens or closes is painted.
 OPENED = """() => new Promise((done) => {
