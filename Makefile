@@ -6,17 +6,20 @@ VENV := .venv
 PYTHON_VLLM ?= python3.11
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt
 PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(VENV)-vllm/constraints.txt
 # Two OpenMP programs on two cores slow each other down far more than twice.
 ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help venv demo test test-wheel test-vllm lint format bench clean
+.PHONY: help venv demo test test-wheel test-vllm test-browser lint format bench clean
 
 help:
 	@echo "make demo    search, label, query, export and train on the embedded model, in about two minutes"
 	@echo "make test    the test suite"
 	@echo "make test-vllm  what runs with vLLM only, in an environment of its own (Python 3.11, 4 GB)"
+	@echo "make test-browser  clicks through pages in a real Chromium, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark behind a figure in the docs"
 	@echo "make clean   remove what make made"
@@ -67,6 +70,20 @@ $(VENV)-vllm/done: pyproject.toml constraints.txt
 test-vllm: $(VENV)-vllm/done
 	$(ENV) $(VENV)-vllm/bin/python -m pytest --quiet tests/vllm
 
+$(VENV)-browser/done: pyproject.toml constraints.txt
+	@echo "installing what drives a browser (about a minute the first time)"
+	@test -x $(VENV)-browser/bin/python || $(PYTHON) -m venv $(VENV)-browser
+	@$(PIP_BROWSER) torch
+	@$(PIP_BROWSER) --editable . playwright pytest
+	@touch $@
+
+# Playwright drives the system's own Chromium. It prints how long pages take.
+test-browser: $(VENV)-browser/done
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && \
+		apt-get -qq update && apt-get -qq install --yes chromium >/dev/null; } || \
+		{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
+	$(ENV) $(VENV)-browser/bin/python -m pytest --quiet tests/browser
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,4 +109,4 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/stopping.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info
+	rm -rf $(VENV) $(VENV)-browser $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

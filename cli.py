@@ -19,6 +19,7 @@ from treeward.export.command_line import (
     print_result,
 )
 from treeward.export.commands import generate, label
+from treeward.export.view_command import view
 from treeward.search.errors import TreewardError
 from treeward.search.specs import nearest
 from treeward.train.commands import evaluations, train
@@ -218,6 +219,7 @@ def demo(out: Path) -> None:
 
 treeward.add_command(generate)
 treeward.add_command(label)
+treeward.add_command(view)
 treeward.add_command(train)
 treeward.add_command(evaluations)
 

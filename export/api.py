@@ -10,12 +10,14 @@ import pyarrow as pa
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import ExportReport, export_dataset
 from treeward.export.generate import generate as grow
+from treeward.export.notebook import tree_html
 from treeward.export.open_critic import open_critic
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.scores import score_run
+from treeward.export.view import Written, write_run_page, write_tree_page
 from treeward.export.viewer import Node, draw_tree, read_nodes
 from treeward.search.critic import Critic
 
@@ -31,6 +33,10 @@ class TreeView:
     def __str__(self) -> str:
         """Returns the tree as lines of text."""
         return draw_tree(self.nodes).plain
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: static HTML."""
+        return tree_html(self.tree_id, self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,15 @@ class Run:
         """Yields all trees by their ids, one in memory at a time."""
         for row in self.sql("SELECT tree_id FROM trees ORDER BY tree_id").to_pylist():
             yield self.tree(row["tree_id"])
+
+    def view(self, out: Path | str, *tree_ids: str, **settings: Any) -> Written:
+        """Writes a page of the run, or of one tree, or of two side by side.
+
+        Settings are those of `write_tree_page`.
+        """
+        if tree_ids:
+            return write_tree_page(self.folder, tree_ids, Path(out), **settings)
+        return write_run_page(self.folder, Path(out), **settings)
 
     def export(self, kind: str, out: Path | str, **settings: Any) -> ExportReport:
         """Writes a dataset; settings are those of `ExportSettings`."""

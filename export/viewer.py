@@ -1,17 +1,36 @@
 """Draws a tree for a terminal: one line a step, with its evidence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from rich.text import Text
 
 from treeward.export.console import clean
 from treeward.export.queries import connected
 from treeward.export.run_folder import RunFolder
-from treeward.search.errors import BadInput
+from treeward.search.errors import BadInput, DamagedData
 
 Node = Mapping[str, Any]
+
+
+@contextmanager
+def reading(run: RunFolder) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a database on a run for statements of our own: what fails is the run's fault.
+
+    Raises:
+        DamagedData: A file of the run is not what was written.
+    """
+    try:
+        with connected(run) as connection:
+            yield connection
+    except duckdb.Error as e:
+        message = " ".join(str(e).split())
+        hint = f"`treeward verify {run.path}` names the file"
+        raise DamagedData(f"{run.path}: {message}; {hint}") from e
+
 
 _COLUMNS = (
     "node_id, parent_id, depth, post_end, pre, step_text, n_samples, n_right, n_rollouts, "
@@ -26,13 +45,26 @@ def read_nodes(run: RunFolder, tree_id: str) -> list[Node]:
     Raises:
         BadInput: The run has no such tree.
     """
-    with connected(run) as connection:
+    with reading(run) as connection:
         sql = f"SELECT {_COLUMNS} FROM nodes WHERE tree_id = ? ORDER BY pre"
         table: pa.Table = connection.sql(sql, params=[tree_id]).to_arrow_table()
     if not table.num_rows:
         raise BadInput(f"{run.path}: no tree {tree_id!r}; query 'SELECT tree_id FROM trees'")
     nodes: list[Node] = table.to_pylist()
     return nodes
+
+
+def first_tree(run: RunFolder) -> tuple[str, int]:
+    """Returns the id of a run's first tree, by id, and how many trees there are.
+
+    Raises:
+        BadInput: The run has no tree yet.
+    """
+    with reading(run) as connection:
+        row = connection.execute("SELECT min(tree_id), count(*) FROM trees").fetchall()[0]
+    if not row[1]:
+        raise BadInput(f"{run.path}: no tree is finished yet; `treeward status {run.path}`")
+    return str(row[0]), int(row[1])
 
 
 def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
@@ -42,14 +74,14 @@ def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
         nodes: All of a tree's nodes, in pre-order.
         max_lines: Nodes to show; those that fewest samples reached are left out first.
     """
-    shown = _most_sampled(nodes, max_lines)
+    shown = most_sampled(nodes, max_lines)
+    last_child = {node["parent_id"]: node["node_id"] for node in shown}
     lines = Text()
-    open_ends: list[int] = []
+    open_ends: list[bool] = []
     for node in shown:
         if node["parent_id"] is None:
             continue
-        family = [other for other in shown if other["parent_id"] == node["parent_id"]]
-        last = node is family[-1]
+        last = node["node_id"] == last_child[node["parent_id"]]
         del open_ends[node["depth"] - 1 :]
         bars = "".join("   " if closed else "|  " for closed in open_ends)
         open_ends.append(last)
@@ -58,7 +90,7 @@ def draw_tree(nodes: Sequence[Node], *, max_lines: int | None = None) -> Text:
     return lines
 
 
-def _most_sampled(nodes: Sequence[Node], most: int | None) -> list[Node]:
+def most_sampled(nodes: Sequence[Node], most: int | None) -> list[Node]:
     """Returns the nodes to show, in pre-order, each with its ancestors."""
     if most is None or len(nodes) <= most:
         return list(nodes)

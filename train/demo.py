@@ -17,6 +17,7 @@ from treeward.export.plan import make_plan
 from treeward.export.queries import run_query
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.truth import compare, read_trees
+from treeward.export.view import write_run_page
 from treeward.export.viewer import draw_tree, read_nodes
 from treeward.train.demo_training import train_a_little
 
@@ -50,7 +51,8 @@ def run_demo(out: Path, console: Console) -> None:
     """Searches, labels, queries, exports and trains, and says what it does and what came out.
 
     Args:
-        out: Gets `run/`, `datasets/` and `training/`; done again, it goes on where it was.
+        out: Gets `run/`, `datasets/`, `training/` and `view.html`; done again, it goes on where it
+            was.
         console: Where the story is told.
     """
     plan = make_plan(Options(problems=PROBLEMS))
@@ -77,6 +79,12 @@ def run_demo(out: Path, console: Console) -> None:
     write_datasets(run, out / "datasets", console)
     heading(console, "6. Training")
     train_a_little(out / "training", console)
+    page = write_run_page(run, out / "view.html").out
+    console.print(
+        f"\nLook at the run and its trees in a browser: {page}",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(
         f"\nGo on from here:\n"
         f"  treeward status {run.path}\n"

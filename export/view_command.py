@@ -1,0 +1,83 @@
+"""The command that shows trees: in the terminal, or as a page in a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from treeward.export.command_line import PATH, json_option, print_result
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option(
+    "--tree",
+    "trees",
+    multiple=True,
+    metavar="ID",
+    help="Which tree; given twice, the page shows both side by side.",
+)
+@click.option("--against", type=PATH, help="The run that the second tree is from.")
+@click.option("--out", type=PATH, help="Write one self-contained HTML file.")
+@click.option("--rule", default="any_success", help="The label rule of a tree's page.")
+@click.option("--rollouts/--no-rollouts", default=True, help="Whether a tree's page holds them.")
+@click.option("--plots", type=PATH, help="Also write the run's plots into this folder, as SVG.")
+@click.option("--png", is_flag=True, help="With --plots: as PNG too (extra png).")
+@json_option
+def view(
+    run: Path,
+    trees: Sequence[str],
+    against: Path | None,
+    out: Path | None,
+    rule: str,
+    rollouts: bool,
+    plots: Path | None,
+    png: bool,
+    as_json: bool,
+) -> None:
+    """Show RUN, or one of its trees, on a page (--out) or in the terminal.
+
+    Without --tree the page is of the whole run, and the terminal shows its first tree.
+    """
+    from treeward.export.page_run import run_data
+    from treeward.export.plots import write_figures
+    from treeward.export.run_folder import open_run_folder
+    from treeward.export.view import write_run_page, write_tree_page
+
+    if out is None and (against is not None or len(trees) > 1):
+        raise click.UsageError("two trees side by side need --out FILE.html")
+    if png and plots is None:
+        raise click.UsageError("--png needs --plots DIR")
+    if against is not None and not trees:
+        raise click.UsageError("--against needs --tree ID")
+    folder = open_run_folder(run)
+    if plots is not None:
+        for path in write_figures(run_data(folder)[1], plots, png=png):
+            click.echo(f"{path}", err=True)
+    if out is None:
+        if trees or plots is None:
+            _show(run, trees[0] if trees else None, as_json=as_json)
+        return
+    if trees:
+        other = None if against is None else open_run_folder(against)
+        written = write_tree_page(folder, trees, out, against=other, rule=rule, rollouts=rollouts)
+    else:
+        written = write_run_page(folder, out)
+    print_result(written, as_json=as_json, text=lambda: str(written))
+
+
+def _show(path: Path, tree_id: str | None, *, as_json: bool) -> None:
+    """Draws a tree in the terminal."""
+    from treeward.export.run_folder import open_run_folder
+    from treeward.export.viewer import draw_tree, first_tree, read_nodes
+
+    run = open_run_folder(path)
+    if tree_id is None:
+        tree_id, n_trees = first_tree(run)
+        click.echo(f"tree {tree_id}, the first of {n_trees:,}; --tree ID shows another", err=True)
+    nodes = read_nodes(run, tree_id)
+    if as_json:
+        print_result(nodes, as_json=True, text=str)
+    else:
+        Console(highlight=False).print(draw_tree(nodes), end="", soft_wrap=True)
