@@ -6,6 +6,7 @@ access to any file. With access, even to the run's files alone, one SELECT can w
 `WITH x AS (COPY ... TO 'file') SELECT ...`.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +20,8 @@ from treeward.export.parts import committed_parts
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SAMPLERS, SCHEMAS, TABLES
 from treeward.export.score_store import score_files, score_sets
-from treeward.search.errors import BadInput, DamagedData
+from treeward.export.statement import check_statement
+from treeward.search.errors import BadInput, DamagedData, TreewardError
 
 MIN_ROLLOUTS = 8
 """Rollouts without a success that make a prefix wrong under the default label rule."""
@@ -76,7 +78,7 @@ CREATE TEMP VIEW nodes AS
 """
 """For a run grown without critics and scored by one critic since."""
 
-_ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+_MACRO_NAMES = frozenset(re.findall(r"CREATE MACRO (\w+)", MACROS))
 _FAILED_READ = "reading the stream registered as"
 
 
@@ -85,15 +87,22 @@ def run_query(run: RunFolder, sql: str, *, memory_limit: str = "4GB") -> pa.Tabl
 
     Args:
         run: The run.
-        sql: One SELECT (WITH, VALUES, FROM, DESCRIBE, SHOW TABLES, SUMMARIZE) or EXPLAIN.
+        sql: One SELECT (WITH, VALUES, FROM, SUMMARIZE), EXPLAIN, DESCRIBE or SHOW.
         memory_limit: What the database may take, such as `4GB`.
 
     Raises:
         BadInput: The statement is refused or fails.
         DamagedData: A file of the run is not what was written.
+        TreewardError: The database met its memory limit.
     """
-    with connected(run, memory_limit=memory_limit) as connection, _sql_errors(run.path):
-        _check_statement(connection, sql)
+    with connected(run, memory_limit=memory_limit) as connection:
+        return run_statement(run, connection, sql)
+
+
+def run_statement(run: RunFolder, connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Returns what `run_query` does, from a database that is open already."""
+    with _sql_errors(run.path):
+        check_statement(connection, sql, _MACRO_NAMES)
         return connection.sql(sql).to_arrow_table()
 
 
@@ -158,21 +167,6 @@ def dataset(name: str, files: list[Path]) -> ds.Dataset:
         raise DamagedData(f"{e}: missing from a committed part; restore it") from e
 
 
-def _check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuses all but one statement that reads.
-
-    Raises:
-        BadInput: It is none, several, or one that changes something.
-    """
-    kinds = [statement.type for statement in connection.extract_statements(sql)]
-    if len(kinds) != 1:
-        raise BadInput(f"query: got {len(kinds)} statements; give exactly one SELECT")
-    if kinds[0] not in _ALLOWED:
-        raise BadInput(
-            f"query: {kinds[0].name} is refused; a run is only read: give one SELECT or EXPLAIN"
-        )
-
-
 @contextmanager
 def _sql_errors(run: Path) -> Iterator[None]:
     """Turns the database's errors into one line, its hint included.
@@ -180,9 +174,14 @@ def _sql_errors(run: Path) -> Iterator[None]:
     Raises:
         BadInput: The statement is at fault.
         DamagedData: A file of the run is.
+        TreewardError: The database met its memory limit.
     """
     try:
         yield
+    except (duckdb.OutOfMemoryException, MemoryError) as e:
+        raise TreewardError(
+            "query: needs more memory; ask for less, or raise the limit with --memory"
+        ) from e
     except duckdb.Error as e:
         message = " ".join(str(e).partition("\nLINE ")[0].split())
         if _FAILED_READ in message:
