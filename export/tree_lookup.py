@@ -50,9 +50,9 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
         if names is None:
             return super().scanner(*args, **asked)
         tables = [self._rows(name) for name in names]
-        return ds.dataset(pa.concat_tables([self.schema.empty_table(), *tables])).scanner(
-            *args, **asked
-        )
+        rows = pa.concat_tables([self.schema.empty_table(), *tables])
+        # A few rows are read before threads for them have been woken.
+        return ds.dataset(rows).scanner(*args, **asked, use_threads=False)
 
     def _rows(self, tree: str) -> pa.Table:
         """Returns a tree's rows, all columns; none where there is no such tree."""
