@@ -5,8 +5,8 @@
 
 The trees are grown by `mcts` on a scripted policy, a few hundred of them, and written again and
 again under other ids, which are hashes, by the store itself in parts of the usual size. A run that
-is there already is asked as it is. Figures of the other side are for the same rows as JSON Lines with
-a part of the columns, read by DuckDB (two threads) and by pandas in chunks.
+is there already is asked as it is. Figures of the other side are for the same rows as JSON Lines,
+with a part of the columns, read by DuckDB (two threads) and by pandas in chunks.
 """
 
 import asyncio

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from treeward.export import disk
 from treeward.export.durable import disk_errors
 from treeward.search.critic import Scores
 from treeward.search.errors import DamagedData
@@ -65,7 +66,8 @@ class Journal:
     def drop(self, tree_id: str) -> None:
         """Forgets a tree; for after its part is committed."""
         self._replies.pop(tree_id, None)
-        self._path(tree_id).unlink(missing_ok=True)
+        with disk_errors(self._folder, "cannot drop the replies of a committed tree"):
+            disk.remove(self._path(tree_id))
         del self._paths[tree_id]
 
     def trees(self) -> set[str]:
