@@ -183,12 +183,24 @@ def export(run: Path, kind: str, out: Path, as_json: bool, **settings: Any) -> N
 
 @treeward.command()
 @click.argument("run", type=PATH)
+@click.option(
+    "--set-aside",
+    "put_away",
+    is_flag=True,
+    help="Move damaged parts to RUN/damaged; the same generate command grows their trees again.",
+)
 @json_option
-def verify(run: Path, as_json: bool) -> None:
+def verify(run: Path, put_away: bool, as_json: bool) -> None:
     """Check RUN's checksums, row counts and invariants; exit with 5 where something is damaged."""
     from treeward.export.verify import require_sound, verify_run
 
     findings = verify_run(run)
+    if put_away:
+        from treeward.export.set_aside import set_aside
+
+        for part, place in set_aside(run, findings):
+            click.echo(f"{part}: set aside as {place}", err=True)
+        findings = verify_run(run)
     listed = [{"level": f.level, "file": str(f.file), "message": f.message} for f in findings]
     print_result(
         listed, as_json=as_json, text=lambda: "\n".join(map(str, findings)) or f"{run}: sound"

@@ -4,8 +4,8 @@
     python benchmarks/store_faults.py --trees 50 --kills 100
 
 The checks are those of tests/test_store_faults.py, which tries a sample: what was committed is
-there, nothing is torn, and going on gives the rows of an undisturbed run. The journal makes the same
-two changes for each reply; of those, one in `--journal-stride` is tried.
+there, nothing is torn, and going on gives the rows of an undisturbed run. The journal makes the
+same two changes for each reply; of those, one in `--journal-stride` is tried.
 """
 
 import os

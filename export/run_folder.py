@@ -139,14 +139,27 @@ def writing(path: Path, identity: Identity, problems: Sequence[Problem]) -> Iter
     _refuse_foreign(path)
     with disk_errors(path, "cannot write the run folder"):
         disk.make_folder(path)
-        lock = disk.open_lock(path / ".lock")
-    try:
-        _lock(path, lock)
+    with locked(path):
         if (path / "run.json").exists():
             _refuse_other(open_run_folder(path), identity, problems)
         with disk_errors(path, "cannot write the run folder"):
             _make_ready(path, identity, problems)
         yield open_run_folder(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other writers out of a folder that is there.
+
+    Raises:
+        BadInput: The folder cannot be written to.
+        TreewardError: Another process writes to the run, or the disk failed.
+    """
+    with disk_errors(path, "cannot write the run folder"):
+        lock = disk.open_lock(path / ".lock")
+    try:
+        _lock(path, lock)
+        yield
     finally:
         os.close(lock)
 
