@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,8 +72,10 @@ def query_in_process(
         assert child.stdout is not None
         assert child.stderr is not None
         try:
-            child.stdin.write(json.dumps(job).encode("utf-8", "surrogatepass"))
-            child.stdin.close()
+            with suppress(BrokenPipeError):
+                # A child that did not start says why at its end.
+                child.stdin.write(json.dumps(job).encode())
+                child.stdin.close()
             source = child.stdout
             _within(_START_SECONDS, child, "opening the run took too long", lambda: source.read(1))
             late = f"stopped after {timeout:g} s; ask for less, or give more time with --timeout"

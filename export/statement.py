@@ -53,6 +53,10 @@ def check_statement(
         BadInput: It is none, several, or one that does more than read.
         duckdb.Error: It cannot be parsed.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError as e:
+        raise BadInput(f"query: the statement is no Unicode text: {e.reason}") from e
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise BadInput(f"query: got {len(statements)} statements; {_ALLOWED}")
