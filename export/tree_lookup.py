@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -43,13 +44,16 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
         self._fragments = dict(zip(files, fragments, strict=True))
         self._find = find
         self._trees: OrderedDict[str, pa.Table] = OrderedDict()
+        self._reading = Lock()
 
     def scanner(self, *args: Any, **asked: Any) -> ds.Scanner:
         """Returns what reads the rows that are asked for."""
         names = trees_admitted(asked.get("filter"), self.schema)
         if names is None:
             return super().scanner(*args, **asked)
-        tables = [self._rows(name) for name in names]
+        # A query that scans a table twice asks from two threads; the second finds what is kept.
+        with self._reading:
+            tables = [self._rows(name) for name in names]
         rows = pa.concat_tables([self.schema.empty_table(), *tables])
         # A few rows are read before threads for them have been woken.
         return ds.dataset(rows).scanner(*args, **asked, use_threads=False)
