@@ -245,7 +245,7 @@ def _pandas_tree(file: Path, tree: str) -> pd.DataFrame:
 def export(run: Path, out: Path) -> None:
     """Exports `prm` and prints its time and the most memory that this process took."""
     start = time.perf_counter()
-    export_dataset(open_run_folder(run), Kind.PRM, out, ExportSettings())
+    export_dataset(open_run_folder(run), Kind.PRM, out, ExportSettings(template="steps"))
     spent = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     table = ds.dataset([str(path) for path in sorted(out.rglob("*.parquet"))]).to_table()

@@ -22,7 +22,9 @@ Find = Callable[[str], Sequence[Path]]
 """Returns the files that hold a tree's rows; none for a tree that is not there."""
 
 _MOST_NAMES = 16
-_CACHE_BYTES = 128 << 20
+_CACHE_ROWS = 1 << 17
+"""Rows of trees that are kept, some 100 MB; one tree is kept whatever its size."""
+
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -44,6 +46,7 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
         self._fragments = dict(zip(files, fragments, strict=True))
         self._find = find
         self._trees: OrderedDict[str, pa.Table] = OrderedDict()
+        self._kept = 0
         self._reading = Lock()
 
     def scanner(self, *args: Any, **asked: Any) -> ds.Scanner:
@@ -69,8 +72,10 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
         ]
         rows = pa.concat_tables([self.schema.empty_table(), *found])
         self._trees[tree] = rows
-        while sum(table.nbytes for table in self._trees.values()) > _CACHE_BYTES:
-            self._trees.popitem(last=False)
+        self._kept += rows.num_rows
+        while self._kept > _CACHE_ROWS and len(self._trees) > 1:
+            _, oldest = self._trees.popitem(last=False)
+            self._kept -= oldest.num_rows
         return rows
 
 
