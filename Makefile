@@ -86,6 +86,9 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/first_errors.py --problems 'task:arithmetic?n=100&seed=31'
 	$(ENV) $(BIN)/python benchmarks/critics.py
 	$(ENV) $(BIN)/python benchmarks/fast_rollouts.py
+	$(ENV) $(BIN)/python benchmarks/big_run.py --nodes 1000000
+	$(ENV) $(BIN)/python benchmarks/store_cost.py
+	$(ENV) $(BIN)/python benchmarks/store_faults.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info
