@@ -107,6 +107,9 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/fast_rollouts.py
 	$(ENV) $(BIN)/python benchmarks/spending.py
 	$(ENV) $(BIN)/python benchmarks/stopping.py
+	$(ENV) $(BIN)/python benchmarks/big_run.py --nodes 1000000
+	$(ENV) $(BIN)/python benchmarks/store_cost.py
+	$(ENV) $(BIN)/python benchmarks/store_faults.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-browser $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

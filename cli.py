@@ -106,21 +106,34 @@ def score(run: Path, critics: Path, device: str, as_json: bool) -> int:
 @click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv", "arrow"]), default="table"
 )
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    help="Seconds after which a query is stopped.",
+)
+@click.option("--memory", default="4GB", help="What a query may take.")
 @json_option
-def query(run: Path, sql: str, form: str, as_json: bool) -> None:
-    """Run one read-only SQL statement over RUN's views.
+def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: bool) -> None:
+    """Run one SQL statement that reads RUN's views: a SELECT, EXPLAIN, DESCRIBE or SHOW.
+
+    It reaches nothing but the run, and changes nothing. It runs in a process of its own, which is
+    stopped where it takes more time or memory than it may.
 
     Views: trees, nodes, rollouts, problems, samplers, scores.
 
     Macros: path_to(tree, node), subtree(tree, node), best_path(tree), siblings(tree, node),
     first_error(tree, node).
     """
-    from treeward.export.queries import run_query
-    from treeward.export.rendering import write_table
-    from treeward.export.run_folder import open_run_folder
+    from treeward.export.query_process import query_in_process
 
-    write_table(
-        run_query(open_run_folder(run), sql), "json" if as_json else form, sys.stdout.buffer
+    query_in_process(
+        run,
+        sql,
+        "json" if as_json else form,
+        sys.stdout.buffer,
+        timeout=timeout,
+        memory=memory,
     )
 
 
@@ -171,12 +184,24 @@ def export(run: Path, kind: str, out: Path, as_json: bool, **settings: Any) -> N
 
 @treeward.command()
 @click.argument("run", type=PATH)
+@click.option(
+    "--set-aside",
+    "put_away",
+    is_flag=True,
+    help="Move damaged parts to RUN/damaged; the same generate command grows their trees again.",
+)
 @json_option
-def verify(run: Path, as_json: bool) -> None:
+def verify(run: Path, put_away: bool, as_json: bool) -> None:
     """Check RUN's checksums, row counts and invariants; exit with 5 where something is damaged."""
     from treeward.export.verify import require_sound, verify_run
 
     findings = verify_run(run)
+    if put_away:
+        from treeward.export.set_aside import set_aside
+
+        for part, place in set_aside(run, findings):
+            click.echo(f"{part}: set aside as {place}", err=True)
+        findings = verify_run(run)
     listed = [{"level": f.level, "file": str(f.file), "message": f.message} for f in findings]
     print_result(
         listed, as_json=as_json, text=lambda: "\n".join(map(str, findings)) or f"{run}: sound"

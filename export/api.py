@@ -1,6 +1,7 @@
 """What Python users call: `treeward.generate`, `treeward.open_run` and `treeward.score`."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from treeward.export.notebook import tree_html
 from treeward.export.open_critic import open_critic
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
-from treeward.export.queries import run_query
+from treeward.export.queries import Session, run_query, session
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.scores import score_run
 from treeward.export.view import Written, write_run_page, write_tree_page
@@ -52,6 +53,14 @@ class Run:
             BadInput: It is no such statement, or DuckDB refuses it.
         """
         return run_query(self.folder, statement)
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Opens the run once for many statements: `with run.session() as s: s.sql(...)`.
+
+        Raises:
+            DamagedData: A committed file is missing.
+        """
+        return session(self.folder)
 
     def tree(self, tree_id: str) -> TreeView:
         """Returns one tree; raises BadInput where the run has none of this id."""

@@ -145,6 +145,7 @@ def _node_columns(tree: Tree, tree_id: str, evidence: Evidence, origin: Origin) 
         "n_length": evidence.n_length,
         "n_right_last": evidence.right_last,
         "n_wrong_first": evidence.started_wrong,
+        "fails_from": _fails_from(tree, evidence),
         "stop_rule": nodes.stop_rule,
         "value_critic": [scores.value if scores else None for scores in nodes.scores],
         "progress_critic": [scores.progress if scores else None for scores in nodes.scores],
@@ -179,6 +180,22 @@ def _priors(tree: Tree) -> list[float | None]:
         else nodes.n_samples[node] / nodes.n_samples_below[parent]
         for node, parent in enumerate(nodes.parent)
     ]
+
+
+def _fails_from(tree: Tree, evidence: Evidence) -> list[int | None]:
+    """Returns the first step on each path that has no success at or below it; None without one."""
+    nodes, size = tree.nodes, len(tree)
+    succeeds = [
+        evidence.n_right[node] > 0 or tree.terminal_value(node) == 1 for node in range(size)
+    ]
+    for node in reversed(range(1, size)):
+        succeeds[nodes.parent[node]] |= succeeds[node]
+    first: list[int | None] = [None] * size
+    for node in range(1, size):
+        if not succeeds[node]:
+            above = first[nodes.parent[node]]
+            first[node] = node if above is None else above
+    return first
 
 
 def _places(tree: Tree) -> Columns:

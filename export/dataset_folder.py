@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treeward.export.dataset_spec import Kind, Row
-from treeward.export.durable import disk_errors, sync, unseal
+from treeward.export.disk import sync
+from treeward.export.durable import disk_errors, unseal
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, DamagedData
 

@@ -5,10 +5,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from treeward.export import disk
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 
 _REFUSED = {
@@ -47,26 +48,18 @@ def disk_errors(place: Path, doing: str) -> Iterator[None]:
         raise TreewardError(f"{place}: {doing}: {reason}; {way_out}") from e
 
 
-def sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_file(path: Path, data: bytes) -> None:
     """Writes a whole file: afterwards it holds either what it held before or all of the data."""
     half = path.with_name(f".{path.name}.half")
     try:
-        half.write_bytes(data)
-        sync(half)
-        half.replace(path)
+        disk.write(half, data)
+        disk.sync(half)
+        disk.rename(half, path)
     except OSError:
-        half.unlink(missing_ok=True)
+        with suppress(OSError):
+            disk.remove(half)
         raise
-    sync(path.parent)
+    disk.sync(path.parent)
 
 
 def file_sha256(path: Path) -> str:

@@ -74,6 +74,11 @@ def _orphans(table: str, key: str) -> Law:
     return Law(table=table, says="its tree is in trees", broken=sql)
 
 
+def _succeeds(name: str) -> str:
+    """Returns the condition that a success is at a node itself."""
+    return f"({name}.n_right > 0 OR coalesce({name}.verdict = 'right', false))"
+
+
 _REASONS = " OR ".join(
     f"(verdict_reason = '{reason}' AND verdict = '{verdict}')"
     for reason, verdict in VERDICT_OF.items()
@@ -111,6 +116,17 @@ LAWS = (
             "p.post_end - p.pre <> coalesce(sum(c.post_end - c.pre + 1), 0)"),
     _family("its children's priors sum to 1",
             "count(c.prior) > 0 AND abs(sum(c.prior) - 1) > 1e-6"),
+    Law(
+        table="nodes",
+        says="fails_from is null at the root and where a success is at or below it, nowhere else",
+        broken="SELECT p.tree_id, p.node_id FROM nodes p LEFT JOIN nodes c "
+        "ON p.tree_id = c.tree_id AND p.node_id = c.parent_id "
+        "GROUP BY p.tree_id, p.node_id, p.fails_from HAVING (p.fails_from IS NULL) <> "
+        f"(p.node_id = 0 OR bool_or({_succeeds('p')}) "
+        "OR coalesce(bool_or(c.fails_from IS NULL AND c.node_id IS NOT NULL), false))",
+    ),
+    _child("fails_from goes on with its parent's, or begins here",
+           "c.fails_from <> coalesce(p.fails_from, c.node_id)"),
     _node("counts are not negative and fit together",
           "n_right < 0 OR n_unknown < 0 OR n_no_answer < 0 OR n_length < 0 OR visits < 0 "
           "OR n_samples < 0 OR n_right + n_no_answer + n_length > n_rollouts "

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from treeward.export import disk
 from treeward.export.durable import disk_errors
 from treeward.search.critic import Scores
 from treeward.search.errors import DamagedData
@@ -119,7 +120,8 @@ class Journal:
         self._replies.pop(tree_id, None)
         if tree_id in self._open:
             os.close(self._open.pop(tree_id).descriptor)
-        self._path(tree_id).unlink(missing_ok=True)
+        with disk_errors(self._folder, "cannot drop the replies of a committed tree"):
+            disk.remove(self._path(tree_id))
         del self._paths[tree_id]
 
     def trees(self) -> set[str]:

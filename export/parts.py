@@ -10,15 +10,16 @@ without opening a table. What is not in `parts/` does not exist.
 """
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from treeward.export.durable import disk_errors, file_sha256, seal, sync, unseal, write_file
+from treeward.export import disk
+from treeward.export.durable import disk_errors, file_sha256, seal, unseal, write_file
 from treeward.export.schema import SCHEMA_VERSION, SCHEMAS, SORT_KEYS
 from treeward.search.errors import DamagedData
 
@@ -83,30 +84,55 @@ def commit(
         BadInput: The folder cannot be written to.
         TreewardError: The disk is full or failed; nothing is left in the place.
     """
-    name = f"{worker}-{_next_sequence(place, worker):06d}"
+    last = _last_sequence(place, worker)
+    if last:
+        tables = _not_in(place / _name(worker, last), tables)
+        if not any(table.num_rows for table in tables.values()):
+            return place / _name(worker, last)
+    name = _name(worker, last + 1)
     staged, part = run / ".staging" / name, place / name
     with disk_errors(run, f"cannot write part {name}"):
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        place.mkdir(parents=True, exist_ok=True)
+        disk.remove_tree(staged)
+        disk.make_folder(staged)
+        disk.make_folder(place)
         try:
             _write_tables(staged, tables, provenance)
-            staged.rename(part)
+            disk.sync(staged)
+            disk.rename(staged, part)
         except OSError:
-            shutil.rmtree(staged, ignore_errors=True)
+            disk.remove_tree(staged)
             raise
-        sync(place)
+        disk.sync(place)
     return part
 
 
-def _next_sequence(place: Path, worker: str) -> int:
-    """Returns one more than the worker's last sequence number."""
+def _name(worker: str, sequence: int) -> str:
+    return f"{worker}-{sequence:06d}"
+
+
+def _last_sequence(place: Path, worker: str) -> int:
+    """Returns the worker's last sequence number, or 0."""
     taken = [
         int(sequence)
         for owner, _, sequence in (part.name.rpartition("-") for part in parts_in(place))
         if owner == worker and sequence.isdigit()
     ]
-    return max(taken, default=0) + 1
+    return max(taken, default=0)
+
+
+def _not_in(part: Path, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+    """Returns tables without the trees of a part.
+
+    A commit can be made and yet fail, in what comes after the rename; whoever then gives the same
+    trees again must not commit them twice.
+    """
+    held = pa.array(read_manifest(part).trees, pa.string())
+    if not any(pc.any(pc.is_in(table["tree_id"], held)).as_py() for table in tables.values()):
+        return tables
+    return {
+        name: table.filter(pc.invert(pc.is_in(table["tree_id"], held)))
+        for name, table in tables.items()
+    }
 
 
 def _write_tables(
@@ -117,7 +143,7 @@ def _write_tables(
     for name, table in tables.items():
         path = folder / f"{name}.parquet"
         write_table(path, name, table, provenance)
-        sync(path)
+        disk.sync(path)
         files[path.name] = {"rows": table.num_rows, "sha256": file_sha256(path)}
     trees = sorted(next(iter(tables.values()))["tree_id"].unique().to_pylist())
     manifest = {"schema_version": SCHEMA_VERSION, "files": files, "trees": trees}
@@ -131,15 +157,17 @@ def write_table(path: Path, name: str, table: pa.Table, provenance: Mapping[str,
     keys = [(key, "ascending") for key in SORT_KEYS[name]]
     footer = {f"treeward.{key}": value for key, value in provenance.items()}
     footer["treeward.schema_version"] = str(SCHEMA_VERSION)
+    sink = pa.BufferOutputStream()
     pq.write_table(
         table.sort_by(keys).replace_schema_metadata(footer),
-        path,
+        sink,
         compression="zstd",
         row_group_size=ROW_GROUP,
         write_page_index=True,
         write_page_checksum=True,
         sorting_columns=pq.SortingColumn.from_ordering(schema, keys),
     )
+    disk.write(path, memoryview(sink.getvalue()))
 
 
 def committed_parts(run: Path) -> list[Path]:

@@ -6,65 +6,25 @@ access to any file. With access, even to the run's files alone, one SELECT can w
 `WITH x AS (COPY ... TO 'file') SELECT ...`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from treeward.export.parts import committed_parts
+from treeward.export.macros import MACROS, NAMES
+from treeward.export.parts import committed_parts, parts_in, read_manifest
+from treeward.export.problems_file import first_line
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SAMPLERS, SCHEMAS, TABLES
-from treeward.export.score_store import score_files, score_sets
-from treeward.search.errors import BadInput, DamagedData
-
-MIN_ROLLOUTS = 8
-"""Rollouts without a success that make a prefix wrong under the default label rule."""
-
-MACROS = f"""
-CREATE MACRO path_to(tree, node) AS TABLE
-    SELECT step.* FROM nodes step JOIN nodes goal
-    ON step.tree_id = tree AND goal.tree_id = tree AND goal.node_id = node
-    AND list_contains(goal.path, step.node_id)
-    ORDER BY step.depth;
-
-CREATE MACRO best_path(tree) AS TABLE
-    SELECT step.* FROM trees, path_to(tree, best_node_id) step WHERE trees.tree_id = tree
-    ORDER BY step.depth;
-
-CREATE MACRO subtree(tree, node) AS TABLE
-    SELECT below.* FROM nodes below JOIN nodes top
-    ON below.tree_id = tree AND top.tree_id = tree AND top.node_id = node
-    AND below.pre BETWEEN top.pre AND top.post_end
-    ORDER BY below.pre;
-
-CREATE MACRO siblings(tree, node) AS TABLE
-    SELECT other.* FROM nodes other JOIN nodes self
-    ON other.tree_id = tree AND self.tree_id = tree AND self.node_id = node
-    AND other.parent_id = self.parent_id AND other.node_id <> node
-    ORDER BY other.child_rank;
-
--- A step is right where a success lies at or below it; wrong where none does in enough rollouts, or
--- where a wrong solution ends; otherwise undecided, and then nobody knows which error is the first.
-CREATE MACRO first_error(tree, node, min_rollouts := {MIN_ROLLOUTS}) AS TABLE
-    WITH steps AS (
-        SELECT * FROM path_to(tree, node) WHERE depth > 0
-    ), failing AS (
-        SELECT step.node_id, any_value(step.depth) AS depth,
-            any_value(step.n_rollouts >= min_rollouts
-                OR (step.is_terminal AND coalesce(step.verdict = 'wrong', false))) AS wrong
-        FROM steps step JOIN nodes below
-        ON below.tree_id = tree AND below.pre BETWEEN step.pre AND step.post_end
-        GROUP BY step.node_id
-        HAVING NOT bool_or(below.n_right > 0
-            OR (below.is_terminal AND coalesce(below.verdict = 'right', false)))
-    )
-    SELECT steps.* FROM steps JOIN (SELECT * FROM failing ORDER BY depth LIMIT 1) first
-    ON steps.node_id = first.node_id AND first.wrong;
-"""
+from treeward.export.score_store import TABLE, score_sets
+from treeward.export.statement import check_statement
+from treeward.export.tree_lookup import TreeFiles
+from treeward.search.errors import BadInput, DamagedData, TreewardError
 
 _SCORED_NODES = """
 CREATE TEMP VIEW nodes AS
@@ -76,8 +36,7 @@ CREATE TEMP VIEW nodes AS
 """
 """For a run grown without critics and scored by one critic since."""
 
-_ALLOWED = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-_FAILED_READ = "reading the stream registered as"
+_FAILED_READS = ("reading the stream registered as", "exporting a stream from the object")
 
 
 def run_query(run: RunFolder, sql: str, *, memory_limit: str = "4GB") -> pa.Table:
@@ -85,16 +44,46 @@ def run_query(run: RunFolder, sql: str, *, memory_limit: str = "4GB") -> pa.Tabl
 
     Args:
         run: The run.
-        sql: One SELECT (WITH, VALUES, FROM, DESCRIBE, SHOW TABLES, SUMMARIZE) or EXPLAIN.
+        sql: One SELECT (WITH, VALUES, FROM, SUMMARIZE), EXPLAIN, DESCRIBE or SHOW.
         memory_limit: What the database may take, such as `4GB`.
 
     Raises:
         BadInput: The statement is refused or fails.
         DamagedData: A file of the run is not what was written.
+        TreewardError: The database met its memory limit.
     """
-    with connected(run, memory_limit=memory_limit) as connection, _sql_errors(run.path):
-        _check_statement(connection, sql)
+    with connected(run, memory_limit=memory_limit) as connection:
+        return run_statement(run, connection, sql)
+
+
+def run_statement(run: RunFolder, connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Returns what `run_query` does, from a database that is open already."""
+    with _sql_errors(run.path):
+        check_statement(connection, sql, NAMES)
         return connection.sql(sql).to_arrow_table()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Answers any number of statements about what a run held when it was opened."""
+
+    run: RunFolder
+    connection: duckdb.DuckDBPyConnection
+
+    def sql(self, statement: str) -> pa.Table:
+        """Returns what `run_query` does; what was read of a tree is kept for the next question."""
+        return run_statement(self.run, self.connection, statement)
+
+
+@contextmanager
+def session(run: RunFolder, *, memory_limit: str = "4GB") -> Iterator[Session]:
+    """Opens a run for any number of statements.
+
+    Raises:
+        DamagedData: A committed file is missing.
+    """
+    with connected(run, memory_limit=memory_limit) as connection:
+        yield Session(run, connection)
 
 
 @contextmanager
@@ -131,14 +120,45 @@ def _register_tables(connection: duckdb.DuckDBPyConnection, run: RunFolder) -> N
     sets = score_sets(run.path)
     overlaid = len(sets) == 1 and not run.identity.has_critics
     parts = committed_parts(run.path)
+    held = _holders(parts)
     for name in TABLES:
-        files = [part / f"{name}.parquet" for part in parts]
         shown = "nodes_as_grown" if overlaid and name == "nodes" else name
-        connection.register(shown, dataset(name, files))
-    files = [file for place in sets for file in score_files(place)]
-    connection.register("scores", dataset("scores", files))
+        connection.register(shown, _lookup(name, name, parts, held))
+    scored = [part for place in sets for part in parts_in(place)]
+    connection.register("scores", _lookup("scores", TABLE, scored, _holders(scored)))
     if overlaid:
         connection.execute(_SCORED_NODES)
+
+
+def _holders(parts: Sequence[Path]) -> Callable[[], dict[str, list[Path]]]:
+    """Returns what says which parts hold each tree; reads their manifests when first asked."""
+
+    @cache
+    def holders() -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for part in parts:
+            for tree in read_manifest(part).trees:
+                found.setdefault(tree, []).append(part)
+        return found
+
+    return holders
+
+
+def _lookup(
+    name: str, file: str, parts: Sequence[Path], held: Callable[[], dict[str, list[Path]]]
+) -> ds.Dataset:
+    """Returns one table over some parts, in which a tree is found by the parts' manifests."""
+    files = {part: part / f"{file}.parquet" for part in parts}
+    if not files:
+        return dataset(name, [])
+    for path in files.values():
+        if not path.is_file():
+            raise DamagedData(f"{path}: missing from a committed part; restore it")
+
+    def find(tree: str) -> list[Path]:
+        return [files[part] for part in held().get(tree, ())]
+
+    return TreeFiles([*files.values()], SCHEMAS[name], _layout(), find)
 
 
 def dataset(name: str, files: list[Path]) -> ds.Dataset:
@@ -150,27 +170,16 @@ def dataset(name: str, files: list[Path]) -> ds.Dataset:
     schema = SCHEMAS[name]
     if not files:
         return ds.dataset(schema.empty_table())
-    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    layout = ds.ParquetFileFormat(default_fragment_scan_options=checked)
     try:
-        return ds.dataset([str(path) for path in files], schema=schema, format=layout)
+        return ds.dataset([str(path) for path in files], schema=schema, format=_layout())
     except FileNotFoundError as e:
         raise DamagedData(f"{e}: missing from a committed part; restore it") from e
 
 
-def _check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Refuses all but one statement that reads.
-
-    Raises:
-        BadInput: It is none, several, or one that changes something.
-    """
-    kinds = [statement.type for statement in connection.extract_statements(sql)]
-    if len(kinds) != 1:
-        raise BadInput(f"query: got {len(kinds)} statements; give exactly one SELECT")
-    if kinds[0] not in _ALLOWED:
-        raise BadInput(
-            f"query: {kinds[0].name} is refused; a run is only read: give one SELECT or EXPLAIN"
-        )
+def _layout() -> ds.ParquetFileFormat:
+    """Returns the format of tables: Parquet whose pages are checked."""
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=checked)
 
 
 @contextmanager
@@ -180,11 +189,18 @@ def _sql_errors(run: Path) -> Iterator[None]:
     Raises:
         BadInput: The statement is at fault.
         DamagedData: A file of the run is.
+        TreewardError: The database met its memory limit.
     """
     try:
         yield
+    except (duckdb.OutOfMemoryException, MemoryError) as e:
+        raise TreewardError(
+            "query: needs more memory; ask for less, or raise the limit with --memory"
+        ) from e
+    except (OSError, pa.ArrowException) as e:
+        raise DamagedData(f"{run}: {first_line(e)}; `treeward verify {run}` names the file") from e
     except duckdb.Error as e:
         message = " ".join(str(e).partition("\nLINE ")[0].split())
-        if _FAILED_READ in message:
+        if any(words in message for words in _FAILED_READS):
             raise DamagedData(f"{run}: {message}; `treeward verify {run}` names the file") from e
         raise BadInput(f"query: {message}") from e

@@ -2,12 +2,12 @@
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from treeward.export import disk
 from treeward.export.durable import disk_errors, file_sha256, seal, unseal, write_file
 from treeward.export.problems_file import read_problems, write_problems
 from treeward.export.schema import SCHEMA_VERSION
@@ -138,15 +138,28 @@ def writing(path: Path, identity: Identity, problems: Sequence[Problem]) -> Iter
     """
     _refuse_foreign(path)
     with disk_errors(path, "cannot write the run folder"):
-        path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _lock(path, lock)
+        disk.make_folder(path)
+    with locked(path):
         if (path / "run.json").exists():
             _refuse_other(open_run_folder(path), identity, problems)
         with disk_errors(path, "cannot write the run folder"):
             _make_ready(path, identity, problems)
         yield open_run_folder(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other writers out of a folder that is there.
+
+    Raises:
+        BadInput: The folder cannot be written to.
+        TreewardError: Another process writes to the run, or the disk failed.
+    """
+    with disk_errors(path, "cannot write the run folder"):
+        lock = disk.open_lock(path / ".lock")
+    try:
+        _lock(path, lock)
+        yield
     finally:
         os.close(lock)
 
@@ -182,9 +195,9 @@ def _lock(path: Path, lock: int) -> None:
 
 def _make_ready(path: Path, identity: Identity, problems: Sequence[Problem]) -> None:
     """Clears what a dead writer left, and writes what is missing, run.json last."""
-    shutil.rmtree(path / ".staging", ignore_errors=True)
+    disk.remove_tree(path / ".staging")
     for name in (".staging", "parts", "journal"):
-        (path / name).mkdir(exist_ok=True)
+        disk.make_folder(path / name)
     if (path / "run.json").exists():
         return
     write_problems(path / "problems.parquet", problems)

@@ -2,7 +2,8 @@
 
 `pre` counts nodes in pre-order (siblings by `child_rank`); the subtree of a node is the rows of its
 tree with `pre` between the node's `pre` and `post_end`, both included. `path` goes from the root to
-the node, both included.
+the node, both included. `fails_from` is the first step on the path without a success at or below
+it; null at the root and where a success (a right rollout that counts, a right end) is at or below.
 """
 
 import pyarrow as pa
@@ -101,6 +102,7 @@ NODES = pa.schema(
         _known("n_length", _COUNT),
         _known("n_right_last", _COUNT),
         _known("n_wrong_first", _COUNT),
+        pa.field("fails_from", _COUNT),
         pa.field("stop_rule", _TEXT),
         pa.field("value", _REAL),
         pa.field("value_low", _REAL),

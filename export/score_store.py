@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from treeward.export import disk
 from treeward.export.durable import disk_errors, seal, unseal, write_file
 from treeward.export.parts import commit, parts_in, trees_in
 from treeward.export.run_folder import RunFolder
@@ -58,7 +59,7 @@ def write_scores(
     """
     place = score_place(run.path, critic)
     with disk_errors(place, "cannot write the scores"):
-        place.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(place)
         if not (place / CRITIC_FILE).exists():
             body = {"schema_version": SCHEMA_VERSION, "identity": dict(identity)}
             write_file(place / CRITIC_FILE, seal(body))

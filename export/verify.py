@@ -217,6 +217,8 @@ def _leftovers(run: RunFolder) -> Iterator[Finding]:
     """Checks the journal and names what a dead writer left."""
     for path in sorted((run.path / ".staging").glob("*")):
         yield _info(path, "left by a writer that died or still writes; the next one clears it")
+    for path in sorted((run.path / "damaged").glob("*")):
+        yield _info(path, "was set aside; generate grows its trees again, score scores them")
     for path in sorted(run.journal.glob("*.jsonl")):
         try:
             replies, whole = read_entries(path)

@@ -91,7 +91,20 @@ def _rollouts(tree: str, nodes: list[Row], rng: random.Random) -> list[Row]:
         if known:
             value = (right + 0.5) / (known + 1)
             node |= {"value": value, "value_low": value / 2, "value_high": (1 + value) / 2}
+    _mark_failures(nodes)
     return rows
+
+
+def _mark_failures(nodes: list[Row]) -> None:
+    """Sets `fails_from` by looking at every node below every step of every path."""
+
+    def succeeds(step: int) -> bool:
+        below = [node for node in nodes if step in node["path"]]
+        return any(node["n_right"] > 0 or node["verdict"] == "right" for node in below)
+
+    for node in nodes:
+        failing = [step for step in node["path"][1:] if not succeeds(step)]
+        node["fails_from"] = failing[0] if failing else None
 
 
 class Ran(NamedTuple):

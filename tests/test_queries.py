@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from treeward.export.parts import write_part
-from treeward.export.queries import run_query
+from treeward.export.queries import run_query, session
 from treeward.export.run_folder import (
     Identity,
     RunFolder,
@@ -18,6 +19,7 @@ from treeward.export.run_folder import (
 )
 from treeward.export.schema import SAMPLERS, SCHEMAS
 from treeward.export.status import run_status
+from treeward.export.tree_lookup import trees_admitted
 from treeward.search.errors import BadInput, DamagedData
 from treeward.search.problem import Problem
 
@@ -280,3 +282,150 @@ def test_status_counts_what_the_tables_hold(run: RunFolder, random_part: Maker) 
     for verdict in ("right", "wrong", "unknown"):
         assert status.verdicts[verdict] == sum(row["verdict"] == verdict for row in rollouts)
     assert (status.n_unfinished, status.n_journal_entries) == (0, 0)
+
+
+ONE_TREE = [
+    "FROM nodes WHERE tree_id = 'c'",
+    "FROM nodes WHERE tree_id = concat('', 'c') AND value > 0.3 AND verdict IS NULL",
+    "FROM nodes WHERE tree_id IN ('c', 'h') AND depth = 1",
+    "FROM nodes WHERE tree_id = 'c' OR tree_id = 'none'",
+    "FROM path_to('c', 1)",
+    "FROM subtree('c', 1)",
+    "FROM siblings('c', 1)",
+    "FROM best_path('c')",
+    "FROM first_error('c', 1)",
+    "FROM trees WHERE tree_id = 'c'",
+    "FROM rollouts WHERE tree_id = 'c' AND node_id = 0",
+    "SELECT count(*) FROM nodes WHERE tree_id = 'none'",
+]
+
+
+@pytest.mark.parametrize("sql", ONE_TREE)
+def test_a_question_about_one_tree_opens_its_part_only(own_run: RunFolder, sql: str) -> None:
+    truth = rows(own_run, sql)
+    if "'h'" not in sql:
+        for path in own_run.path.glob("parts/w1-000001/*.parquet"):
+            path.write_bytes(b"not a table")
+    with session(own_run) as opened:
+        for _ in range(2):
+            assert opened.sql(sql).to_pylist() == truth
+
+
+FILTERS = [
+    ("tree_id = 'a'", ["a"]),
+    ("tree_id = 'a' AND node_id = 3", ["a"]),
+    ("tree_id IN ('a', 'j', 'none')", ["a", "j", "none"]),
+    ("tree_id = 'a' AND step_text = 'b/1'", ["a"]),
+    ("tree_id = 'a' AND tree_id = 'b'", []),
+    ("step_text = 'a'", None),
+    ("tree_id >= 'c'", None),
+    ("tree_id <> 'c'", None),
+    ("NOT tree_id = 'c'", None),
+    ("tree_id = 'c' OR node_id = 0", None),
+    ("tree_id = 'c' OR tree_id IS NOT NULL", None),
+    ("step_text IN ('a', 'c') OR tree_id = 'a'", None),
+]
+
+
+@pytest.mark.parametrize(("condition", "trees"), FILTERS)
+def test_a_scan_is_narrowed_only_where_that_is_proved(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, condition: str, trees: list[str] | None
+) -> None:
+    seen: list[list[str] | None] = []
+
+    def spy(asked: Any, schema: Any) -> list[str] | None:
+        found = trees_admitted(asked, schema)
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr("treeward.export.tree_lookup.trees_admitted", spy)
+    every = rows(run, "FROM nodes")
+    found = rows(run, f"FROM nodes WHERE {condition}")
+    # A scan whose filter DuckDB keeps to itself has none; it is read whole.
+    assert seen[-1] == trees or (trees == [] and not found)
+    kept = f"SELECT * FROM (SELECT * FROM nodes OFFSET 0) WHERE {condition}"
+    assert sorted(map(str, found)) == sorted(map(str, rows(run, kept)))
+    assert len(found) < len(every) or "IS NOT NULL" in condition
+
+
+def test_damage_in_a_tree_s_own_part_is_an_error(own_run: RunFolder) -> None:
+    for path in own_run.path.glob("parts/w0-000001/nodes.parquet"):
+        data = bytearray(path.read_bytes())
+        data[40] ^= 4
+        path.write_bytes(data)
+    with pytest.raises(DamagedData):
+        run_query(own_run, "FROM nodes WHERE tree_id = 'a'")
+    assert run_query(own_run, "FROM nodes WHERE tree_id = 'j'").num_rows
+
+
+def test_all_first_errors_are_those_of_all_paths(run: RunFolder) -> None:
+    for least in (1, 3, 8):
+        every = rows(run, f"FROM first_errors(min_rollouts := {least}) ORDER BY tree_id, node_id")
+        forest: dict[str, list[Row]] = {}
+        for row in rows(run, "FROM nodes ORDER BY tree_id, node_id"):
+            forest.setdefault(row["tree_id"], []).append(row)
+        expected = {
+            (tree, error)
+            for tree, nodes in forest.items()
+            for node in range(len(nodes))
+            if (error := first_error(nodes, node, least)) is not None
+        }
+        assert [(row["tree_id"], row["node_id"]) for row in every] == sorted(expected)
+        assert expected
+
+
+def test_contrastive_pairs_are_all_pairs_of_siblings(run: RunFolder) -> None:
+    nodes = rows(run, "FROM nodes")
+    expected = {
+        (a["tree_id"], a["node_id"], b["node_id"]): a["value_low"] > b["value_high"]
+        for a in nodes
+        for b in nodes
+        if (a["tree_id"], a["parent_id"]) == (b["tree_id"], b["parent_id"])
+        and None not in (a["value"], b["value"], a["parent_id"])
+        and a["value"] - b["value"] >= 0.3
+    }
+    found = rows(run, "FROM contrastive_pairs(margin := 0.3)")
+    assert {
+        (row["tree_id"], row["chosen_id"], row["rejected_id"]): row["separated"] for row in found
+    } == expected
+    assert len(found) == len(expected) > 0
+
+
+def test_costs_and_uncertainty_are_what_a_plain_reading_gives(run: RunFolder) -> None:
+    nodes, costs = rows(run, "FROM nodes"), rows(run, "FROM problem_costs")
+    assert len(costs) == len(TREES)
+    for row in costs:
+        own = [node for node in nodes if node["tree_id"] == row["tree_id"]]
+        known = sum(node["n_rollouts"] > 0 or node["is_terminal"] for node in own)
+        assert row["n_labels"] == known
+        assert row["tokens_per_label"] == (row["policy_tokens"] / known if known else None)
+    widths = {
+        (node["tree_id"], node["node_id"]): node["value_high"] - node["value_low"]
+        for node in nodes
+        if node["value"] is not None and not node["is_terminal"]
+    }
+    found = rows(run, "FROM uncertain_nodes")
+    assert {(row["tree_id"], row["node_id"]): row["uncertainty"] for row in found} == widths
+
+
+def test_agreement_of_a_critic_with_counts_is_by_rollouts(
+    random_part: Maker, tmp_path: Path
+) -> None:
+    run, tables = make_run(tmp_path / "run"), random_part(1, trees=TREES[:5])
+    nodes = tables["nodes"].to_pylist()
+    for row in nodes:
+        row["value_critic"] = (row["node_id"] % 11) / 10
+    tables["nodes"] = pa.Table.from_pylist(nodes, schema=SCHEMAS["nodes"])
+    write_part(run.path, "w0", tables, {})
+    for row in rows(run, "FROM critic_agreement(bins := 5)"):
+        own = [
+            (node["value_critic"], ended)
+            for node in nodes
+            if min(int(node["value_critic"] * 5 + 1e-9), 4) == row["bin"]
+            for ended in [1] * node["n_right"] + [0] * (node["n_rollouts"] - node["n_right"])
+        ]
+        assert row["n_rollouts"] == len(own)
+        assert row["critic"] == pytest.approx(sum(said for said, _ in own) / len(own))
+        assert row["counted"] == pytest.approx(sum(ended for _, ended in own) / len(own))
+        brier = sum((said - ended) ** 2 for said, ended in own) / len(own)
+        assert row["brier"] == pytest.approx(brier)

@@ -140,6 +140,9 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], Any], set[str]]] = [
     ("nodes", "leaf", "child_rank", plus(9), {"n_children counts"}),
     ("nodes", "leaf", "n_children", plus(1), {"n_children counts"}),
     ("nodes", "leaf", "prior", plus(0.1), {"its children's priors"}),
+    ("nodes", "root", "fails_from", lambda _: 0, {"fails_from is"}),
+    ("nodes", "fails", "fails_from", lambda _: None, {"fails_from is"}),
+    ("nodes", "fails", "fails_from", plus(900), {"fails_from goes"}),
     ("nodes", "rolled", "n_right", lambda _: 99, {"counts are"}),
     ("nodes", "rolled", "n_unknown", lambda _: -1, {"counts are"}),
     ("nodes", "leaf", "n_tokens", plus(1), {"n_tokens"}),
@@ -172,6 +175,7 @@ def matches(row: dict[str, Any], where: str) -> bool:
         "root": row.get("node_id") == 0,
         "leaf": bool(row.get("node_id")) and row.get("n_children") == 0,
         "rolled": row.get("n_rollouts", 0) > 0 and row.get("n_right", 0) > 0,
+        "fails": row.get("fails_from") is not None,
         "ended": bool(row.get("is_terminal")),
     }[where]
     return chosen

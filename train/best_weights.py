@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from treeward.export.durable import file_sha256, sync
+from treeward.export.disk import sync
+from treeward.export.durable import file_sha256
 from treeward.search.errors import DamagedData
 from treeward.train.checkpoint import trained_tensors
 

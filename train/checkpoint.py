@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from treeward.export.durable import file_sha256, seal, sync, unseal
+from treeward.export.disk import sync
+from treeward.export.durable import file_sha256, seal, unseal
 from treeward.search.errors import DamagedData
 
 State = dict[str, Any]

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from treeward.export.durable import sync, write_file
+from treeward.export.disk import sync
+from treeward.export.durable import write_file
 from treeward.search.errors import BadInput, MissingExtra, SettingsConflict
 from treeward.train.settings import Dtype, ReportTo
 from treeward.train.weights import blank_like, load_weights, merged_weights

@@ -1,0 +1,120 @@
+"""Lets every change of the disk in a run fail, in every way, and kills runs at random moments.
+
+    python benchmarks/store_faults.py --trees 50
+    python benchmarks/store_faults.py --trees 50 --kills 100
+
+The checks are those of tests/test_store_faults.py, which tries a sample: what was committed is
+there, nothing is torn, and going on gives the rows of an undisturbed run. The journal makes the
+same two changes for each reply; of those, one in `--journal-stride` is tried.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests import test_store_faults as store
+from tests.faulty_disk import Fault, FaultyDisk, on
+
+from treeward.export import generate
+from treeward.export.parts import committed_trees
+from treeward.export.verify import verify_run
+from treeward.search.problem import Problem
+
+PART_NODES = 150
+
+
+def problems_of(trees: int) -> list[Problem]:
+    """Returns the run's problems."""
+    return [Problem(id=f"p{n}", prompt=f"{n}", answer="1") for n in range(trees)]
+
+
+def sweep(folder: Path, trees: int, stride: int, faults: list[Fault]) -> None:
+    """Tries every fault at every change."""
+    problems = problems_of(trees)
+    with on(FaultyDisk()) as counted:
+        store.grow(folder / "whole", problems)
+    truth = store.tables(folder / "whole")
+    parts = len(list((folder / "whole" / "parts").iterdir()))
+    print(f"{trees} trees in {parts} parts: {len(counted.made)} changes of the disk", flush=True)
+    for fault in faults:
+        replies, tried = 0, 0
+        for number, name in enumerate(counted.made):
+            replies += name.startswith("journal.")
+            if not fault.can_be_at(name) or (name.startswith("journal.") and replies % stride):
+                continue
+            path = folder / f"{fault.name}-{number}"
+            store.check(path, number, fault, truth, problems)
+            shutil.rmtree(path)
+            tried += 1
+        print(f"{fault.name:8} at {tried} changes: nothing lost, nothing torn", flush=True)
+
+
+def kill(folder: Path, trees: int, kills: int) -> None:
+    """Kills a run at random moments until it has died often enough, then lets it end."""
+    problems = problems_of(trees)
+    start = time.perf_counter()
+    store.grow(folder / "whole", problems)
+    truth, whole = store.tables(folder / "whole"), time.perf_counter() - start
+    rng = random.Random(1)
+    died, runs = 0, 0
+    while died < kills:
+        path = folder / f"killed-{runs}"
+        runs += 1
+        for _ in range(kills):
+            before = committed_trees(path).keys() if path.exists() else set()
+            child = subprocess.Popen(
+                [sys.executable, __file__, "--trees", str(trees), "--only-grow", str(path)],
+                stdout=subprocess.PIPE,
+            )
+            assert child.stdout is not None
+            child.stdout.read(1)
+            time.sleep(rng.uniform(0, whole * 1.1))
+            os.kill(child.pid, signal.SIGKILL)
+            killed = child.wait() == -signal.SIGKILL
+            child.stdout.close()
+            died += killed
+            assert before <= committed_trees(path).keys()
+            if not killed or died == kills:
+                break
+        store.grow(path, problems)
+        assert store.tables(path) == truth
+        assert verify_run(path) == ()
+        shutil.rmtree(path)
+    print(f"{died} SIGKILLs in {runs} runs of {trees} trees: the rows of an undisturbed run")
+
+
+@click.command()
+@click.option("--trees", default=50)
+@click.option("--journal-stride", default=50)
+@click.option("--fault", "names", multiple=True, help="Only these.")
+@click.option("--kills", default=0, help="Kill so often instead.")
+@click.option("--only-grow", type=click.Path(path_type=Path), hidden=True)
+def main(
+    trees: int, journal_stride: int, names: tuple[str, ...], kills: int, only_grow: Path | None
+) -> None:
+    """Measures and prints."""
+    generate._PART_NODES = PART_NODES
+    if only_grow is not None:
+        sys.stdout.write(".")
+        sys.stdout.flush()
+        store.grow(only_grow, problems_of(trees))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if kills:
+            kill(Path(folder), trees, kills)
+        else:
+            chosen = [Fault[name] for name in names] or [*Fault]
+            sweep(Path(folder), trees, journal_stride, chosen)
+
+
+if __name__ == "__main__":
+    main()

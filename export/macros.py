@@ -1,0 +1,91 @@
+"""The macros and views that a run's database has beside its tables.
+
+Each macro about one tree names that tree in every table it reads, so that a scan finds the tree
+without reading the others. Whole rows of `nodes` come out of those that return nodes.
+"""
+
+import re
+
+MIN_ROLLOUTS = 8
+"""Rollouts without a success that make a prefix wrong under the default label rule."""
+
+_WRONG = (
+    "(error.n_rollouts >= min_rollouts"
+    " OR (error.is_terminal AND coalesce(error.verdict = 'wrong', false)))"
+)
+"""Whether a step without a success at or below it is an error; otherwise it is undecided."""
+
+MACROS = f"""
+CREATE MACRO path_to(tree, node) AS TABLE
+    SELECT step.* FROM nodes step JOIN nodes goal
+    ON step.tree_id = tree AND goal.tree_id = tree AND goal.node_id = node
+    AND list_contains(goal.path, step.node_id)
+    ORDER BY step.depth;
+
+CREATE MACRO best_path(tree) AS TABLE
+    SELECT step.* FROM trees, path_to(tree, best_node_id) step WHERE trees.tree_id = tree
+    ORDER BY step.depth;
+
+CREATE MACRO subtree(tree, node) AS TABLE
+    SELECT below.* FROM nodes below JOIN nodes top
+    ON below.tree_id = tree AND top.tree_id = tree AND top.node_id = node
+    AND below.pre BETWEEN top.pre AND top.post_end
+    ORDER BY below.pre;
+
+CREATE MACRO siblings(tree, node) AS TABLE
+    SELECT other.* FROM nodes other JOIN nodes self
+    ON other.tree_id = tree AND self.tree_id = tree AND self.node_id = node
+    AND other.parent_id = self.parent_id AND other.node_id <> node
+    ORDER BY other.child_rank;
+
+-- A step is right where a success lies at or below it; wrong where none does in enough rollouts, or
+-- where a wrong solution ends; otherwise undecided, and then nobody knows which error is the first.
+CREATE MACRO first_error(tree, node, min_rollouts := {MIN_ROLLOUTS}) AS TABLE
+    SELECT error.* FROM nodes error JOIN nodes goal
+    ON error.tree_id = tree AND goal.tree_id = tree AND goal.node_id = node
+    AND error.node_id = goal.fails_from AND {_WRONG};
+
+CREATE MACRO first_errors(min_rollouts := {MIN_ROLLOUTS}) AS TABLE
+    SELECT error.* FROM nodes error WHERE error.fails_from = error.node_id AND {_WRONG};
+
+-- Two steps from the same prefix, one worth more than the other by at least a margin.
+CREATE MACRO contrastive_pairs(margin := 0.2) AS TABLE
+    SELECT good.tree_id, good.problem_id, good.parent_id,
+        good.node_id AS chosen_id, bad.node_id AS rejected_id,
+        good.step_text AS chosen, bad.step_text AS rejected,
+        good.value AS chosen_value, bad.value AS rejected_value,
+        good.n_rollouts AS chosen_rollouts, bad.n_rollouts AS rejected_rollouts,
+        good.value - bad.value AS difference,
+        good.value_low > bad.value_high AS separated
+    FROM nodes good JOIN nodes bad
+    ON good.tree_id = bad.tree_id AND good.parent_id = bad.parent_id
+    AND good.value - bad.value >= margin AND good.node_id <> bad.node_id;
+
+-- What a critic said of nodes beside what rollouts from them came to, by what it said.
+CREATE MACRO critic_agreement(bins := 10) AS TABLE
+    SELECT least(floor(value_critic * bins), bins - 1)::INT AS bin,
+        count(*) AS n_nodes, sum(n_rollouts)::BIGINT AS n_rollouts,
+        sum(value_critic * n_rollouts) / sum(n_rollouts) AS critic,
+        sum(n_right) / sum(n_rollouts) AS counted,
+        sum(n_rollouts * value_critic * value_critic - 2 * n_right * value_critic + n_right)
+            / sum(n_rollouts) AS brier
+    FROM nodes WHERE value_critic IS NOT NULL AND n_rollouts > 0 GROUP BY bin ORDER BY bin;
+
+CREATE TEMP VIEW uncertain_nodes AS
+    SELECT tree_id, problem_id, node_id, depth, step_text, n_right, n_rollouts, n_unknown,
+        value, value_low, value_high, value_high - value_low AS uncertainty
+    FROM nodes WHERE NOT is_terminal AND value IS NOT NULL;
+
+CREATE TEMP VIEW problem_costs AS
+    SELECT problem_id, tree_id, solved, pass_rate, trees.n_nodes, trees.n_rollouts,
+        coalesce(known.n_labels, 0) AS n_labels,
+        policy_tokens, fast_tokens, prompt_tokens,
+        policy_tokens / nullif(known.n_labels, 0) AS tokens_per_label
+    FROM trees LEFT JOIN (
+        SELECT tree_id, count(*) AS n_labels FROM nodes
+        WHERE n_rollouts > 0 OR is_terminal GROUP BY tree_id
+    ) known USING (tree_id);
+"""
+
+NAMES = frozenset(re.findall(r"CREATE MACRO (\w+)", MACROS))
+"""The names of the macros."""
