@@ -63,7 +63,7 @@ def grow(path: Path, problems: Sequence[Problem] = PROBLEMS) -> None:
         )
         origin = Origin(reader=reader, search="mcts", policy="scripted", seed=0)
         writer = generate.PartWriter(run, journal, lambda problem: problem.id, origin)
-        asyncio.run(generate._grow(growing, writer, left, 3, None))
+        asyncio.run(generate._grow(growing, writer, left, 3, None, None))
 
 
 def tables(path: Path) -> Tables:
