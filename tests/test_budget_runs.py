@@ -2,10 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from tests.conftest import Ran
-from tests.test_resume import tables
+from tests.test_resume import kill_at, tables
 
 from treeward.export.estimate import estimate
 from treeward.export.generate import generate
@@ -81,17 +77,8 @@ def test_rows_do_not_depend_on_concurrency(
 def test_a_killed_run_comes_to_the_same_rows(
     tmp_path: Path, undisturbed: dict[str, pa.Table], replies: int
 ) -> None:
-    command = [sys.executable, "-m", "treeward.cli", "generate", PROBLEMS, "--out", str(tmp_path)]
-    command += ["--search", "rollouts", "--budget-tokens", str(TOKENS), "--concurrency", "2"]
-    command += [f"--set={setting}" for setting in SETTINGS]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None:
-        files = list((tmp_path / "journal").glob("*"))
-        if sum(file.read_bytes().count(b"\n") for file in files) >= replies:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    options = ("--search", "rollouts", "--budget-tokens", str(TOKENS))
+    kill_at(replies, PROBLEMS, tmp_path, *options, *(f"--set={setting}" for setting in SETTINGS))
     generate(make_plan(OPTIONS), tmp_path, concurrency=5)
     assert tables(tmp_path) == undisturbed
     assert not any((tmp_path / "journal").iterdir())

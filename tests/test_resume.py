@@ -31,6 +31,20 @@ def tables(run: Path) -> dict[str, pa.Table]:
         }
 
 
+def kill_at(replies: int, problems: str, run: Path, *options: str) -> None:
+    """Starts `generate` and kills it when its journal holds so many replies."""
+    command = [sys.executable, "-m", "treeward.cli", "generate", problems, "--out", str(run)]
+    command += ["--concurrency", "2", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        files = list((run / "journal").glob("*"))
+        if sum(file.read_bytes().count(b"\n") for file in files) >= replies:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     run = tmp_path_factory.mktemp("undisturbed") / "run"
@@ -50,16 +64,7 @@ def test_rows_do_not_depend_on_concurrency(
 def test_a_killed_run_asks_for_no_recorded_reply_again(
     tmp_path: Path, undisturbed: dict[str, pa.Table], replies: int
 ) -> None:
-    command = [sys.executable, "-m", "treeward.cli", "generate", PROBLEMS, "--out", str(tmp_path)]
-    command += ["--concurrency", "2", *(f"--set={setting}" for setting in SETTINGS)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None:
-        files = list((tmp_path / "journal").glob("*"))
-        if sum(file.read_bytes().count(b"\n") for file in files) >= replies:
-            break
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    kill_at(replies, PROBLEMS, tmp_path, *(f"--set={setting}" for setting in SETTINGS))
 
     recorded = sum(len(read_entries(file)[0]) for file in (tmp_path / "journal").glob("*"))
     assert recorded >= replies
