@@ -377,6 +377,7 @@ def test_stopping_finishes_and_records_the_calls_in_flight() -> None:
             await asyncio.sleep(0)
         if plan.progress.asked > 40 and not plan.stopping.is_set():
             plan.stopping.set()
+            await asyncio.sleep(0)  # requests that a tree has just handed over are in flight
             asked_then[0] = plan.progress.asked
 
     trees = grow(Wrapped(before), recorder=memory, plan=plan)
