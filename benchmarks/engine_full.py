@@ -1,6 +1,8 @@
-"""Prints how full a search keeps its engine.
+r"""Prints how full a search keeps its engine.
 
     python benchmarks/engine_full.py --backend transformers --search mcts
+    python benchmarks/engine_full.py --model smollm2-135m-instruct --rounds 1 \
+        --problems 'task:arithmetic?n=200&steps=2..3&numbers=0..20&template=words&seed=1'
 
 Grows a forest and records what it asks. Then a fresh engine gets all of these requests at once, as
 one offline batch: it never waits and is free to order them. The two are compared by tokens a second
@@ -15,22 +17,25 @@ each continuation.
 import argparse
 import asyncio
 import itertools
+import os
 import statistics
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from treeward.critics.verifier import AnswerVerifier
 from treeward.export.journal import Journal
-from treeward.search.arithmetic import make_problems
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
-from treeward.search.models import NANO, resolve_model
+from treeward.search.models import NANO, ModelFolder, cache_root, resolve_model
 from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
+from treeward.search.problem import Problem
 from treeward.search.prompts import load_template
 from treeward.search.reader import Reader
 from treeward.search.requests import Search
@@ -47,9 +52,8 @@ MIDDLE = (0.2, 0.8)
 NAMES = ("steady state", "whole run", "steady state, processor", "whole run, processor")
 
 
-def open_policy(backend: str, slots: int) -> TransformersPolicy | VllmPolicy:
-    """Returns nano in float32 on one thread."""
-    model = resolve_model(NANO, Path())
+def open_policy(model: ModelFolder, backend: str, slots: int) -> TransformersPolicy | VllmPolicy:
+    """Returns a model in float32 on one thread."""
     if backend == "vllm":
         settings = VllmSettings(dtype="float32", threads=1, slots=slots, cache_gib=1.0)
         return VllmPolicy(model.path, model.fingerprint, settings)
@@ -107,10 +111,10 @@ class Meter:
 
 
 async def search_forest(
-    meter: Meter, search: str, *, trees: int, concurrency: int, journal: Path
+    meter: Meter, given: argparse.Namespace, problems: Iterator[Problem], journal: Path
 ) -> None:
     """Grows the trees, with a journal as a run has."""
-    template = load_template(NANO)
+    template = load_template(given.folder.default_template)
     reader = Reader(template, meter.tokens)
     settings = SearchSettings()
     searches: dict[str, Search] = {
@@ -122,7 +126,7 @@ async def search_forest(
     )
     with AnswerVerifier(["number"]) as verifier, Journal(journal) as recorder:
         forest = Forest(
-            search=searches[search],
+            search=searches[given.search],
             samplers=[PolicySampler(policy=meter, settings=sampling)],
             reader=reader,
             verifier=verifier,
@@ -131,10 +135,10 @@ async def search_forest(
             tree_id=lambda problem: problem.id,
             quick=verifier.is_quick,
         )
-        problems = iter(make_problems(n=trees, seed=1))
         meter.start()
         try:
-            await grow_forest(forest, Plan(problems, concurrency), lambda tree: None)
+            plan = Plan(problems=problems, concurrency=given.concurrency)
+            await grow_forest(forest, plan, lambda tree: None)
         finally:
             await meter.close()
 
@@ -148,17 +152,11 @@ async def replay(meter: Meter, asks: Sequence[Ask]) -> None:
 
 def compare(given: argparse.Namespace) -> tuple[Meter, list[float], list[float]]:
     """Returns what a search asked, and the speeds of search and offline batch."""
-    searched = Meter(open_policy(given.backend, given.slots))
-    with tempfile.TemporaryDirectory() as folder:
-        growing = search_forest(
-            searched,
-            given.search,
-            trees=given.trees,
-            concurrency=given.concurrency,
-            journal=Path(folder),
-        )
-        asyncio.run(growing)
-    offline = Meter(open_policy(given.backend, given.slots))
+    searched = Meter(open_policy(given.folder, given.backend, given.slots))
+    problems = iter(make_plan(Options(problems=given.problems)).problems)
+    with tempfile.TemporaryDirectory() as journal:
+        asyncio.run(search_forest(searched, given, problems, Path(journal)))
+    offline = Meter(open_policy(given.folder, given.backend, given.slots))
     asyncio.run(replay(offline, searched.asks))
     return searched, searched.speeds(), offline.speeds()
 
@@ -168,15 +166,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--search", choices=("mcts", "rollouts"), default="mcts")
-    parser.add_argument("--trees", type=int, default=200)
+    parser.add_argument("--model", default=NANO)
+    parser.add_argument("--problems", default="task:arithmetic?n=200&seed=1", help="a tree each")
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    given.folder = resolve_model(given.model, cache_root(os.environ))
     rounds = [compare(given) for _ in range(given.rounds)]
     searched = rounds[0][0]
     print(
-        f"{given.backend}, {given.search}, {given.trees} trees, {given.concurrency} at once, "
+        f"{given.model}, {given.backend}, {given.search}, {given.concurrency} trees at once, "
         f"{given.slots} slots: {len(searched.asks):,} requests"
     )
     for at, name in enumerate(NAMES):
