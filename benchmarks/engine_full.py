@@ -173,7 +173,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     given.folder = resolve_model(given.model, cache_root(os.environ))
-    rounds = [compare(given) for _ in range(given.rounds)]
+    rounds = []
+    for _ in range(given.rounds):
+        rounds.append(compare(given))
+        ratios = [f"{ours / batch:.2f}" for ours, batch in zip(*rounds[-1][1:], strict=True)]
+        print("a round:", ", ".join(map(" ".join, zip(NAMES, ratios, strict=True))), flush=True)
     searched = rounds[0][0]
     print(
         f"{given.model}, {given.backend}, {given.search}, {given.concurrency} trees at once, "
