@@ -36,11 +36,13 @@ from treeward.search.tree import Tree
 STEPS = [(f"{number:03}\n", 1 / 512) for number in range(512)]
 ENDS = [("Answer: 1\n", 0.5), ("Answer: 0\n", 0.5)]
 IN_FLIGHT = 256
+COSTED = 32
+"""Trees whose cost is measured, of each size."""
 
 
 def script(_: str, text: str) -> list[tuple[str, float]]:
-    """Returns numbers, and an answer after three of them."""
-    return ENDS if text.count("\n") == 3 else STEPS
+    """Returns numbers, and an answer after six of them: no tree runs out of what to expand."""
+    return ENDS if text.count("\n") == 6 else STEPS
 
 
 def grow(problems: Sequence[Problem], simulations: int, done: Callable[[], None]) -> None:
@@ -99,30 +101,41 @@ def resident_mb() -> float:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trees", type=int, default=10_000)
+    parser.add_argument("--trees", type=int, default=10_000, help="0 for their cost alone")
     parser.add_argument("--simulations", type=int, default=4)
     a = parser.parse_args()
+    if a.trees:
+        show_memory(a.trees, a.simulations)
+    show_cost()
+
+
+def show_memory(trees: int, simulations: int) -> None:
+    """Prints the resident set as trees are done."""
     seen: list[float] = []
     count = 0
 
     def note() -> None:
         nonlocal count
         count += 1
-        if count % max(1, a.trees // 20) == 0:
+        if count % max(1, trees // 20) == 0:
             seen.append(resident_mb())
             print(f"{count:6,} trees  {seen[-1]:6.0f} MB", flush=True)
 
-    grow(problems_of(a.trees), a.simulations, note)
+    grow(problems_of(trees), simulations, note)
     later = np.array(seen[len(seen) // 4 :])
-    slope = np.polyfit(np.arange(len(later)), later, 1)[0] * 20 / a.trees
+    slope = np.polyfit(np.arange(len(later)), later, 1)[0] * 20 / trees
     print(
         f"after the first quarter: {slope * 1e6:+.0f} bytes a tree, {np.ptp(later):.0f} MB in all"
     )
+
+
+def show_cost() -> None:
+    """Prints what a tree costs, as many of each size."""
     print("simulations  ms a tree  ms a simulation")
     for simulations in (4, 16, 64, 256):
         start = time.process_time()
-        grow(problems_of(n := max(16, 2048 // simulations)), simulations, lambda: None)
-        spent = (time.process_time() - start) / n * 1000
+        grow(problems_of(COSTED), simulations, lambda: None)
+        spent = (time.process_time() - start) / COSTED * 1000
         print(f"{simulations:11}  {spent:9.1f}  {spent / simulations:.2f}", flush=True)
 
 
