@@ -119,7 +119,7 @@ def write_splits(
         for split, row in rows:
             if split not in writers:
                 path = folder / f"{split}.parquet"
-                writers[split] = stack.enter_context(_writer(path, schema))
+                writers[split] = stack.enter_context(parquet_writer(path, schema))
                 waiting[split] = []
             waiting[split].append(row)
             counts[split] = counts.get(split, 0) + 1
@@ -131,7 +131,17 @@ def write_splits(
     return dict(sorted(counts.items()))
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Returns what writes a file of a dataset.
+
+    Statistics are kept of plain columns: of elements of lists no reader has a use for them.
+    """
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
     return pq.ParquetWriter(
-        path, schema, compression="zstd", write_page_index=True, write_page_checksum=True
+        path,
+        schema,
+        compression="zstd",
+        write_statistics=plain,
+        write_page_index=True,
+        write_page_checksum=True,
     )
