@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from treeward import __version__
+from treeward.export.ahead import ahead
 from treeward.export.cards import make_card
 from treeward.export.dataset_folder import (
     CARD,
@@ -147,7 +148,7 @@ def _write(
     """Writes the splits and returns how many rows each has."""
     if dataset.tables is None:
         return write_splits(folder, dataset.schema, _rows(run, dataset, settings), footer)
-    tables = map(dataset.tables, windows(run, dataset.node_columns))
+    tables = map(dataset.tables, ahead(windows(run, dataset.node_columns)))
     return write_table_splits(folder, dataset.schema, tables, footer, settings.validation)
 
 

@@ -102,9 +102,7 @@ def _bytes_of(texts: pa.StringArray) -> tuple[NDArray[np.uint8], Ints]:
 
 def _hex(words: NDArray[Any]) -> pa.StringArray:
     """Returns rows of 16 bytes as text."""
-    digits = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
-    data = words.view(np.uint8).reshape(len(words), 16)
-    text = np.empty((len(words), 32), dtype=np.uint8)
-    text[:, ::2], text[:, 1::2] = digits[data >> 4], digits[data & 15]
+    pairs = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), dtype=np.uint16)
+    text = pairs[words.view(np.uint8)]
     offsets = np.arange(0, 32 * len(words) + 1, 32, dtype=np.int32)
     return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(text))

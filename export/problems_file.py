@@ -1,5 +1,6 @@
 """RUN/problems.parquet: the problems of a run, as read."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,14 +45,29 @@ def read_problems(path: Path) -> tuple[Problem, ...]:
     Raises:
         DamagedData: The file is missing or not what was written.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
-    except (OSError, pa.ArrowException) as e:
-        raise DamagedData(f"{path}: cannot be read: {first_line(e)}; restore it") from e
+    table = _read(path)
     if not table.schema.equals(PROBLEMS):
         raise DamagedData(f"{path}: has other columns than problems have; restore it")
     return tuple(_problems(table))
+
+
+def count_sources(path: Path) -> Counter[str]:
+    """Returns how many problems come from each source.
+
+    Raises:
+        DamagedData: The file is missing or not what was written.
+    """
+    column = _read(path, ["source"])["source"]
+    counts = column.value_counts()
+    return Counter({str(each["values"]): int(each["counts"]) for each in counts.to_pylist()})
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except (OSError, pa.ArrowException) as e:
+        raise DamagedData(f"{path}: cannot be read: {first_line(e)}; restore it") from e
 
 
 def first_line(error: Exception) -> str:

@@ -30,6 +30,7 @@ class RowGroups:
         """
         self._fields = [SCHEMAS[name].field(column) for column in dict.fromkeys(columns)]
         self._coded = [*coded]
+        self._file: tuple[Path, pq.ParquetFile] | None = None
         self._edges: dict[Path, Ints] = {}
         self._kept: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
 
@@ -51,10 +52,7 @@ class RowGroups:
             DamagedData: It is not what was written.
         """
         if path not in self._edges:
-            try:
-                found = pq.read_metadata(path)
-            except (OSError, pa.ArrowException) as e:
-                raise _unreadable(path, e) from e
+            found = self._opened(path).metadata
             sizes = [found.row_group(at).num_rows for at in range(found.num_row_groups)]
             self._edges[path] = np.cumsum([0, *sizes])
         return self._edges[path]
@@ -99,10 +97,7 @@ class RowGroups:
     def _read(self, path: Path, groups: Iterable[int]) -> pa.Table:
         names = [field.name for field in self._fields]
         try:
-            with pq.ParquetFile(
-                path, page_checksum_verification=True, read_dictionary=self._coded
-            ) as file:
-                table = file.read_row_groups([*groups], columns=names)
+            table = self._opened(path).read_row_groups([*groups], columns=names)
         except (OSError, pa.ArrowException) as e:
             raise _unreadable(path, e) from e
         for field in self._fields:
@@ -111,6 +106,17 @@ class RowGroups:
                     raise DamagedData(f"{path}: has no column {field.name}; restore it")
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
         return table.select(names)
+
+    def _opened(self, path: Path) -> pq.ParquetFile:
+        """Returns an open file; the one before is closed once nothing reads it."""
+        if self._file is None or self._file[0] != path:
+            try:
+                self._file = path, pq.ParquetFile(
+                    path, page_checksum_verification=True, read_dictionary=self._coded
+                )
+            except (OSError, pa.ArrowException) as e:
+                raise _unreadable(path, e) from e
+        return self._file[1]
 
 
 def _unreadable(path: Path, error: Exception) -> DamagedData:
