@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from treeward.export.added_scores import require_scores
 from treeward.export.dataset_spec import (
     COUNT,
     FLAG,
@@ -89,6 +90,7 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
         confidence=settings.confidence,
         trees=(window.batch for window in windows(run, LEARNING_READS)),
     )
+    require_scores(run, rule.spec.measures)
     delimiter = template_of(run, settings).rule.delimiter
 
     def tables(window: Window) -> pa.Table:

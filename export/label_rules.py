@@ -171,7 +171,8 @@ def _threshold(values: Mapping[str, Value]) -> Part:
         "less",
     }
     return Part(
-        says=f"A step is right where {what[by]}; otherwise it is undecided.{_few(of, min_rollouts)}",
+        says=f"A step is right where {what[by]}; otherwise it is undecided."
+        + _few(of, min_rollouts),
         reads=(*_columns(of), *(f"{of}_{end}" for end in ("low", "high") if by != "mean")),
         judge=judge,
     )
@@ -192,7 +193,8 @@ def _ratio(values: Mapping[str, Value]) -> Part:
     before = "of its parent, the prefix before it" if to == "parent" else "of the bare question"
     return Part(
         says=f"A step is right where its `{of}` is at least {at} times that {before}, and wrong "
-        f"where it is less; undecided where either is unknown or that one is 0.{_few(of, min_rollouts)}",
+        "where it is less; undecided where either is unknown or that one is 0."
+        + _few(of, min_rollouts),
         reads=_columns(of),
         judge=judge,
     )

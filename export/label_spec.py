@@ -1,4 +1,4 @@
-"""The text of a label rule, taken apart: `any_success(min_rollouts=4) & threshold | cut(wrong=mask)`.
+"""The text of a label rule, such as `any_success(min_rollouts=4) & soft | cut(wrong=mask)`.
 
     rule  = part { "&" part } [ "|" cut ]
     part  = name [ "@" version ] [ "(" key=value { "," key=value } ")" ]

@@ -105,7 +105,7 @@ class LabelRule:
 
     def judge(self, nodes: Nodes) -> Judged:
         """Returns what the rule says of every node of one tree."""
-        said = self.judge_all(TreeBatch.of_rows(nodes))
+        said = self.judge_all(TreeBatch.of_rows(nodes, self.reads))
         chances = None if said.chance_N is None else said.chance_N.tolist()
         return Judged([_LABELS[int(sign)] for sign in said.sign_N], chances)
 
@@ -124,16 +124,16 @@ class LabelRule:
 
 
 def load_rule(
-    text: str,
+    name: str,
     *,
     min_rollouts: int = MIN_ROLLOUTS,
     confidence: float = CONFIDENCE,
     trees: Iterable[TreeBatch | Nodes] = (),
 ) -> LabelRule:
-    """Returns a rule by its text.
+    """Returns a rule by its name, or by the text of several parts.
 
     Args:
-        text: As `label_spec` describes it, such as `any_success`.
+        name: As `label_spec` describes it, such as `any_success`.
         min_rollouts: Rollouts without a success that make a prefix wrong (any_success), where the
             text does not say it; at least 1.
         confidence: Probability from which a prefix is called right or wrong (posterior), where the
@@ -148,12 +148,15 @@ def load_rule(
         raise BadInput(f"min_rollouts must be at least 1, got {min_rollouts!r}")
     if not 0.5 < confidence < 1:
         raise BadInput(f"confidence must be in (0.5, 1), got {confidence!r}")
-    spec = parse_rule(text)
+    spec = parse_rule(name)
     if min_rollouts != MIN_ROLLOUTS:
         spec = with_setting(spec, "any_success", "min_rollouts", min_rollouts)
     if confidence != CONFIDENCE:
         spec = with_setting(spec, "posterior", "confidence", confidence)
-    batches = (each if isinstance(each, TreeBatch) else TreeBatch.of_rows(each) for each in trees)
+    batches = (
+        each if isinstance(each, TreeBatch) else TreeBatch.of_rows(each, LEARNING_READS)
+        for each in trees
+    )
     return LabelRule(spec=spec, parts=[make_part(part, batches) for part in spec.parts])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from treeward.export.dataset_spec import COUNT, list_of
+from treeward.export.dataset_spec import COUNT
 from treeward.export.tree_batch import Flags, Ints, TreeBatch
 
 

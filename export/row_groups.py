@@ -111,8 +111,11 @@ class RowGroups:
         """Returns an open file; the one before is closed once nothing reads it."""
         if self._file is None or self._file[0] != path:
             try:
-                self._file = path, pq.ParquetFile(
-                    path, page_checksum_verification=True, read_dictionary=self._coded
+                self._file = (
+                    path,
+                    pq.ParquetFile(
+                        path, page_checksum_verification=True, read_dictionary=self._coded
+                    ),
                 )
             except (OSError, pa.ArrowException) as e:
                 raise _unreadable(path, e) from e

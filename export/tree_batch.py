@@ -97,11 +97,11 @@ class TreeBatch:
         )
 
     @classmethod
-    def of_rows(cls, nodes: Sequence[Mapping[str, Any]]) -> "TreeBatch":
-        """Returns the trees of rows of the view `nodes`; of columns that all rows have."""
-        names = nodes[0].keys() if nodes else PLACES
-        schema = pa.schema([field for field in NODES if field.name in names])
-        return cls.of(pa.Table.from_pylist([*nodes], schema=schema))
+    def of_rows(cls, nodes: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "TreeBatch":
+        """Returns the trees of rows of the view `nodes`, with some of their columns."""
+        schema = pa.schema([NODES.field(name) for name in columns])
+        data = {name: [node[name] for node in nodes] for name in columns}
+        return cls.of(pa.Table.from_pydict(data, schema=schema))
 
     @property
     def size(self) -> int:

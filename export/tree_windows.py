@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from treeward.export.added_scores import AddedScores
 from treeward.export.parts import committed_parts
 from treeward.export.row_groups import RowGroups
 from treeward.export.run_folder import RunFolder
@@ -69,7 +70,8 @@ def windows(
 
     Args:
         run: The run.
-        node_columns: Which columns of `nodes` are wanted.
+        node_columns: Which columns of `nodes` are wanted; those of critics hold scores that were
+            added later, as the view does.
         window_nodes: Nodes that are held at once, give or take a tree.
 
     Raises:
@@ -77,7 +79,8 @@ def windows(
     """
     problems = RowGroups("problems", ("problem_id", "prompt")).whole(run.problems_path)
     forest = _survey(committed_parts(run.path))
-    files = RowGroups("nodes", ("tree_id", *PLACES, *node_columns), coded=["tree_id"])
+    files = RowGroups("nodes", ("tree_id", "node_id", *PLACES, *node_columns), coded=["tree_id"])
+    added = AddedScores.of(run, node_columns)
     tree_P = np.full(problems.num_rows, -1)
     place_T = _problem_of_each(problems, forest)
     known = np.flatnonzero(place_T >= 0)
@@ -86,6 +89,8 @@ def windows(
     for start, end in _cut(np.cumsum(size_P), window_nodes):
         chosen = tree_P[start:end]
         table, trees = _nodes(files, forest, chosen[chosen >= 0])
+        if added is not None:
+            table = added.over(table, forest.trees["tree_id"].take(trees))
         yield Window(
             first=start,
             problems=problems.slice(start, end - start),
