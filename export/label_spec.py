@@ -151,6 +151,8 @@ def parse_rule(text: str) -> RuleSpec:
         if part in parts[:place]:
             raise BadInput(f"rule: {part} is given twice; keep one of them")
     chosen = _default_cut(parts)
+    if "|" in cut:
+        raise BadInput(f"rule: one cut at most, after '|', got {cut.strip()!r}")
     if bar:
         chosen = _read_part(cut.strip(), {"cut": CUT}, "cut", chosen.values)
     return RuleSpec(parts=parts, cut=chosen)
