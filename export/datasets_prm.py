@@ -88,7 +88,7 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
         settings.rule,
         min_rollouts=settings.min_rollouts,
         confidence=settings.confidence,
-        trees=(window.batch for window in windows(run, LEARNING_READS)),
+        trees=(window.in_order() for window in windows(run, LEARNING_READS)),
     )
     require_scores(run, rule.spec.measures)
     delimiter = template_of(run, settings).rule.delimiter

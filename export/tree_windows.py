@@ -49,6 +49,13 @@ class Window:
     batch: TreeBatch
     """The nodes of the trees, in their order."""
 
+    def in_order(self) -> TreeBatch:
+        """Returns the trees in the order of their problems, however the run is cut into parts."""
+        order = np.argsort(self.problem_T)
+        start_T = self.batch.start_T
+        size_T = np.diff(np.append(start_T, self.batch.size))
+        return TreeBatch.of(self.batch.table.take(spans(start_T[order], size_T[order])))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Forest:

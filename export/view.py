@@ -101,7 +101,7 @@ def write_tree_page(
 
 def _load_rule(run: RunFolder, name: str) -> LabelRule:
     """Returns a rule; `posterior` learns its prior from all trees of the run."""
-    rule = load_rule(name, trees=(window.batch for window in windows(run, LEARNING_READS)))
+    rule = load_rule(name, trees=(window.in_order() for window in windows(run, LEARNING_READS)))
     require_scores(run, rule.spec.measures)
     return rule
 

@@ -1,4 +1,4 @@
-"""Label rules read slowly, a node at a time: what the code that takes all nodes at once must say."""
+"""Label rules read slowly, a node at a time: what must be said of all nodes at once."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -12,9 +12,10 @@ Row = dict[str, Any]
 def random_tree(rng: np.random.Generator, most: int = 40, deep: float = 0.5) -> list[Row]:
     """A tree of up to so many nodes; node ids are in the order of making."""
     size = int(rng.integers(1, most + 1))
-    parents = [-1]
-    for node in range(1, size):
-        parents.append(node - 1 if rng.random() < deep else int(rng.integers(0, node)))
+    parents = [
+        node - 1 if node < 2 or rng.random() < deep else int(rng.integers(0, node))
+        for node in range(size)
+    ]
     children: list[list[int]] = [[] for _ in range(size)]
     for node in range(1, size):
         children[parents[node]].append(node)

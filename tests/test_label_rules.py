@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tests.plain_rules import PLAIN, chances, parents_of, path_to, rows_kept
 from tests.random_trees import random_tree
+
 from treeward.export.label_cut import count_steps, cut
 from treeward.export.labels import load_rule
 from treeward.export.schema import NODES

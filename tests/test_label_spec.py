@@ -70,11 +70,13 @@ def test_every_rule_s_text_is_read_as_that_rule(spec: RuleSpec) -> None:
 
 @given(st.text(alphabet="any_success@1(min=48),&| cutwrong.\n'\"\\{}", max_size=40))
 def test_any_text_is_a_rule_or_one_line_of_what_is_wrong(text: str) -> None:
+    said = ""
     try:
         parse_rule(text)
     except BadInput as e:
-        assert str(e).startswith("rule: ")
-        assert "\n" not in str(e)
+        said = str(e)
+    assert not said or said.startswith("rule: ")
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

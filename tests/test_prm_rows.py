@@ -1,5 +1,6 @@
 """Rows of `prm`, made of many trees at once, against the same rows made one by one."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from tests.plain_rules import PLAIN, any_success, chances, rows_kept
 from tests.random_trees import random_tree
+
 from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.labels import load_rule
 from treeward.export.list_columns import clean_steps
@@ -48,9 +49,14 @@ def forest(seed: int, size: int) -> dict[str, list[Row]]:
     for number in range(size):
         rows = random_tree(rng)
         for row in rows:
-            ids = rng.integers(0, 50_000, rng.integers(0, 6)).tolist() if row["pre"] else []
+            # Steps of one tree differ in their ids: those that do not share a node.
+            ids = [row["node_id"], *rng.integers(0, 50_000, rng.integers(0, 6)).tolist()]
             text = "".join(str(rng.choice(["a", "b\n", "\n", "é"])) for _ in range(3))
-            row |= {"token_ids": ids, "step_text": text, "progress": row["value"]}
+            row |= {
+                "token_ids": ids if row["pre"] else [],
+                "step_text": text,
+                "progress": row["value"],
+            }
             row |= {"tree_id": f"t{number:03}", "problem_id": f"p{number}"}
         trees[f"p{number}"] = rows
     return trees
@@ -133,8 +139,7 @@ def test_windows_of_any_size_hold_the_same_trees(run: RunFolder) -> None:
     def seen(size: int) -> dict[str, list[int]]:
         found = {}
         for window in windows(run, ("n_right",), window_nodes=size):
-            places = window.problem_T.tolist()
-            names = window.problems["problem_id"].take(places).to_pylist()
+            names = window.problems["problem_id"].take(window.problem_T).to_pylist()
             assert names == window.trees["problem_id"].to_pylist()
             edges = [*window.batch.start_T.tolist(), window.batch.size]
             counts = window.batch.counts("n_right").tolist()
@@ -224,8 +229,6 @@ def digest(values: list[int]) -> tuple[int, int]:
 def test_ids_are_those_of_the_formula() -> None:
     """Whatever else is in the batch; mix is checked on a published value of SplitMix64."""
     assert mix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first output from seed 0
-    import hashlib
-
     trees = list(forest(3, 20).values())
     columns = ("pre", "post_end", "token_ids")
     batch = TreeBatch.of_rows([row for tree in trees for row in tree], columns)
