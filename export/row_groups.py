@@ -13,23 +13,24 @@ from treeward.export.schema import SCHEMAS
 from treeward.export.tree_batch import Ints
 from treeward.search.errors import DamagedData
 
-KEPT_ROWS = 131_072
-"""Rows that are kept; one row group is kept whatever its size."""
-
 
 class RowGroups:
     """Reads some columns of one table's files; pages are checked against their checksums."""
 
-    def __init__(self, name: str, columns: Iterable[str], coded: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, columns: Iterable[str], coded: Sequence[str] = (), kept_rows: int = 0
+    ) -> None:
         """Opens no file yet.
 
         Args:
             name: The table, one of `schema.SCHEMAS`.
             columns: Which of its columns.
             coded: Columns of text that are read as codes, since values come again and again.
+            kept_rows: Rows of groups that are kept; the one read last is, whatever its size.
         """
         self._fields = [SCHEMAS[name].field(column) for column in dict.fromkeys(columns)]
         self._coded = [*coded]
+        self._kept_rows = kept_rows
         self._file: tuple[Path, pq.ParquetFile] | None = None
         self._edges: dict[Path, Ints] = {}
         self._kept: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
@@ -90,7 +91,7 @@ class RowGroups:
             return self._kept[key]
         table = self._kept[key] = self._read(path, [group])
         rows = sum(kept.num_rows for kept in self._kept.values())
-        while rows > KEPT_ROWS and len(self._kept) > 1:
+        while rows > self._kept_rows and len(self._kept) > 1:
             rows -= self._kept.popitem(last=False)[1].num_rows
         return table
 

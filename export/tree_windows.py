@@ -21,6 +21,9 @@ from treeward.export.tree_batch import PLACES, Ints, TreeBatch, plain, spans
 from treeward.search.errors import DamagedData
 
 WINDOW_NODES = 65_536
+MOST_KEPT = 524_288
+"""Nodes that are kept since the next windows may want them: up to two of the largest parts."""
+
 TREE_COLUMNS = ("tree_id", "problem_id", "n_nodes", "best_node_id", "pass_rate")
 
 
@@ -86,7 +89,12 @@ def windows(
     """
     problems = RowGroups("problems", ("problem_id", "prompt")).whole(run.problems_path)
     forest = _survey(committed_parts(run.path))
-    files = RowGroups("nodes", ("tree_id", "node_id", *PLACES, *node_columns), coded=["tree_id"])
+    files = RowGroups(
+        "nodes",
+        ("tree_id", "node_id", *PLACES, *node_columns),
+        coded=["tree_id"],
+        kept_rows=min(MOST_KEPT, 2 * int(forest.nodes_of_part.max(initial=0))),
+    )
     added = AddedScores.of(run, node_columns)
     tree_P = np.full(problems.num_rows, -1)
     place_T = _problem_of_each(problems, forest)

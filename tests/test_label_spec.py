@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treeward.export.label_spec import CUT, PARTS, PartSpec, RuleSpec, parse_rule
+from treeward.export.label_spec import CUT, PARTS, PartSpec, RuleSpec, Value, parse_rule
 from treeward.export.labels import load_rule
 from treeward.search.errors import BadInput
 
@@ -36,7 +36,7 @@ def test_a_rule_names_its_versions_and_all_settings(text: str, canonical: str) -
     assert parse_rule(canonical) == parse_rule(text)
 
 
-VALUES = {
+VALUES: dict[str, st.SearchStrategy[Value]] = {
     "min_rollouts": st.integers(1, 10**9),
     "confidence": st.floats(0.5, 1, exclude_min=True, exclude_max=True),
     "of": st.sampled_from(["share", "value"]),

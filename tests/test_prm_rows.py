@@ -85,6 +85,10 @@ def run(trees: dict[str, list[Row]], tmp_path: Path) -> Iterator[RunFolder]:
         yield run
 
 
+def hard(rows: list[Row], _: list[list[Row]]) -> list[int]:
+    return any_success(rows)
+
+
 def exported(run: RunFolder, out: Path, **settings: Any) -> list[Row]:
     export_dataset(run, Kind.PRM, out, ExportSettings(**settings))
     rows: list[Row] = pq.read_table(out / "data" / "train.parquet").to_pylist()
@@ -98,7 +102,7 @@ def test_rows_are_those_made_one_by_one(
 ) -> None:
     everything = list(trees.values())
     rule = load_rule(text + cut, trees=everything)
-    signs_of = PLAIN.get(text, lambda rows, _: any_success(rows))
+    signs_of = PLAIN.get(text, hard)
     expected = []
     for name, tree in trees.items():
         signs = signs_of(tree, everything)
@@ -249,6 +253,8 @@ def test_ids_are_those_of_the_formula() -> None:
             ]
         assert found[place] == "".join(f"{lane:016x}" for lane in lanes)
     alone = TreeBatch.of_rows(trees[7], columns)
-    steps = np.flatnonzero(alone.is_step)
+    alone_ends = np.flatnonzero(alone.is_step)
     in_batch = [id_ for id_, end in zip(found, ends, strict=True) if batch.tree_N[end] == 7]
-    assert path_ids(("prm", "a rule"), pa.array(keys[7:8]), alone, steps).to_pylist() == in_batch
+    assert (
+        path_ids(("prm", "a rule"), pa.array(keys[7:8]), alone, alone_ends).to_pylist() == in_batch
+    )
