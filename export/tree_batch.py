@@ -180,7 +180,8 @@ def _levels(depth_N: Ints) -> tuple[Ints, ...]:
     """Returns the rows of each depth."""
     if not len(depth_N):
         return ()
-    order = np.argsort(depth_N, kind="stable")
+    # Of the smallest type that holds them, since those of up to 16 bits are sorted by counting.
+    order = np.argsort(depth_N.astype(np.min_scalar_type(depth_N.max())), kind="stable")
     return tuple(np.split(order, np.cumsum(np.bincount(depth_N))[:-1]))
 
 
