@@ -25,7 +25,7 @@ from treeward.export.dataset_spec import (
 )
 from treeward.export.label_cut import Kept, count_steps, cut
 from treeward.export.label_rules import RIGHT, WRONG, successes
-from treeward.export.label_spec import END, KEEP, MASK, Value
+from treeward.export.label_spec import END, KEEP, MASK, RuleSpec, Value
 from treeward.export.labels import LEARNING_READS, JudgedTrees, LabelRule, load_rule
 from treeward.export.list_columns import PathLists, clean_steps
 from treeward.export.path_ids import path_ids
@@ -108,11 +108,24 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
         says=(
             rule.says,
             _says_of_rows(rule.spec.cut.values),
-            "Wrong means that this policy, within its budget, hardly ever finishes right from "
-            "there; a sound step that the policy cannot use is wrong too, and a lucky recovery "
-            "makes an unsound one right. In a tree without any success every decided first step is "
-            "wrong: the problem may just be too hard. `pass_rate` in `trees` tells.",
+            _says_of_labels(rule.spec),
         ),
+    )
+
+
+def _says_of_labels(spec: RuleSpec) -> str:
+    """Returns what not to take the labels for, for the card."""
+    if any(part.name not in ("any_success", "posterior") for part in spec.parts):
+        return (
+            "Right and wrong are said of this policy's chances within its budget, by the rule, and "
+            "not of a step by itself: a sound step that the policy cannot use may be wrong, and an "
+            "unsound one right from which it recovers."
+        )
+    return (
+        "Wrong means that this policy, within its budget, hardly ever finishes right from there; a "
+        "sound step that the policy cannot use is wrong too, and a lucky recovery makes an unsound "
+        "one right. In a tree without any success every decided first step is wrong: the problem "
+        "may just be too hard. `pass_rate` in `trees` tells."
     )
 
 
