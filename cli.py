@@ -142,7 +142,10 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
 @click.argument("kind", type=click.Choice(["prm", "srl", "rlvr", "sft", "critic"]))
 @click.option("--out", type=PATH, required=True, help="The dataset folder.")
 @click.option(
-    "--rule", default="any_success", help="The label rule: any_success or posterior (prm)."
+    "--rule",
+    default="any_success",
+    help="The label rule (prm): any_success, posterior, threshold, ratio or soft; several with & "
+    "must agree; | cut(...) says what rows keep. docs/labels.md lists all settings.",
 )
 @click.option(
     "--min-rollouts",

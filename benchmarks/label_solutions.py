@@ -22,16 +22,17 @@ from first_errors import Case, accuracy, harmonic_mean, number
 
 from treeward.export.generate import generate
 from treeward.export.label_plan import plan_label
-from treeward.export.labels import Label, Nodes, beliefs_of, load_rule
+from treeward.export.labels import Label, Nodes, load_rule
 from treeward.export.options import Options
 from treeward.export.plan import Plan, make_plan
 from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import is_wrong, read_trees
 from treeward.search.backends import open_policy
-from treeward.search.first_error import learn_prior, prior
+from treeward.search.first_error import Beliefs, Reals, learn_prior, prior
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
+from treeward.search.verdicts import Verdict
 
 WIDTH = 4
 CONFIDENCES = (0.6, 0.8, 0.95)
@@ -103,6 +104,16 @@ def score(trees: Sequence[Nodes], confidence: float) -> list[str]:
     count = sum(case.wrong for case in found["place"])
     total = len(found["place"])
     return [*lines, f"{total} distinct solutions, {count} wrong; {undecided} with undecided steps"]
+
+
+def beliefs_of(nodes: Nodes, prior_G: Reals) -> Beliefs:
+    """Returns what a tree's rows say of where its paths go wrong; numbered as the rows."""
+    right = [node["n_right_last"] for node in nodes]
+    known = [k + node["n_wrong_first"] for k, node in zip(right, nodes, strict=True)]
+    ends = {Verdict.RIGHT: True, Verdict.WRONG: False}
+    row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
+    parents = [row_of.get(node["parent_id"], -1) for node in nodes]
+    return Beliefs.of(parents, right, known, [ends.get(node["verdict"]) for node in nodes], prior_G)
 
 
 def first(flags: Iterable[bool]) -> int:

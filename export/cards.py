@@ -52,8 +52,8 @@ def make_card(
         rows: How many rows each split has.
         tally: What went in and what did not.
     """
-    problems = run.problems()
-    sources = sorted({problem.source for problem in problems if problem.source})
+    by_source = run.problem_sources()
+    sources = sorted(source for source in by_source if source)
     sections = {
         "Splits": [*_bullets(rows), "", "All rows of a problem are in one split."],
         "How rows are made": "\n\n".join(dataset.says).splitlines(),
@@ -66,7 +66,7 @@ def make_card(
             "its token budget; for another policy it may be otherwise. Verdicts are those of an "
             "automatic checker of final answers. No check for overlap with benchmarks was made."
         ],
-        "Provenance": _provenance(run, len(problems)),
+        "Provenance": _provenance(run, by_source.total()),
         "Licence": [
             "Not stated by this export: the terms of the problems ("
             + (", ".join(f"`{source}`" for source in sources[:10]) or "source not given")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from treeward.export.dataset_spec import Kind, Row
+from treeward.export.dataset_spec import ID, Kind, Row
 from treeward.export.disk import sync
 from treeward.export.durable import disk_errors, unseal
 from treeward.export.schema import SCHEMA_VERSION
@@ -119,7 +119,7 @@ def write_splits(
         for split, row in rows:
             if split not in writers:
                 path = folder / f"{split}.parquet"
-                writers[split] = stack.enter_context(_writer(path, schema))
+                writers[split] = stack.enter_context(parquet_writer(path, schema))
                 waiting[split] = []
             waiting[split].append(row)
             counts[split] = counts.get(split, 0) + 1
@@ -131,7 +131,29 @@ def write_splits(
     return dict(sorted(counts.items()))
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Returns what writes a file of a dataset.
+
+    Statistics are kept of plain columns, since no reader has a use for those of the elements of
+    lists; and ids, which differ in every row, are written without a dictionary.
+    """
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     return pq.ParquetWriter(
-        path, schema, compression="zstd", write_page_index=True, write_page_checksum=True
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=[leaf for leaf in leaves if leaf != ID.name],
+        write_statistics=plain,
+        write_page_index=True,
+        write_page_checksum=True,
     )
+
+
+def _leaves(name: str, kind: pa.DataType) -> list[str]:
+    """Returns what Parquet calls the columns that a column is stored as."""
+    if pa.types.is_list(kind):
+        return _leaves(f"{name}.list.{kind.value_field.name}", kind.value_type)
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(f"{name}.{field.name}", field.type)]
+    return [name]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from treeward.export.labels import CONFIDENCE, MIN_ROLLOUTS
+from treeward.export.label_spec import CONFIDENCE, MIN_ROLLOUTS
 from treeward.export.prompt_settings import template_with_steps
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
+from treeward.export.tree_windows import Window
 from treeward.search.errors import BadInput
 from treeward.search.prompts import TEMPLATES, Template, load_template
 from treeward.search.steps import Steps
@@ -131,8 +132,12 @@ class Dataset:
     node_columns: Sequence[str]
     """What `rows` reads of the nodes."""
 
-    rows: Callable[[Item], Iterator[Row]]
-    """Makes a problem's rows, in an order that depends on the item alone."""
+    rows: Callable[[Item], Iterator[Row]] | None = None
+    """Makes a problem's rows, in an order that depends on the item alone; None where `tables`
+    does."""
+
+    tables: Callable[[Window], pa.Table] | None = None
+    """Makes the rows of many problems at once, in the order of the problems."""
 
     says: Sequence[str]
     """How the rows are made and what not to take them for; paragraphs for the card."""
@@ -142,9 +147,12 @@ class Dataset:
     @property
     def schema(self) -> pa.Schema:
         """Returns the columns as Arrow sees them."""
-        return pa.schema(
-            [pa.field(column.name, column.kind, column.optional) for column in self.columns]
-        )
+        return schema_of(self.columns)
+
+
+def schema_of(columns: Sequence[Column]) -> pa.Schema:
+    """Returns columns as Arrow sees them."""
+    return pa.schema([pa.field(column.name, column.kind, column.optional) for column in columns])
 
 
 def template_of(run: RunFolder, settings: ExportSettings) -> Template:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from treeward import __version__
+from treeward.export.ahead import ahead
 from treeward.export.cards import make_card
 from treeward.export.dataset_folder import (
     CARD,
@@ -26,7 +27,9 @@ from treeward.export.datasets_srl import srl
 from treeward.export.durable import seal
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SCHEMA_VERSION
+from treeward.export.table_splits import write_table_splits
 from treeward.export.tree_stream import stream
+from treeward.export.tree_windows import windows
 from treeward.search.errors import BadInput
 
 __all__ = ["ExportReport", "ExportSettings", "Kind", "export_dataset"]
@@ -98,7 +101,7 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
     dataset = _MAKERS[kind].make(run, settings, tally)
     footer = {"treeward.kind": kind.value, "treeward.schema_version": str(SCHEMA_VERSION)}
     with staged(place) as folder:
-        rows = write_splits(folder / DATA, dataset.schema, _rows(run, dataset, settings), footer)
+        rows = _write(folder / DATA, run, dataset, settings, footer)
         kept, left_out = dict(sorted(tally.kept.items())), dict(sorted(tally.left_out.items()))
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -135,8 +138,23 @@ def _check_settings(kind: Kind, settings: ExportSettings) -> None:
             raise BadInput(f"{field.name} has no meaning for a {kind} export; leave it out")
 
 
+def _write(
+    folder: Path,
+    run: RunFolder,
+    dataset: Dataset,
+    settings: ExportSettings,
+    footer: Mapping[str, str],
+) -> dict[str, int]:
+    """Writes the splits and returns how many rows each has."""
+    if dataset.tables is None:
+        return write_splits(folder, dataset.schema, _rows(run, dataset, settings), footer)
+    tables = map(dataset.tables, ahead(windows(run, dataset.node_columns)))
+    return write_table_splits(folder, dataset.schema, tables, footer, settings.validation)
+
+
 def _rows(run: RunFolder, dataset: Dataset, settings: ExportSettings) -> Iterator[tuple[str, Row]]:
     """Yields every row with the name of its split."""
+    assert dataset.rows is not None
     for item in stream(run, dataset.node_columns):
         split = split_of(item.problem.id, settings.validation)
         for row in dataset.rows(item):

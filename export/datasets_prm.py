@@ -1,7 +1,12 @@
 """The dataset `prm`: steps of solutions with right or wrong, and the evidence for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from treeward.export.added_scores import require_scores
 from treeward.export.dataset_spec import (
     COUNT,
     FLAG,
@@ -13,25 +18,19 @@ from treeward.export.dataset_spec import (
     Dataset,
     ExportSettings,
     Kind,
-    Row,
     Tally,
     list_of,
-    row_id,
+    schema_of,
     template_of,
 )
-from treeward.export.labels import (
-    READS,
-    Label,
-    LabelRule,
-    Labels,
-    Nodes,
-    kept_rows,
-    load_rule,
-    parent_rows,
-)
+from treeward.export.label_cut import Kept, count_steps, cut
+from treeward.export.label_rules import RIGHT, WRONG, successes
+from treeward.export.label_spec import END, KEEP, MASK, RuleSpec, Value
+from treeward.export.labels import LEARNING_READS, JudgedTrees, LabelRule, load_rule
+from treeward.export.list_columns import PathLists, clean_steps
+from treeward.export.path_ids import path_ids
 from treeward.export.run_folder import RunFolder
-from treeward.export.tree_stream import Grown, Item, stream
-from treeward.search.steps import clean_step
+from treeward.export.tree_windows import Window, windows
 from treeward.search.verdicts import Verdict
 
 COLUMNS = (
@@ -51,7 +50,8 @@ COLUMNS = (
     Column(
         "label_mask",
         list_of(FLAG),
-        "Whether to learn from each step. True throughout: this rule keeps no step undecided.",
+        "Whether to learn from each step; false where the label rule masks it, and then the label "
+        "is no more than a placeholder where the step is undecided.",
     ),
     Column("n_right", list_of(COUNT), "Right rollouts that count for the prefix."),
     Column("n_rollouts", list_of(COUNT), "Right and wrong ones together; unknown ones in neither."),
@@ -78,94 +78,131 @@ COLUMNS = (
     Column("node_ids", list_of(COUNT), "The nodes in the tree, in the order of the steps."),
 )
 
-_FROM_NODES = ("n_right", "n_rollouts", "value_low", "value_high", "progress")
-_NODE_COLUMNS = (
-    *READS,
-    *("path", "step_text", "token_ids", "value", "value_low", "value_high", "progress"),
-)
+_COUNTS, _REALS = ("n_right", "n_rollouts"), ("value_low", "value_high", "progress")
+_NODE_COLUMNS = ("node_id", "verdict", "step_text", "token_ids", "value", *_COUNTS, *_REALS)
 
 
 def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
-    """Returns how the rows are made: one for each longest run of decided steps in a tree."""
+    """Returns how the rows are made: one for each longest path through steps that are kept."""
     rule = load_rule(
         settings.rule,
         min_rollouts=settings.min_rollouts,
         confidence=settings.confidence,
-        trees=(item.tree.nodes for item in stream(run, READS) if item.tree),
+        trees=(window.in_order() for window in windows(run, LEARNING_READS)),
     )
+    require_scores(run, rule.spec.measures)
     delimiter = template_of(run, settings).rule.delimiter
 
-    def rows(item: Item) -> Iterator[Row]:
-        if item.tree is None:
-            tally.left_out["problems without a finished tree"] += 1
-            return
-        nodes = item.tree.nodes
-        labels, said = rule.judge(nodes)
-        chances: Sequence[float | None] = said or [None] * len(nodes)
-        kept = kept_rows(nodes, labels)
-        _count(labels, kept, tally)
-        parents = {parent for parent, keep in zip(parent_rows(nodes), kept, strict=True) if keep}
-        ends = [row for row, keep in enumerate(kept) if keep and row not in parents]
-        if not ends:
-            tally.left_out["trees without a decided step"] += 1
-        elif labels[0] is None:
-            tally.kept["rows of trees without any success"] += len(ends)
-        for end in ends:
-            row = _row(item, item.tree, end, labels, rule, delimiter)
-            yield row | {"right_chances": [chances[at] for at in _rows_to(nodes, end)]}
+    def tables(window: Window) -> pa.Table:
+        batch = window.batch
+        said = rule.judge_all(batch)
+        kept = cut(batch, said.sign_N, rule.spec.cut.values)
+        _count(window, said, kept, rule, tally)
+        return _rows(window, said, kept, rule.name, delimiter)
 
     return Dataset(
         columns=COLUMNS,
-        node_columns=_NODE_COLUMNS,
-        rows=rows,
+        node_columns=tuple(dict.fromkeys((*_NODE_COLUMNS, *rule.reads))),
+        tables=tables,
         label_rule=rule.name,
         says=(
             rule.says,
-            "A row is a path from the question through decided steps. It ends with the first wrong "
-            "step (what follows an error says little about the policy's own steps), before the "
-            "first undecided one, or where the solution ends. Paths that end at the same step are "
-            "one row, and a path that another one continues is none. Rows of one tree share steps.",
-            "Wrong means that this policy, within its budget, hardly ever finishes right from "
-            "there; a sound step that the policy cannot use is wrong too, and a lucky recovery "
-            "makes an unsound one right. In a tree without any success every decided first step is "
-            "wrong: the problem may just be too hard. `pass_rate` in `trees` tells.",
+            _says_of_rows(rule.spec.cut.values),
+            _says_of_labels(rule.spec),
         ),
     )
 
 
-def _count(labels: Labels, kept: list[bool], tally: Tally) -> None:
-    """Counts every step of a tree once."""
-    for label, keep in zip(labels[1:], kept[1:], strict=True):
-        if keep:
-            tally.kept[f"steps {label}"] += 1
-        elif label is None:
-            tally.left_out["steps undecided, or below an undecided one"] += 1
-        else:
-            tally.left_out["steps below a wrong one"] += 1
+def _says_of_labels(spec: RuleSpec) -> str:
+    """Returns what not to take the labels for, for the card."""
+    if any(part.name not in ("any_success", "posterior") for part in spec.parts):
+        return (
+            "Right and wrong are said of this policy's chances within its budget, by the rule, and "
+            "not of a step by itself: a sound step that the policy cannot use may be wrong, and an "
+            "unsound one right from which it recovers."
+        )
+    return (
+        "Wrong means that this policy, within its budget, hardly ever finishes right from there; a "
+        "sound step that the policy cannot use is wrong too, and a lucky recovery makes an unsound "
+        "one right. In a tree without any success every decided first step is wrong: the problem "
+        "may just be too hard. `pass_rate` in `trees` tells."
+    )
 
 
-def _row(item: Item, tree: Grown, end: int, labels: Labels, rule: LabelRule, delimiter: str) -> Row:
-    rows = _rows_to(tree.nodes, end)
-    steps = [tree.nodes[row] for row in rows]
-    verdict = steps[-1]["verdict"]
-    return {
-        "id": row_id(Kind.PRM, item.problem.id, [step["token_ids"] for step in steps], rule.name),
-        "problem_id": item.problem.id,
-        "tree_id": tree.row.tree_id,
-        "prompt": item.problem.prompt,
-        "completions": [clean_step(step["step_text"], delimiter) for step in steps],
-        "labels": [labels[row] is Label.RIGHT for row in rows],
-        "soft_labels": [step["value"] for step in steps],
-        "label_mask": [labels[row] is not None for row in rows],
-        **{name: [step[name] for step in steps] for name in _FROM_NODES},
-        "label_rule": rule.name,
-        "first_error": -1 if labels[end] is Label.RIGHT else len(rows) - 1,
-        "final_answer_correct": None if verdict is None else verdict == Verdict.RIGHT,
-        "node_ids": [step["node_id"] for step in steps],
+def _says_of_rows(values: Mapping[str, Value]) -> str:
+    """Returns what a row is, for the card."""
+    ends = {
+        END: "It ends with the first wrong step (what follows an error says little about the "
+        "policy's own steps)",
+        MASK: "It goes on below a wrong step, masked (`label_mask`)",
+        KEEP: "It goes on below a wrong step, with the labels that the steps have",
+    }[str(values["wrong"])]
+    undecided = {
+        END: "before the first undecided one, or where the solution ends",
+        MASK: "and an undecided step is in it, masked, with the label false",
+    }[str(values["undecided"])]
+    return (
+        f"A row is a path from the question through decided steps. {ends}, {undecided}. Paths that "
+        "end at the same step are one row, and a path that another one continues is none. Rows of "
+        "one tree share steps."
+    )
+
+
+def _count(window: Window, said: JudgedTrees, kept: Kept, rule: LabelRule, tally: Tally) -> None:
+    """Counts every step of some trees once, and the trees that say nothing."""
+    batch = window.batch
+    values = rule.spec.cut.values
+    inside, outside = count_steps(batch, said.sign_N, kept, values, said.causes)
+    tally.kept.update(inside)
+    tally.left_out.update(outside)
+    n_trees = len(batch.start_T)
+    rows_T = np.bincount(batch.tree_N[kept.end_R], minlength=n_trees)
+    solved_T = successes(batch)[batch.start_T]
+    for counts, what, count in (
+        (tally.left_out, "problems without a finished tree", window.problems.num_rows - n_trees),
+        (tally.left_out, "trees without a decided step", np.count_nonzero(rows_T == 0)),
+        (tally.kept, "rows of trees without any success", rows_T[~solved_T].sum()),
+    ):
+        if count:
+            counts[what] += int(count)
+
+
+def _rows(
+    window: Window, said: JudgedTrees, kept: Kept, label_rule: str, delimiter: str
+) -> pa.Table:
+    """Returns the rows of some trees, in the order of their problems and then of their ends."""
+    batch, nodes, trees = window.batch, window.batch.table, window.trees
+    order = np.argsort(window.problem_T[batch.tree_N[kept.end_R]], kind="stable")
+    ends = kept.end_R[order]
+    lists = PathLists(batch, ends)
+    tree_R = batch.tree_N[ends]
+    problems = window.problems.take(window.problem_T[tree_R])
+    kinds = {column.name: column.kind for column in COLUMNS}
+    of_nodes = {
+        "completions": clean_steps(nodes["step_text"].combine_chunks(), delimiter),
+        "labels": pa.array(kept.learn_N & (said.sign_N == RIGHT)),
+        "soft_labels": nodes["value"],
+        "label_mask": pa.array(kept.learn_N),
+        **{name: nodes[name] for name in (*_COUNTS, *_REALS)},
+        "right_chances": pa.nulls(batch.size, REAL)
+        if said.chance_N is None
+        else pa.array(said.chance_N),
+        "node_ids": nodes["node_id"],
     }
+    columns = {
+        "id": path_ids((Kind.PRM, label_rule), trees["problem_id"].combine_chunks(), batch, ends),
+        "problem_id": problems["problem_id"],
+        "tree_id": trees["tree_id"].take(tree_R),
+        "prompt": problems["prompt"],
+        **{name: lists.of(column, kinds[name]) for name, column in of_nodes.items()},
+        "label_rule": pa.repeat(pa.scalar(label_rule, TEXT), len(ends)),
+        "first_error": lists.first(kept.learn_N & (said.sign_N == WRONG)),
+        "final_answer_correct": _answers(batch.table["verdict"].take(ends)),
+    }
+    return pa.table([columns[column.name] for column in COLUMNS], schema=schema_of(COLUMNS))
 
 
-def _rows_to(nodes: Nodes, end: int) -> list[int]:
-    """Returns the rows of the steps from the root to a node."""
-    row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
-    return [row_of[node] for node in nodes[end]["path"][1:]]
+def _answers(verdicts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns whether answers are right; null where there is none, or it is not known."""
+    known = pc.or_(pc.equal(verdicts, Verdict.RIGHT), pc.equal(verdicts, Verdict.WRONG))
+    return pc.if_else(known, pc.equal(verdicts, Verdict.RIGHT), pa.scalar(None, FLAG))

@@ -1,19 +1,27 @@
 """Label rules: what the evidence in a tree says about each of its steps.
 
-A rule is named and versioned: what it says never changes without a new version.
+A rule is named and versioned: what it says never changes without a new version. Its text is that of
+`label_spec`; what its parts say is in `label_rules`, and what rows keep in `label_cut`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from treeward.export.label_beliefs import READS as BELIEF_READS
+from treeward.export.label_rules import RIGHT, UNDECIDED, WRONG, Part, Said, Signs, make_part
+from treeward.export.label_spec import (
+    CONFIDENCE,
+    MIN_ROLLOUTS,
+    RuleSpec,
+    parse_rule,
+    with_setting,
+)
+from treeward.export.tree_batch import PLACES, Flags, Reals, TreeBatch
 from treeward.search.errors import BadInput
-from treeward.search.first_error import Beliefs, Reals, grid, learn_prior, prior
-from treeward.search.specs import nearest
-from treeward.search.verdicts import Verdict
 
 
 class Label(StrEnum):
@@ -31,15 +39,13 @@ Nodes = Sequence[Mapping[str, Any]]
 Labels = list[Label | None]
 """One for each node; the root, which is no step, is right or undecided."""
 
-READS = (
-    *("node_id", "parent_id", "pre", "post_end", "n_right", "n_rollouts", "verdict"),
-    *("n_right_last", "n_wrong_first"),
-)
-"""The columns that rules read."""
+LEARNING_READS = (*PLACES, *BELIEF_READS)
+"""The columns from which a rule learns that reads all trees of a run first."""
 
-MIN_ROLLOUTS = 8
-CONFIDENCE = 0.6
-RULES = ("any_success", "posterior")
+READS = (*LEARNING_READS, "n_right", "n_rollouts")
+"""The columns that rules read which know of counts alone; `LabelRule.reads` are those of one."""
+
+_LABELS = {RIGHT: Label.RIGHT, WRONG: Label.WRONG, UNDECIDED: None}
 
 
 class Judged(NamedTuple):
@@ -51,21 +57,70 @@ class Judged(NamedTuple):
     """The probability that each prefix is right; None where the rule has none."""
 
 
+class JudgedTrees(NamedTuple):
+    """Holds what a rule says of many trees."""
+
+    sign_N: Signs
+    chance_N: Reals | None
+    causes: Mapping[str, Flags]
+    """Why steps are undecided, with the nodes that each is the reason for; none where the rule has
+    but one part."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelRule:
     """Holds a rule with its settings."""
 
-    name: str
-    """Stands for the rule, its version and its settings, such as `any_success@1(...)`."""
+    spec: RuleSpec
+    parts: Sequence[Part]
 
-    says: str
-    """The rule in a sentence or two."""
+    @property
+    def name(self) -> str:
+        """Returns what stands for the rule, its versions and settings: `any_success@1(...)`."""
+        return str(self.spec)
 
-    judge: Callable[[Nodes], Judged]
+    @property
+    def says(self) -> str:
+        """Returns the rule in a few sentences."""
+        if len(self.parts) == 1:
+            return self.parts[0].says
+        said = " ".join(f"({place}) {part.says}" for place, part in enumerate(self.parts, start=1))
+        return f"A step is right, or wrong, where all of these say so; else undecided. {said}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Returns the columns of nodes that are looked at."""
+        read = (column for part in self.parts for column in part.reads)
+        return tuple(dict.fromkeys((*PLACES, *read)))
+
+    def judge_all(self, batch: TreeBatch) -> JudgedTrees:
+        """Returns what the rule says of every node of many trees."""
+        said = [part.judge(batch) for part in self.parts]
+        chances = [each.chance_N for each in said if each.chance_N is not None]
+        return JudgedTrees(
+            sign_N=_agreed(said),
+            chance_N=chances[0] if chances else None,
+            causes=self._causes(said) if len(said) > 1 else {},
+        )
+
+    def judge(self, nodes: Nodes) -> Judged:
+        """Returns what the rule says of every node of one tree."""
+        said = self.judge_all(TreeBatch.of_rows(nodes, self.reads))
+        chances = None if said.chance_N is None else said.chance_N.tolist()
+        return Judged([_LABELS[int(sign)] for sign in said.sign_N], chances)
 
     def label(self, nodes: Nodes) -> Labels:
         """Returns the labels alone."""
         return self.judge(nodes).labels
+
+    def _causes(self, said: Sequence[Said]) -> Mapping[str, Flags]:
+        """Returns why steps are undecided: the first part that says nothing, or a contradiction."""
+        causes: dict[str, Flags] = {}
+        open_N = _agreed(said) == UNDECIDED
+        for spec, each in zip(self.spec.parts, said, strict=True):
+            causes[f"undecided by {spec}"] = open_N & (each.sign_N == UNDECIDED)
+            open_N = open_N & (each.sign_N != UNDECIDED)
+        return causes | {"labelled differently by the parts of the rule": open_N}
 
 
 def load_rule(
@@ -73,15 +128,18 @@ def load_rule(
     *,
     min_rollouts: int = MIN_ROLLOUTS,
     confidence: float = CONFIDENCE,
-    trees: Iterable[Nodes] = (),
+    trees: Iterable[TreeBatch | Nodes] = (),
 ) -> LabelRule:
-    """Returns a rule by its name.
+    """Returns a rule by its name, or by the text of several parts.
 
     Args:
-        name: One of `RULES`.
-        min_rollouts: Rollouts without a success that make a prefix wrong (any_success); at least 1.
-        confidence: Probability from which a prefix is called right or wrong (posterior); above 1/2.
-        trees: The run's, which `posterior` learns its prior from; read once.
+        name: As `label_spec` describes it, such as `any_success`.
+        min_rollouts: Rollouts without a success that make a prefix wrong (any_success), where the
+            text does not say it; at least 1.
+        confidence: Probability from which a prefix is called right or wrong (posterior), where the
+            text does not say it; above 1/2.
+        trees: The run's, many at once or one by one, with the columns `LEARNING_READS`, which
+            `posterior` learns its prior from; read once, and only by a rule that learns.
 
     Raises:
         BadInput: There is no such rule, or a setting breaks its own.
@@ -90,105 +148,20 @@ def load_rule(
         raise BadInput(f"min_rollouts must be at least 1, got {min_rollouts!r}")
     if not 0.5 < confidence < 1:
         raise BadInput(f"confidence must be in (0.5, 1), got {confidence!r}")
-    if name not in RULES:
-        raise BadInput(f"rule: no label rule {name!r}; {nearest(name, RULES)}")
-    if name == "posterior" and min_rollouts != MIN_ROLLOUTS:
-        raise BadInput(f"min_rollouts={min_rollouts} is for any_success; leave it out")
-    if name != "posterior" and confidence != CONFIDENCE:
-        raise BadInput(f"confidence={confidence} is for posterior; leave it out")
-    if name == "posterior":
-        return _posterior_rule(confidence, trees)
-    return LabelRule(
-        name=f"any_success@1(min_rollouts={min_rollouts})",
-        says="A step is right if its prefix has a success: a right rollout that counts for it or "
-        "for a step below it, or a right solution that ends at it or below it. The first step "
-        f"without one is wrong if at least {min_rollouts} rollouts count for it or a wrong "
-        "solution ends at it. Otherwise it is undecided, and so is all below it.",
-        judge=lambda nodes: Judged(any_success(nodes, min_rollouts=min_rollouts), None),
+    spec = parse_rule(name)
+    if min_rollouts != MIN_ROLLOUTS:
+        spec = with_setting(spec, "any_success", "min_rollouts", min_rollouts)
+    if confidence != CONFIDENCE:
+        spec = with_setting(spec, "posterior", "confidence", confidence)
+    batches = (
+        each if isinstance(each, TreeBatch) else TreeBatch.of_rows(each, LEARNING_READS)
+        for each in trees
     )
+    return LabelRule(spec=spec, parts=[make_part(part, batches) for part in spec.parts])
 
 
-def _posterior_rule(confidence: float, trees: Iterable[Nodes]) -> LabelRule:
-    """Returns the rule `posterior` with a prior learned from the run."""
-    evidence = [beliefs_of(nodes, prior()).evidence() for nodes in trees]
-    prior_G = learn_prior(np.array(evidence)) if evidence else prior()
-    leak = float(np.exp(prior_G) @ grid().leak_G)
-
-    def judge(nodes: Nodes) -> Judged:
-        chances = beliefs_of(nodes, prior_G).right_chances()
-        return Judged(by_chance(nodes, chances, confidence), chances)
-
-    return LabelRule(
-        name=f"posterior@1(confidence={confidence})",
-        says="A step is right or wrong where its prefix is so with a probability of at least "
-        f"{confidence}, given all rollouts and ends of the tree (search/first_error.py); otherwise "
-        "it is undecided, and so is all below it. One success is not enough where the policy comes "
-        f"right again by luck: in this run a wrong prefix ends right about {leak:.1%} of the time, "
-        f"as learned from {len(evidence)} trees without any reference to the truth.",
-        judge=judge,
-    )
-
-
-def beliefs_of(nodes: Nodes, prior_G: Reals) -> Beliefs:
-    """Returns what a tree's rows say of where its paths go wrong; numbered as the rows."""
-    right = [node["n_right_last"] for node in nodes]
-    known = [k + node["n_wrong_first"] for k, node in zip(right, nodes, strict=True)]
-    ends = {Verdict.RIGHT: True, Verdict.WRONG: False}
-    end = [ends.get(node["verdict"]) for node in nodes]
-    return Beliefs.of(parent_rows(nodes), right, known, end, prior_G)
-
-
-def by_chance(nodes: Nodes, chances: Sequence[float], confidence: float) -> Labels:
-    """Labels the nodes of one tree by the probability that each is right.
-
-    Along a path right steps come first, then perhaps undecided ones, and then wrong ones; what
-    follows an undecided step is undecided.
-    """
-    labels: Labels = []
-    for row, (parent, chance) in enumerate(zip(parent_rows(nodes), chances, strict=True)):
-        if row and labels[parent] is None:
-            labels.append(None)
-        elif chance >= confidence:
-            labels.append(Label.RIGHT)
-        else:
-            labels.append(Label.WRONG if chance <= 1 - confidence else None)
-    return labels
-
-
-def any_success(nodes: Nodes, *, min_rollouts: int) -> Labels:
-    """Labels the nodes of one tree; along a path right steps come first.
-
-    Below the first step without a success all have that step's label.
-    """
-    parents = parent_rows(nodes)
-    success = [node["n_right"] > 0 or node["verdict"] == Verdict.RIGHT for node in nodes]
-    # Pre-order: the nodes at and below one are the rows from its own to its post_end.
-    before = np.concatenate([[0], np.cumsum(success)])
-    labels: Labels = []
-    for row, node in enumerate(nodes):
-        if before[node["post_end"] + 1] > before[row]:
-            labels.append(Label.RIGHT)
-        elif row == 0:
-            labels.append(None)
-        elif parents[row] == 0 or labels[parents[row]] is Label.RIGHT:
-            failed = node["n_rollouts"] >= min_rollouts or node["verdict"] == Verdict.WRONG
-            labels.append(Label.WRONG if failed else None)
-        else:
-            labels.append(labels[parents[row]])
-    return labels
-
-
-def kept_rows(nodes: Nodes, labels: Labels) -> list[bool]:
-    """Returns which steps a dataset keeps: the right ones and the first wrong one of each path."""
-    kept = [False] * len(nodes)
-    for row, parent in enumerate(parent_rows(nodes)):
-        follows = parent == 0 or (parent > 0 and labels[parent] is Label.RIGHT)
-        kept[row] = follows and labels[row] is not None
-    return kept
-
-
-def parent_rows(nodes: Nodes) -> list[int]:
-    """Returns the row of each node's parent; -1 for the root, which is row 0."""
-    assert all(node["pre"] == row for row, node in enumerate(nodes)), "not in pre-order"
-    row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
-    return [row_of.get(node["parent_id"], -1) for node in nodes]
+def _agreed(said: Sequence[Said]) -> Signs:
+    """Returns what all say, and nothing where they differ."""
+    first_N = said[0].sign_N
+    same_N = np.logical_and.reduce([each.sign_N == first_N for each in said])
+    return np.where(same_N, first_N, UNDECIDED).astype(np.int8)

@@ -10,7 +10,7 @@ import duckdb
 
 from treeward.export.durable import disk_errors
 from treeward.export.label_counts import label_counts
-from treeward.export.labels import MIN_ROLLOUTS
+from treeward.export.label_spec import MIN_ROLLOUTS
 from treeward.export.run_folder import RunFolder
 from treeward.export.svg import Share, bars, shares, short, stacked
 from treeward.search.errors import BadInput

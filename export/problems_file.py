@@ -1,6 +1,7 @@
 """RUN/problems.parquet: the problems of a run, as read."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,14 +45,29 @@ def read_problems(path: Path) -> tuple[Problem, ...]:
     Raises:
         DamagedData: The file is missing or not what was written.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
-    except (OSError, pa.ArrowException) as e:
-        raise DamagedData(f"{path}: cannot be read: {first_line(e)}; restore it") from e
+    table = _read(path)
     if not table.schema.equals(PROBLEMS):
         raise DamagedData(f"{path}: has other columns than problems have; restore it")
-    return tuple(_problem(row) for row in table.to_pylist())
+    return tuple(_problems(table))
+
+
+def count_sources(path: Path) -> Counter[str]:
+    """Returns how many problems come from each source.
+
+    Raises:
+        DamagedData: The file is missing or not what was written.
+    """
+    column = _read(path, ["source"])["source"]
+    counts = column.value_counts()
+    return Counter({str(each["values"]): int(each["counts"]) for each in counts.to_pylist()})
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except (OSError, pa.ArrowException) as e:
+        raise DamagedData(f"{path}: cannot be read: {first_line(e)}; restore it") from e
 
 
 def first_line(error: Exception) -> str:
@@ -72,12 +88,17 @@ def _row(problem: Problem) -> dict[str, object]:
     }
 
 
-def _problem(row: dict[str, object]) -> Problem:
-    fields = {**row, "id": row["problem_id"]}
-    del fields["problem_id"]
-    messages, solution = row["messages"], row["solution"]
-    if isinstance(messages, list):
-        fields["messages"] = tuple(Message(**turn) for turn in messages)
-    if isinstance(solution, list):
-        fields["solution"] = tuple(solution)
-    return Problem(**fields)  # type: ignore[arg-type]  # the file's schema is checked on reading
+def _problems(table: pa.Table) -> Iterator[Problem]:
+    """Yields the rows of a table as problems; goes by columns, which takes half the time."""
+    columns = (table[name].to_pylist() for name in PROBLEMS.names)
+    for id_, prompt, turns, answer, verifier, source, steps, metadata in zip(*columns, strict=True):
+        yield Problem(
+            id=id_,
+            prompt=prompt,
+            messages=None if turns is None else tuple(Message(**turn) for turn in turns),
+            answer=answer,
+            verifier=verifier,
+            source=source,
+            solution=None if steps is None else tuple(steps),
+            metadata=metadata,
+        )

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from treeward.export import disk
 from treeward.export.durable import disk_errors, file_sha256, seal, unseal, write_file
-from treeward.export.problems_file import read_problems, write_problems
+from treeward.export.problems_file import count_sources, read_problems, write_problems
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, SettingsConflict, TreewardError
 from treeward.search.policy import Mode
@@ -89,6 +90,14 @@ class RunFolder:
             DamagedData: The file is missing or not what was written.
         """
         return read_problems(self.problems_path)
+
+    def problem_sources(self) -> Counter[str]:
+        """Counts the run's problems by their source; reads nothing else of them.
+
+        Raises:
+            DamagedData: The file is missing or not what was written.
+        """
+        return count_sources(self.problems_path)
 
 
 def open_run_folder(path: Path) -> RunFolder:

@@ -1,28 +1,18 @@
-"""Reads a run problem by problem, in the order of its problems.
+"""Reads a run problem by problem, in the order of its problems, as rows of Python values.
 
-Parts hold trees in the order in which they were finished, so the problems are taken in windows: the
-trees of a window are read from whichever parts hold them. What is held at any time is the problems,
-a row for each tree, and the nodes of one window.
+For what is asked of few columns or needs a model's time anyway; `tree_windows` is what to read the
+nodes of a large run with.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from treeward.export.labels import Nodes
-from treeward.export.parts import committed_parts
-from treeward.export.problems_file import first_line
-from treeward.export.queries import dataset
 from treeward.export.run_folder import RunFolder
-from treeward.search.errors import DamagedData
+from treeward.export.tree_windows import WINDOW_NODES, windows
 from treeward.search.problem import Problem
-
-WINDOW_NODES = 65_536
-_TREE_COLUMNS = ["tree_id", "problem_id", "n_nodes", "best_node_id", "pass_rate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,60 +61,20 @@ def stream(
     Raises:
         DamagedData: A file of the run is not what was written.
     """
-    trees = {row.problem_id: row for row in _tree_rows(run)}
-    window: list[tuple[int, Problem]] = []
-    size = 0
-    for place in enumerate(run.problems()):
-        window.append(place)
-        size += trees[place[1].id].n_nodes if place[1].id in trees else 0
-        if size >= window_nodes:
-            yield from _read_window(window, trees, node_columns)
-            window, size = [], 0
-    yield from _read_window(window, trees, node_columns)
-
-
-def _tree_rows(run: RunFolder) -> Iterator[TreeRow]:
-    for part in committed_parts(run.path):
-        for row in _read(part / "trees.parquet", "trees", _TREE_COLUMNS).to_pylist():
-            yield TreeRow(part=part, **row)
-
-
-def _read_window(
-    window: Sequence[tuple[int, Problem]], trees: dict[str, TreeRow], node_columns: Sequence[str]
-) -> Iterator[Item]:
-    wanted = [trees[problem.id] for _, problem in window if problem.id in trees]
-    nodes = _nodes_by_tree(wanted, node_columns)
-    for index, problem in window:
-        row = trees.get(problem.id)
-        tree = Grown(row=row, nodes=nodes[row.tree_id].to_pylist()) if row else None
-        yield Item(index=index, problem=problem, tree=tree)
-
-
-def _nodes_by_tree(rows: Sequence[TreeRow], columns: Sequence[str]) -> dict[str, pa.Table]:
-    """Returns the nodes of some trees by tree id; views of the tables they were read with."""
-    nodes: dict[str, pa.Table] = {}
-    for part in sorted({row.part for row in rows}):
-        ids = [row.tree_id for row in rows if row.part == part]
-        path = part / "nodes.parquet"
-        table = _read(path, "nodes", ["tree_id", *columns], pc.field("tree_id").isin(ids))
-        start = 0
-        for tree_id, same in groupby(table["tree_id"].to_pylist()):
-            nodes[tree_id] = table.slice(start, sum(1 for _ in same)).select(columns)
-            start += nodes[tree_id].num_rows
-    for row in rows:
-        if row.tree_id not in nodes or nodes[row.tree_id].num_rows != row.n_nodes:
-            raise DamagedData(
-                f"{row.part}/nodes.parquet: tree {row.tree_id} has not the {row.n_nodes} nodes "
-                "that trees.parquet says; restore it"
+    problems = run.problems()
+    for window in windows(run, node_columns, window_nodes=window_nodes):
+        batch, rows = window.batch, window.trees.to_pylist()
+        nodes = batch.table.select([*node_columns])
+        edges = pairwise([*batch.start_T.tolist(), batch.size])
+        grown = {
+            int(place): Grown(
+                row=TreeRow(part=window.parts[part], **row),
+                nodes=nodes.slice(start, end - start).to_pylist(),
             )
-    return nodes
-
-
-def _read(
-    path: Path, name: str, columns: Sequence[str], where: pc.Expression | None = None
-) -> pa.Table:
-    """Reads columns of one file of a part, rows in the order of the file."""
-    try:
-        return dataset(name, [path]).to_table(columns=list(columns), filter=where)
-    except (OSError, pa.ArrowException) as e:
-        raise DamagedData(f"{path}: cannot be read: {first_line(e)}; restore it") from e
+            for place, part, row, (start, end) in zip(
+                window.problem_T, window.part_T, rows, edges, strict=True
+            )
+        }
+        for place in range(window.problems.num_rows):
+            index = window.first + place
+            yield Item(index=index, problem=problems[index], tree=grown.get(place))

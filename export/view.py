@@ -8,14 +8,15 @@ from typing import Any
 
 import duckdb
 
+from treeward.export.added_scores import require_scores
 from treeward.export.durable import disk_errors, write_file
-from treeward.export.labels import LabelRule, load_rule
+from treeward.export.labels import LEARNING_READS, LabelRule, load_rule
 from treeward.export.page import make_page
 from treeward.export.page_run import run_data
 from treeward.export.page_tree import Columns, no_such_tree, trees_data
 from treeward.export.plots import markup
 from treeward.export.run_folder import RunFolder
-from treeward.export.truth import read_trees
+from treeward.export.tree_windows import windows
 from treeward.export.viewer import reading
 from treeward.search.errors import BadInput
 
@@ -100,7 +101,9 @@ def write_tree_page(
 
 def _load_rule(run: RunFolder, name: str) -> LabelRule:
     """Returns a rule; `posterior` learns its prior from all trees of the run."""
-    return load_rule(name, trees=read_trees(run) if name == "posterior" else ())
+    rule = load_rule(name, trees=(window.in_order() for window in windows(run, LEARNING_READS)))
+    require_scores(run, rule.spec.measures)
+    return rule
 
 
 def _tree_blocks(trees: Sequence[tuple[Mapping[str, Any], Columns]]) -> Blocks:

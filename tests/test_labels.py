@@ -6,7 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from treeward.export.labels import Label, kept_rows, load_rule
+from treeward.export.label_cut import cut
+from treeward.export.labels import Label, load_rule
+from treeward.export.tree_batch import TreeBatch
 from treeward.search.errors import BadInput
 
 Row = dict[str, Any]
@@ -84,8 +86,11 @@ def test_a_dataset_keeps_right_steps_and_the_first_wrong_one() -> None:
         Node("a", 1, 8, Node("b", 0, 8, Node("c", 0, 8)), Node("d", 0, 2)),
     )
     rows = rows_of(tree)
-    kept = kept_rows(rows, load_rule("any_success", min_rollouts=8).label(rows))
-    assert [row["name"] for row, keep in zip(rows, kept, strict=True) if keep] == ["a", "b"]
+    rule = load_rule("any_success", min_rollouts=8)
+    batch = TreeBatch.of_rows(rows, rule.reads)
+    kept = cut(batch, rule.judge_all(batch).sign_N, rule.spec.cut.values)
+    assert [row["name"] for row, keep in zip(rows, kept.step_N, strict=True) if keep] == ["a", "b"]
+    assert [rows[end]["name"] for end in kept.end_R] == ["b"]
 
 
 @st.composite

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from tests.test_queries import make_run as make_empty_run
 
-from treeward.export.labels import Label, any_success
+from treeward.export.labels import Label, load_rule
 from treeward.export.parts import write_part
 from treeward.export.plots import COUNTS, figures_of, read_shares
 from treeward.export.queries import connected
@@ -31,7 +31,7 @@ def test_labels_by_depth_are_those_of_the_rule(
     write_part(made.path, "w1", random_part(5, trees=names[20:]), {})
     expected: dict[int, list[int]] = {}
     for nodes in read_trees(made):
-        labels = any_success(nodes, min_rollouts=8)
+        labels = load_rule("any_success").label(nodes)
         by_id = {node["node_id"]: label for node, label in zip(nodes, labels, strict=True)}
         for node in nodes:
             if node["depth"] and (node["depth"] == 1 or by_id[node["parent_id"]] is Label.RIGHT):

@@ -18,7 +18,7 @@ from tests.page_world import HOSTILE, hostile, make_run, pens, sums
 from tests.test_queries import make_run as make_empty_run
 
 from treeward.export.api import open_run
-from treeward.export.labels import any_success
+from treeward.export.labels import load_rule
 from treeward.export.notebook import MOST_NODES, tree_html
 from treeward.export.page import SCRIPTS, as_json, make_page
 from treeward.export.page_run import run_data
@@ -181,7 +181,7 @@ def test_a_page_says_what_the_tables_say(run: RunFolder, tmp_path: Path) -> None
     for name in ("value", "value_low", "progress", "logprob"):
         assert shown[name] == [None if r[name] is None else round(r[name], 4) for r in rows]
     assert shown["value_critic"] == []
-    assert shown["label"] == any_success(rows, min_rollouts=8)
+    assert shown["label"] == load_rule("any_success").label(rows)
     drawn = view.sql("FROM rollouts WHERE tree_id = 'tree-one' ORDER BY rollout_id").to_pylist()
     for name in ("node_id", "text", "verdict", "n_tokens"):
         assert found["rollouts-0"][name] == [row[name] for row in drawn]

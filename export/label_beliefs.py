@@ -1,0 +1,97 @@
+"""The model of `search/first_error.py` asked about many whole trees at once.
+
+All sums are taken in the order in which that module takes them, so the numbers are the same to the
+last bit. Arrays have one row a node or a tree and one column a point of the grid, G in all.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.special import logsumexp
+
+from treeward.export.tree_batch import Ints, Reals, TreeBatch
+from treeward.search.first_error import grid, learn_prior, likelihoods, prior
+from treeward.search.verdicts import Verdict
+
+READS = ("n_right_last", "n_wrong_first", "verdict")
+
+PIECE_NODES = 8192
+"""Nodes whose arrays are held at once; some 6 MB each."""
+
+
+def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
+    """Returns the log weights of the grid that the trees of a run make likely, and their number."""
+    found = [
+        _upward(piece)[0][piece.start_T] for batch in batches for piece in batch.pieces(PIECE_NODES)
+    ]
+    evidence_TG = np.concatenate([np.empty((0, grid().size)), *found])
+    prior_G = learn_prior(evidence_TG) if len(evidence_TG) else prior()
+    return prior_G, len(evidence_TG)
+
+
+def right_chances(batch: TreeBatch, prior_G: Reals) -> Reals:
+    """Returns the probability that each node is right; 1 for the roots."""
+    pieces = [_chances(piece, prior_G) for piece in batch.pieces(PIECE_NODES)]
+    return np.concatenate([np.empty(0), *pieces])
+
+
+def _chances(batch: TreeBatch, prior_G: Reals) -> Reals:
+    """Goes from the roots down: P(right) = P(parent right) P(stays right)."""
+    right_NG, mixed_NG = _upward(batch)
+    weights_TG = prior_G + right_NG[batch.start_T]
+    log_right_NG = np.log1p(-grid().hazard_G) + right_NG - mixed_NG
+    log_right_NG[batch.start_T] = weights_TG - logsumexp(weights_TG, axis=1, keepdims=True)
+    for rows in batch.level_D[1:]:
+        log_right_NG[rows] = log_right_NG[batch.parent_N[rows]] + log_right_NG[rows]
+    return np.asarray(np.exp(log_right_NG).sum(axis=1))
+
+
+def _upward(batch: TreeBatch) -> tuple[Reals, Reals]:
+    """Goes from the leaves up.
+
+    Returns:
+        The log likelihood of all that was seen at and below each node if it is right, and the same
+        if its parent is (roots have none: theirs is not filled in).
+    """
+    right_NG, wrong_NG = _own(batch)
+    mixed_NG = np.zeros_like(right_NG)
+    hazard_G = grid().hazard_G
+    stays_G, errs_G = np.log1p(-hazard_G), np.log(hazard_G)
+    rank_N = _ranks(batch)
+    for rows in reversed(batch.level_D[1:]):
+        mixed_NG[rows] = np.logaddexp(stays_G + right_NG[rows], errs_G + wrong_NG[rows])
+        ranks = rank_N[rows]
+        # Siblings are added one after another, in their order.
+        for rank in range(int(ranks.max()) + 1):
+            some = rows[ranks == rank]
+            right_NG[batch.parent_N[some]] += mixed_NG[some]
+            wrong_NG[batch.parent_N[some]] += wrong_NG[some]
+    return right_NG, mixed_NG
+
+
+def _own(batch: TreeBatch) -> tuple[Reals, Reals]:
+    """Returns the log likelihoods of what was seen at each node itself, if right and if wrong."""
+    k_N = batch.counts("n_right_last")
+    n_N = k_N + batch.counts("n_wrong_first")
+    base = n_N.max(initial=0) + 1
+    codes, pair_N = np.unique(k_N * base + n_N, return_inverse=True)
+    both = [likelihoods(int(code // base), int(code % base)) for code in codes]
+    right_NG, wrong_NG = (np.array(each)[pair_N] for each in zip(*both, strict=True))
+    leak_G = grid().leak_G
+    ends_right, ends_wrong = (
+        batch.equals("verdict", verdict) for verdict in (Verdict.RIGHT, Verdict.WRONG)
+    )
+    right_NG[ends_right], wrong_NG[ends_right] = 0.0, np.log(leak_G)
+    right_NG[ends_wrong], wrong_NG[ends_wrong] = -np.inf, np.log1p(-leak_G)
+    return right_NG, wrong_NG
+
+
+def _ranks(batch: TreeBatch) -> Ints:
+    """Returns the place of each node among its siblings, from 0."""
+    rank_N = np.zeros(batch.size, dtype=np.int64)
+    for rows in batch.level_D[1:]:
+        parents = batch.parent_N[rows]
+        first = np.concatenate([[True], parents[1:] != parents[:-1]])
+        starts = np.flatnonzero(first)
+        rank_N[rows] = np.arange(len(rows)) - starts[np.cumsum(first) - 1]
+    return rank_N

@@ -1,0 +1,51 @@
+"""Columns of lists, one list a path through trees, made of columns of their nodes."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from treeward.export.dataset_spec import COUNT
+from treeward.export.tree_batch import Flags, Ints, TreeBatch
+
+
+class PathLists:
+    """Makes columns whose lists have an entry for each step of a path."""
+
+    def __init__(self, batch: TreeBatch, ends: Ints) -> None:
+        """Finds the steps of the paths to some nodes, none of which is a root."""
+        self._offsets, self._steps = batch.paths(ends)
+
+    def of(self, column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.ListArray:
+        """Returns the lists of a column of nodes; `kind` is that of the lists."""
+        values = pa.array([], column.type) if not len(self._steps) else column.take(self._steps)
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        offsets = pa.array(self._offsets, pa.int32())
+        return pa.ListArray.from_arrays(offsets, values, type=kind)
+
+    def first(self, flag_N: Flags) -> pa.Array:
+        """Returns the place of the first step of each path that has a flag, or -1."""
+        if not len(self._steps):
+            return pa.array([], COUNT)
+        starts = self._offsets[:-1]
+        place = np.arange(len(self._steps)) - np.repeat(starts, np.diff(self._offsets))
+        none = len(self._steps)
+        first = np.minimum.reduceat(np.where(flag_N[self._steps], place, none), starts)
+        return pa.array(np.where(first < none, first, -1), COUNT)
+
+
+def clean_steps(texts: pa.StringArray, delimiter: str) -> pa.StringArray:
+    """Returns steps without delimiters, so that no step can be read as two, as `clean_step` does.
+
+    What delimiters part and is not empty is put together again with spaces.
+    """
+    if len(delimiter) == 1:
+        trimmed = pc.utf8_trim(texts, characters=delimiter)
+        if not pc.any(pc.match_substring(trimmed, delimiter)).as_py():
+            return trimmed
+    pieces = pc.split_pattern(texts, pattern=delimiter)
+    values, offsets = pieces.values, np.asarray(pieces.offsets)
+    filled = np.asarray(pc.binary_length(values)) > 0
+    kept = np.concatenate([[0], np.cumsum(filled)])[offsets].astype(np.int32)
+    said = pa.ListArray.from_arrays(pa.array(kept), values.filter(pa.array(filled)))
+    return pc.binary_join(said, " ")

@@ -1,0 +1,174 @@
+"""What is said of all nodes at once is what the rules say of one after another."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.plain_rules import PLAIN, chances, parents_of, path_to, rows_kept
+from tests.random_trees import random_tree
+
+from treeward.export.label_cut import count_steps, cut
+from treeward.export.labels import load_rule
+from treeward.export.schema import NODES
+from treeward.export.tree_batch import TreeBatch
+from treeward.search.errors import DamagedData
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    *("node_id", "pre", "post_end", "n_right", "n_rollouts", "n_right_last", "n_wrong_first"),
+    *("verdict", "value", "value_low", "value_high"),
+)
+
+
+def forest(seed: int, size: int = 60) -> list[list[Row]]:
+    rng = np.random.default_rng(seed)
+    return [random_tree(rng, deep=float(rng.random())) for _ in range(size)]
+
+
+def batch_of(trees: list[list[Row]]) -> TreeBatch:
+    return TreeBatch.of_rows([row for tree in trees for row in tree], COLUMNS)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_a_batch_is_labelled_as_its_trees_are_one_by_one(text: str) -> None:
+    trees = forest(1)
+    rule = load_rule(text, trees=trees)
+    said = rule.judge_all(batch_of(trees))
+    expected = [sign for tree in trees for sign in PLAIN[text](tree, trees)]
+    # Roots are no steps: what a rule says of them is its own affair.
+    steps = [row["parent_id"] is not None for tree in trees for row in tree]
+    found = said.sign_N.tolist()
+    assert [s for s, step in zip(found, steps, strict=True) if step] == [
+        s for s, step in zip(expected, steps, strict=True) if step
+    ]
+    assert {-1, 0, 1} == {sign for sign, step in zip(found, steps, strict=True) if step}
+
+
+def test_probabilities_are_the_model_s_to_the_last_bit() -> None:
+    trees = forest(2)
+    said = load_rule("posterior", trees=trees).judge_all(batch_of(trees))
+    assert said.chance_N is not None
+    assert said.chance_N.tolist() == [chance for tree in trees for chance in chances(tree, trees)]
+
+
+def test_what_is_learned_does_not_depend_on_how_trees_are_handed_over() -> None:
+    trees = forest(3)
+    one = load_rule("posterior", trees=trees)
+    many = load_rule("posterior", trees=[batch_of(trees[:7]), batch_of(trees[7:])])
+    batch = batch_of(trees)
+    first, second = one.judge_all(batch).chance_N, many.judge_all(batch).chance_N
+    assert first is not None
+    assert second is not None
+    assert first.tolist() == second.tolist()
+
+
+@pytest.mark.parametrize("undecided", ["end", "mask"])
+@pytest.mark.parametrize("wrong", ["end", "mask", "keep"])
+@pytest.mark.parametrize("text", ["any_success", "soft", "any_success & threshold(at=0.3)"])
+def test_rows_keep_what_the_cut_says_and_every_step_is_counted_once(
+    text: str, wrong: str, undecided: str
+) -> None:
+    trees = forest(4)
+    batch = batch_of(trees)
+    rule = load_rule(f"{text} | cut(wrong={wrong}, undecided={undecided})")
+    values = rule.spec.cut.values
+    assert values == {"wrong": wrong, "undecided": undecided}
+    said = rule.judge_all(batch)
+    kept = cut(batch, said.sign_N, values)
+    expected, start, learnt, in_rows = [], 0, set(), set()
+    for tree in trees:
+        signs = said.sign_N[start : start + len(tree)].tolist()
+        for path, flags in rows_kept(tree, signs, values):
+            at = [start + row for row in path]
+            expected.append(at)
+            in_rows |= {*at}
+            learnt |= {row for row, flag in zip(at, flags, strict=True) if flag}
+        start += len(tree)
+    offsets, rows = batch.paths(kept.end_R)
+    assert [part.tolist() for part in np.split(rows, offsets[1:-1])] == expected
+    assert set(np.flatnonzero(kept.step_N)) == in_rows
+    assert set(np.flatnonzero(kept.learn_N)) == learnt
+    inside, outside = count_steps(batch, said.sign_N, kept, values, said.causes)
+    steps = sum(len(tree) - 1 for tree in trees)
+    assert inside.total() == len(in_rows)
+    assert inside.total() + outside.total() == steps
+    assert inside["steps right"] + inside["steps wrong"] == len(learnt)
+
+
+def test_what_each_part_drops_is_counted_where_a_path_first_ends() -> None:
+    trees = forest(5)
+    batch = batch_of(trees)
+    rule = load_rule("any_success & threshold(at=0.3)")
+    said = rule.judge_all(batch)
+    kept = cut(batch, said.sign_N, rule.spec.cut.values)
+    _, outside = count_steps(batch, said.sign_N, kept, rule.spec.cut.values, said.causes)
+    expected, start = Counter[str](), 0
+    one, other = (PLAIN["any_success & threshold(at=0.3)"], PLAIN["threshold(at=0.3)"])
+    for tree in trees:
+        both, second = one(tree, trees), other(tree, trees)
+        first = load_rule("any_success").label(tree)
+        parents = parents_of(tree)
+        for at in range(1, len(tree)):
+            above = path_to(parents, parents[at])
+            ended = next((step for step in above if both[step] != 1), None)
+            if ended is not None:
+                why = "below a wrong one" if both[ended] == -1 else "below an undecided one"
+            elif both[at] != 0:
+                continue
+            elif first[at] is None:
+                why = "undecided by any_success@1(min_rollouts=8)"
+            elif second[at] == 0:
+                why = "undecided by threshold@1(of=value, at=0.3, by=mean, min_rollouts=1)"
+            else:
+                why = "labelled differently by the parts of the rule"
+            expected[f"steps {why}"] += 1
+        start += len(tree)
+    assert outside == expected
+    assert len(outside) == 5
+
+
+def test_the_structure_follows_from_the_intervals() -> None:
+    trees = forest(6)
+    batch = batch_of(trees)
+    start = 0
+    for tree in trees:
+        parents = parents_of(tree)
+        assert batch.parent_N[start : start + len(tree)].tolist() == [
+            -1 if parent < 0 else start + parent for parent in parents
+        ]
+        depths = [len(path_to(parents, at)) for at in range(len(tree))]
+        assert batch.depth_N[start : start + len(tree)].tolist() == depths
+        start += len(tree)
+    pieces = list(batch.pieces(50))
+    assert sum(piece.size for piece in pieces) == batch.size
+    assert all(piece.size < 50 + 40 for piece in pieces)
+    assert len(pieces) > 3
+
+
+@pytest.mark.parametrize(
+    ("pre", "post_end"),
+    [
+        ([1], [1]),  # no root
+        ([0, 2], [1, 2]),  # a row is missing
+        ([0, 1], [0, 1]),  # a step outside its tree
+        ([0, 1], [2, 1]),  # the tree goes on behind the table
+        ([0, 1, 2, 3, 4], [4, 3, 4, 3, 4]),  # intervals that cross
+        ([0, 1, 0], [2, 1, 0]),  # a tree that reaches into the next
+        ([0, 1], [1, 0]),  # an end before its start
+    ],
+)
+def test_intervals_of_no_trees_are_refused(pre: list[int], post_end: list[int]) -> None:
+    rows = [{"pre": a, "post_end": b} for a, b in zip(pre, post_end, strict=True)]
+    with pytest.raises(DamagedData, match="not those of whole trees"):
+        TreeBatch.of_rows(rows, ("pre", "post_end"))
+
+
+def test_no_trees_have_no_labels() -> None:
+    nothing = TreeBatch.of(NODES.empty_table())
+    for text in PLAIN:
+        rule = load_rule(text)
+        said = rule.judge_all(nothing)
+        assert len(said.sign_N) == 0
+        assert len(cut(nothing, said.sign_N, rule.spec.cut.values).end_R) == 0

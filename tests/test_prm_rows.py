@@ -1,0 +1,260 @@
+"""Rows of `prm`, made of many trees at once, against the same rows made one by one."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.plain_rules import PLAIN, any_success, chances, rows_kept
+from tests.random_trees import random_tree
+
+from treeward.export.datasets import ExportSettings, Kind, export_dataset
+from treeward.export.labels import load_rule
+from treeward.export.list_columns import clean_steps
+from treeward.export.parts import write_part
+from treeward.export.path_ids import path_ids
+from treeward.export.run_folder import Identity, RunFolder, writing
+from treeward.export.schema import SCHEMAS, SCORES
+from treeward.export.score_store import write_scores
+from treeward.export.tree_batch import TreeBatch
+from treeward.export.tree_windows import windows
+from treeward.search.errors import BadInput, DamagedData
+from treeward.search.problem import Problem
+from treeward.search.steps import clean_step
+
+Row = dict[str, Any]
+
+ABSENT: Row = {"string": "", "int32": 0, "int64": 0, "double": 0.0, "bool": False}
+
+
+def padded(table: str, rows: list[Row]) -> pa.Table:
+    """A table of a run with what is not given at all, or nothing where that is allowed."""
+
+    def fill(field: pa.Field) -> Any:
+        return None if field.nullable else ABSENT.get(str(field.type), [])
+
+    schema = SCHEMAS[table]
+    full = [{field.name: row.get(field.name, fill(field)) for field in schema} for row in rows]
+    return pa.Table.from_pylist(full, schema=schema)
+
+
+def forest(seed: int, size: int) -> dict[str, list[Row]]:
+    """Trees by problem, with texts and token ids."""
+    rng = np.random.default_rng(seed)
+    trees = {}
+    for number in range(size):
+        rows = random_tree(rng)
+        for row in rows:
+            # Steps of one tree differ in their ids: those that do not share a node.
+            ids = [row["node_id"], *rng.integers(0, 50_000, rng.integers(0, 6)).tolist()]
+            text = "".join(str(rng.choice(["a", "b\n", "\n", "é"])) for _ in range(3))
+            row |= {
+                "token_ids": ids if row["pre"] else [],
+                "step_text": text,
+                "progress": row["value"],
+            }
+            row |= {"tree_id": f"t{number:03}", "problem_id": f"p{number}"}
+        trees[f"p{number}"] = rows
+    return trees
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, list[Row]]:
+    return forest(0, 40)
+
+
+@pytest.fixture
+def run(trees: dict[str, list[Row]], tmp_path: Path) -> Iterator[RunFolder]:
+    """A run whose parts hold the trees of every third problem, and one problem without a tree."""
+    problems = [Problem(id=name, prompt=f"what is {name}?") for name in [*trees, "not grown"]]
+    identity = Identity(settings={"prompt.template": "steps"}, samplers=(), versions={})
+    with writing(tmp_path / "run", identity, problems) as run:
+        for first in range(3):
+            some = list(trees.values())[first::3]
+            roots = [{**tree[0], "n_nodes": len(tree)} for tree in some]
+            tables = {
+                "trees": padded("trees", roots),
+                "nodes": padded("nodes", [row for tree in some for row in tree]),
+                "rollouts": padded("rollouts", []),
+            }
+            write_part(run.path, "main", tables, {})
+        yield run
+
+
+def hard(rows: list[Row], _: list[list[Row]]) -> list[int]:
+    return any_success(rows)
+
+
+def exported(run: RunFolder, out: Path, **settings: Any) -> list[Row]:
+    export_dataset(run, Kind.PRM, out, ExportSettings(**settings))
+    rows: list[Row] = pq.read_table(out / "data" / "train.parquet").to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("cut", ["", " | cut(wrong=mask, undecided=mask)", " | cut(wrong=keep)"])
+@pytest.mark.parametrize("text", ["any_success", "posterior", "soft", "threshold(by=interval)"])
+def test_rows_are_those_made_one_by_one(
+    run: RunFolder, trees: dict[str, list[Row]], tmp_path: Path, text: str, cut: str
+) -> None:
+    everything = list(trees.values())
+    rule = load_rule(text + cut, trees=everything)
+    signs_of = PLAIN.get(text, hard)
+    expected = []
+    for name, tree in trees.items():
+        signs = signs_of(tree, everything)
+        right = chances(tree, everything) if text == "posterior" else [None] * len(tree)
+        for path, flags in rows_kept(tree, signs, rule.spec.cut.values):
+            steps = [tree[at] for at in path]
+            wrong = [flag and signs[at] == -1 for at, flag in zip(path, flags, strict=True)]
+            ends = {"right": True, "wrong": False}
+            expected.append(
+                {
+                    "problem_id": name,
+                    "tree_id": tree[0]["tree_id"],
+                    "prompt": f"what is {name}?",
+                    "completions": [clean_step(step["step_text"], "\n") for step in steps],
+                    "labels": [f and signs[at] == 1 for at, f in zip(path, flags, strict=True)],
+                    "soft_labels": [step["value"] for step in steps],
+                    "label_mask": flags,
+                    **{
+                        column: [step[column] for step in steps]
+                        for column in ("n_right", "n_rollouts", "value_low", "value_high")
+                    },
+                    "progress": [step["progress"] for step in steps],
+                    "right_chances": [right[at] for at in path],
+                    "label_rule": str(rule.spec),
+                    "first_error": wrong.index(True) if True in wrong else -1,
+                    "final_answer_correct": ends.get(steps[-1]["verdict"]),
+                    "node_ids": [step["node_id"] for step in steps],
+                }
+            )
+    found = exported(run, tmp_path / "out", rule=text + cut)
+    ids = [row.pop("id") for row in found]
+    assert found == expected
+    assert len({*ids}) == len(ids)
+    assert all(len(id_) == 32 and int(id_, 16) >= 0 for id_ in ids)
+
+
+def test_windows_of_any_size_hold_the_same_trees(run: RunFolder) -> None:
+    def seen(size: int) -> dict[str, list[int]]:
+        found = {}
+        for window in windows(run, ("n_right",), window_nodes=size):
+            names = window.problems["problem_id"].take(window.problem_T).to_pylist()
+            assert names == window.trees["problem_id"].to_pylist()
+            edges = [*window.batch.start_T.tolist(), window.batch.size]
+            counts = window.batch.counts("n_right").tolist()
+            for name, start, end in zip(names, edges, edges[1:], strict=False):
+                found[name] = counts[start:end]
+        return found
+
+    whole = seen(10**6)
+    assert len(whole) == 40
+    assert seen(1) == seen(57) == whole
+
+
+def test_nodes_that_are_not_their_trees_are_refused(
+    run: RunFolder, trees: dict[str, list[Row]], tmp_path: Path
+) -> None:
+    part = run.path / "parts" / "main-000002"
+    for change in ({"tree_id": "other"}, None):
+        some = [tree for number, tree in enumerate(trees.values()) if number % 3 == 1]
+        rows = [row for tree in some for row in tree]
+        rows = [row | change for row in rows] if change else rows[:-1]
+        pq.write_table(padded("nodes", rows), part / "nodes.parquet")
+        with pytest.raises(DamagedData, match=r"main-000002/nodes\.parquet: .*restore it"):
+            exported(run, tmp_path / "out")
+
+
+def test_critics_may_have_scored_the_run_since(
+    run: RunFolder, trees: dict[str, list[Row]], tmp_path: Path
+) -> None:
+    """A critic that says right of nodes with an even number, and nothing of every third tree."""
+    text = "threshold(of=value_critic)"
+    with pytest.raises(BadInput, match="no critic has scored"):
+        exported(run, tmp_path / "out", rule=text)
+    scored = [tree for number, tree in enumerate(trees.values()) if number % 3]
+    rows = [
+        {"critic": "c", "tree_id": row["tree_id"], "node_id": row["node_id"]}
+        | {"value": float(row["node_id"] % 2 == 0)}
+        for tree in scored
+        for row in tree
+    ]
+    write_scores(run, "c", {}, pa.Table.from_pylist(rows, schema=SCORES))
+    found = exported(run, tmp_path / "out", rule=text)
+    assert {row["tree_id"] for row in found} == {
+        tree[0]["tree_id"] for tree in scored if len(tree) > 1
+    }
+    for row in found:
+        assert row["labels"] == [node % 2 == 0 for node in row["node_ids"]]
+    agreed = exported(run, tmp_path / "out", rule=f"any_success & {text}")
+    for row in agreed:
+        signs = any_success(trees[row["problem_id"]])
+        of_node = {
+            node["node_id"]: sign == 1
+            for node, sign in zip(trees[row["problem_id"]], signs, strict=True)
+        }
+        assert row["labels"] == [of_node[node] for node in row["node_ids"]]
+        assert row["labels"] == [node % 2 == 0 for node in row["node_ids"]]
+    write_scores(run, "d", {}, pa.Table.from_pylist(rows, schema=SCORES))
+    with pytest.raises(BadInput, match="2 critics have scored"):
+        exported(run, tmp_path / "out", rule=text)
+
+
+@pytest.mark.parametrize("delimiter", ["\n", "\n\n", ". "])
+def test_steps_are_cleaned_all_at_once_as_one_by_one(delimiter: str) -> None:
+    rng = np.random.default_rng(0)
+    pieces = ["", "a", " ", "\n", "\n\n", ". ", "é", "\t"]
+    texts = ["".join(rng.choice(pieces, rng.integers(0, 7))) for _ in range(500)]
+    found = clean_steps(pa.array(texts), delimiter)
+    assert found.to_pylist() == [clean_step(text, delimiter) for text in texts]
+    assert clean_steps(pa.array([], pa.string()), delimiter).to_pylist() == []
+
+
+WORD = 2**64 - 1
+
+
+def mix(word: int) -> int:
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        word = (word ^ (word >> shift)) * factor & WORD
+    return word ^ (word >> 31)
+
+
+def digest(values: list[int]) -> tuple[int, int]:
+    """The two pieces of a list of numbers, by the formulas of `path_ids`."""
+    mixed = [mix((x + i * 0x9E3779B97F4A7C15) & WORD) for i, x in enumerate(values, start=1)]
+    again = [word * 0xDB4F0B9175AE2165 & WORD for word in mixed]
+    return sum(mixed) & WORD, sum(word ^ (word >> 31) for word in again) & WORD
+
+
+def test_ids_are_those_of_the_formula() -> None:
+    """Whatever else is in the batch; mix is checked on a published value of SplitMix64."""
+    assert mix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first output from seed 0
+    trees = list(forest(3, 20).values())
+    columns = ("pre", "post_end", "token_ids")
+    batch = TreeBatch.of_rows([row for tree in trees for row in tree], columns)
+    ends = np.flatnonzero(batch.is_step)
+    keys = [f"prøblem {number}" for number in range(len(trees))]
+    found = path_ids(("prm", "a rule"), pa.array(keys), batch, ends).to_pylist()
+    start = hashlib.blake2b(b"prm\na rule", digest_size=16).digest()
+    tokens = batch.table["token_ids"].to_pylist()
+    offsets, rows = batch.paths(ends)
+    for place, end in enumerate(ends):
+        lanes = [int.from_bytes(start[at : at + 8], "big") for at in (0, 8)]
+        steps = [tokens[row] for row in rows[offsets[place] : offsets[place + 1]]]
+        for values in ([*keys[batch.tree_N[end]].encode()], *steps):
+            pieces = digest(values)
+            lanes = [
+                mix((lane * 0xD1342543DE82EF95 + piece) & WORD)
+                for lane, piece in zip(lanes, pieces, strict=True)
+            ]
+        assert found[place] == "".join(f"{lane:016x}" for lane in lanes)
+    alone = TreeBatch.of_rows(trees[7], columns)
+    alone_ends = np.flatnonzero(alone.is_step)
+    in_batch = [id_ for id_, end in zip(found, ends, strict=True) if batch.tree_N[end] == 7]
+    assert (
+        path_ids(("prm", "a rule"), pa.array(keys[7:8]), alone, alone_ends).to_pylist() == in_batch
+    )
