@@ -2,11 +2,12 @@
 
     OUT/README.md           the card
     OUT/export.json         what it was made of, sealed; marks the folder as ours to replace
-    OUT/data/train.parquet  a file for each split that has rows
+    OUT/data/train.parquet  a file for each split that has rows, or train.jsonl
+    OUT/dataset_info.json   where the format wants it
 
-An export replaces a former one of the same kind, and nothing else. Two renames do that: whoever
-looks between them sees no folder, and a process that dies there leaves the former one whole, as
-`.OUT.old`, beside it.
+An export replaces a former one of the same kind and format, and nothing else. Two renames do that:
+whoever looks between them sees no folder, and a process that dies there leaves the former one
+whole, as `.OUT.old`, beside it.
 """
 
 import contextlib
@@ -26,11 +27,14 @@ from treeward.search.errors import BadInput, DamagedData
 MARK = "export.json"
 CARD = "README.md"
 DATA = "data"
+ASIDES = ("dataset_info.json",)
+"""What a consumer may want beside the data."""
+
 ROW_GROUP = 16_384
 
 
-def check_replaceable(out: Path, kind: Kind) -> None:
-    """Refuses a place that holds anything but a former export of the kind.
+def check_replaceable(out: Path, kind: Kind, form: str | None = None) -> None:
+    """Refuses a place that holds anything but a former export of the kind in the format.
 
     Raises:
         BadInput: It does.
@@ -43,21 +47,26 @@ def check_replaceable(out: Path, kind: Kind) -> None:
         found = {path.name for path in out.iterdir()}
     if not found:
         return
-    former = _kind_of(out)
+    former, wanted = _kind_of(out), _full_name(kind, form)
     if former is None:
         raise BadInput(f"{out}: holds {min(found)!r} and is no export; give a new or empty folder")
-    if former != kind:
-        raise BadInput(f"{out}: holds a {former} export, not {kind}; give another folder")
-    if strange := found - {MARK, CARD, DATA}:
+    if former != wanted:
+        raise BadInput(f"{out}: holds a {former} export, not {wanted}; give another folder")
+    if strange := found - {MARK, CARD, DATA, *ASIDES}:
         raise BadInput(f"{out}: holds {min(strange)!r}, which no export made; move it away")
 
 
 def _kind_of(out: Path) -> str | None:
     """Returns the kind of export that a folder holds, or None if it holds none."""
     try:
-        return str(unseal(out / MARK, SCHEMA_VERSION).get("kind"))
+        mark = unseal(out / MARK, SCHEMA_VERSION)
     except (OSError, DamagedData):
         return None
+    return _full_name(mark.get("kind"), mark.get("settings", {}).get("format"))
+
+
+def _full_name(kind: object, form: object) -> str:
+    return str(kind) if form is None else f"{kind} ({form})"
 
 
 @contextlib.contextmanager
@@ -119,7 +128,7 @@ def write_splits(
         for split, row in rows:
             if split not in writers:
                 path = folder / f"{split}.parquet"
-                writers[split] = stack.enter_context(_writer(path, schema))
+                writers[split] = stack.enter_context(parquet_writer(path, schema))
                 waiting[split] = []
             waiting[split].append(row)
             counts[split] = counts.get(split, 0) + 1
@@ -131,7 +140,8 @@ def write_splits(
     return dict(sorted(counts.items()))
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Returns what writes a file of a dataset."""
     return pq.ParquetWriter(
         path, schema, compression="zstd", write_page_index=True, write_page_checksum=True
     )

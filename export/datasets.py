@@ -4,11 +4,11 @@ The same run and settings give the same bytes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from treeward import __version__
-from treeward.export.cards import make_card
+from treeward.export.cards import Made, make_card
 from treeward.export.dataset_folder import (
     CARD,
     DATA,
@@ -17,13 +17,26 @@ from treeward.export.dataset_folder import (
     staged,
     write_splits,
 )
-from treeward.export.dataset_spec import Dataset, ExportSettings, Kind, Row, Tally, split_of
+from treeward.export.dataset_spec import (
+    Dataset,
+    ExportSettings,
+    Format,
+    Kind,
+    Row,
+    Tally,
+    split_of,
+)
 from treeward.export.datasets_critic import critic
+from treeward.export.datasets_preference import preference
 from treeward.export.datasets_prm import prm
+from treeward.export.datasets_rl import rl
 from treeward.export.datasets_rlvr import rlvr
 from treeward.export.datasets_sft import sft
 from treeward.export.datasets_srl import srl
 from treeward.export.durable import seal
+from treeward.export.formats.registry import shape_of
+from treeward.export.formats.spec import Shape
+from treeward.export.formats.write import reshape
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.export.tree_stream import stream
@@ -38,7 +51,10 @@ class _Maker:
 
     make: Callable[[RunFolder, ExportSettings, Tally], Dataset]
     reads: frozenset[str]
-    """The settings that have a meaning for it, `validation` aside."""
+    """The settings that have a meaning for it, beside those that all have."""
+
+
+_ALWAYS_READ = ("validation", "format", "licences", "test_sets")
 
 
 _MAKERS = {
@@ -47,6 +63,8 @@ _MAKERS = {
     Kind.RLVR: _Maker(make=rlvr, reads=frozenset()),
     Kind.SFT: _Maker(make=sft, reads=frozenset({"expert", "template"})),
     Kind.CRITIC: _Maker(make=critic, reads=frozenset({"template"})),
+    Kind.PREFERENCE: _Maker(make=preference, reads=frozenset({"margin", "template"})),
+    Kind.RL: _Maker(make=rl, reads=frozenset({"template"})),
 }
 
 
@@ -92,13 +110,17 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
         TreewardError: The disk is full or failed.
     """
     place = out.resolve()
-    check_replaceable(place, kind)
+    shape = shape_of(kind, Format(settings.format)) if settings.format else None
+    check_replaceable(place, kind, settings.format)
     _check_settings(kind, settings)
     tally = Tally()
-    dataset = _MAKERS[kind].make(run, settings, tally)
+    make = shape.make if shape and shape.make else _MAKERS[kind].make
+    dataset = make(run, settings, tally)
     footer = {"treeward.kind": kind.value, "treeward.schema_version": str(SCHEMA_VERSION)}
     with staged(place) as folder:
         rows = write_splits(folder / DATA, dataset.schema, _rows(run, dataset, settings), footer)
+        if shape:
+            dataset, rows = _in_format(folder, dataset, shape, footer, tally)
         kept, left_out = dict(sorted(tally.kept.items())), dict(sorted(tally.left_out.items()))
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
@@ -106,7 +128,7 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
         mark = {
             "schema_version": SCHEMA_VERSION,
             "kind": kind,
-            "settings": asdict(settings),
+            "settings": _plain(settings),
             "label_rule": dataset.label_rule,
             "rows": rows,
             "kept": kept,
@@ -115,8 +137,16 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
             "treeward": __version__,
         }
         (folder / MARK).write_bytes(seal(mark))
-        card = make_card(kind, dataset, run, rows, tally)
-        (folder / CARD).write_text(card, encoding="utf-8")
+        made = Made(
+            kind=kind,
+            settings=settings,
+            dataset=dataset,
+            rows=rows,
+            files={path.stem: f"{DATA}/{path.name}" for path in (folder / DATA).iterdir()},
+            tally=tally,
+            overlap=["No check was made."],
+        )
+        (folder / CARD).write_text(make_card(made, run), encoding="utf-8")
     return ExportReport(
         kind=kind,
         out=out,
@@ -127,17 +157,42 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
     )
 
 
+def _plain(settings: ExportSettings) -> Mapping[str, object]:
+    """Returns settings as the mark keeps them; of files only the names."""
+    return {**asdict(settings), "test_sets": [path.name for path in settings.test_sets]}
+
+
+def _in_format(
+    folder: Path, dataset: Dataset, shape: Shape, footer: Mapping[str, str], tally: Tally
+) -> tuple[Dataset, dict[str, int]]:
+    """Puts a format's files in the place of ours; returns what they are, and rows by split."""
+    columns = tuple(shape.columns(dataset.columns))
+    rows = reshape(folder / DATA, columns, shape, footer, tally)
+    for name, data in (shape.asides(rows) if shape.asides else {}).items():
+        (folder / name).write_bytes(data)
+    left = [column.name for column in dataset.columns if column.name not in shape.reads]
+    says = [*dataset.says, shape.says]
+    if left:
+        says.append(
+            "This format has no place for these columns of the kind: "
+            + ", ".join(f"`{name}`" for name in left)
+            + ". An export without a format has them, under the same `id`."
+        )
+    return replace(dataset, columns=columns, says=says), rows
+
+
 def _check_settings(kind: Kind, settings: ExportSettings) -> None:
     """Refuses settings that would be read by nothing."""
     for field in fields(settings):
-        unread = field.name not in {*_MAKERS[kind].reads, "validation"}
+        unread = field.name not in {*_MAKERS[kind].reads, *_ALWAYS_READ}
         if unread and getattr(settings, field.name) != field.default:
             raise BadInput(f"{field.name} has no meaning for a {kind} export; leave it out")
 
 
 def _rows(run: RunFolder, dataset: Dataset, settings: ExportSettings) -> Iterator[tuple[str, Row]]:
     """Yields every row with the name of its split."""
-    for item in stream(run, dataset.node_columns):
+    items = stream(run, dataset.node_columns)
+    for item in dataset.around(items) if dataset.around else items:
         split = split_of(item.problem.id, settings.validation)
         for row in dataset.rows(item):
             yield split, row

@@ -1,0 +1,110 @@
+"""The kind `prm` as ProcessBench has it: whole solutions with the index of the first wrong step.
+
+A row of ours ends with the first wrong step; here the steps after it are wanted too. So rows are
+made of the trees' ends, and the label rule says where each goes wrong.
+"""
+
+from collections.abc import Iterator
+
+from treeward.export.dataset_spec import (
+    COUNT,
+    FLAG,
+    ID,
+    PROBLEM_ID,
+    TEXT,
+    Column,
+    Dataset,
+    ExportSettings,
+    Row,
+    Tally,
+    list_of,
+    row_id,
+    template_of,
+)
+from treeward.export.formats.spec import Shape, fixed
+from treeward.export.labels import READS, Label, load_rule
+from treeward.export.run_folder import RunFolder
+from treeward.export.tree_stream import Item, stream
+from treeward.search.steps import clean_step
+from treeward.search.verdicts import Verdict
+
+_COLUMNS = (
+    ID,
+    PROBLEM_ID,
+    Column("generator", TEXT, "The policy that wrote the solution."),
+    Column("problem", TEXT, "The question."),
+    Column("steps", list_of(TEXT), "All steps of the solution, without delimiters."),
+    Column("final_answer_correct", FLAG, "Whether the final answer is right."),
+    Column("label", COUNT, "Index of the first wrong step, from 0; -1 where all are right."),
+)
+_FORMAT_COLUMNS = tuple(column for column in _COLUMNS if column is not PROBLEM_ID)
+
+
+def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
+    """Returns how the rows are made: one for each end of a tree that the rule decides."""
+    rule = load_rule(
+        settings.rule,
+        min_rollouts=settings.min_rollouts,
+        confidence=settings.confidence,
+        trees=(item.tree.nodes for item in stream(run, READS) if item.tree),
+    )
+    delimiter = template_of(run, settings).rule.delimiter
+    generator = run.identity.samplers[0].policy
+
+    def rows(item: Item) -> Iterator[Row]:
+        if item.tree is None:
+            tally.left_out["problems without a finished tree"] += 1
+            return
+        nodes = item.tree.nodes
+        labels = rule.judge(nodes).labels
+        row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
+        for node in nodes:
+            if node["verdict"] is None:
+                continue
+            path = [row_of[at] for at in node["path"][1:]]
+            said = [labels[row] for row in path]
+            if node["verdict"] == Verdict.UNKNOWN:
+                tally.left_out["solutions with an unknown verdict"] += 1
+            elif said[-1] is None:
+                tally.left_out["solutions whose first error is undecided"] += 1
+            else:
+                label = said.index(Label.WRONG) if Label.WRONG in said else -1
+                tally.kept["solutions with an error" if label >= 0 else "solutions without"] += 1
+                steps = [nodes[row] for row in path]
+                ids = [step["token_ids"] for step in steps]
+                yield {
+                    "id": row_id("processbench", item.problem.id, ids, rule.name),
+                    "problem_id": item.problem.id,
+                    "generator": generator,
+                    "problem": item.problem.prompt,
+                    "steps": [clean_step(step["step_text"], delimiter) for step in steps],
+                    "final_answer_correct": node["verdict"] == Verdict.RIGHT,
+                    "label": label,
+                }
+
+    return Dataset(
+        columns=_COLUMNS,
+        node_columns=(*READS, "path", "step_text", "token_ids"),
+        rows=rows,
+        label_rule=rule.name,
+        says=(
+            rule.says,
+            "A row is a whole solution that ends in the tree, with all of its steps. `label` is "
+            "the first step that the rule calls wrong; solutions of which it decides too little "
+            "are left out. A right answer can come after a wrong step.",
+        ),
+    )
+
+
+def _convert(row: Row, _: Tally) -> Row:
+    return {column.name: row[column.name] for column in _FORMAT_COLUMNS}
+
+
+PROCESSBENCH = Shape(
+    columns=fixed(*_FORMAT_COLUMNS),
+    convert=_convert,
+    reads=frozenset(column.name for column in _FORMAT_COLUMNS),
+    says="The rows of ProcessBench (arXiv 2412.06559), which its `run_eval.py` and its copies "
+    "read; the labels are this run's, not people's.",
+    make=whole_solutions,
+)

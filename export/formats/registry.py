@@ -1,0 +1,32 @@
+"""Which kinds each format can carry."""
+
+from collections.abc import Mapping
+
+from treeward.export.dataset_spec import Format, Kind
+from treeward.export.formats import processbench, stepwise
+from treeward.export.formats.spec import Shape
+from treeward.search.errors import BadInput
+
+SHAPES: Mapping[Format, Mapping[Kind, Shape]] = {
+    Format.TRL: {Kind.PRM: stepwise.TRL},
+    Format.OPENRLHF: {Kind.PRM: stepwise.OPENRLHF},
+    Format.QWEN_PRM: {Kind.PRM: stepwise.QWEN},
+    Format.PROCESSBENCH: {Kind.PRM: processbench.PROCESSBENCH},
+}
+
+
+def shape_of(kind: Kind, asked: Format) -> Shape:
+    """Returns how a kind is written in a format.
+
+    Raises:
+        BadInput: The format cannot carry the kind.
+    """
+    shape = SHAPES[asked].get(kind)
+    if shape is None:
+        formats = [form.value for form in Format if kind in SHAPES[form]]
+        others = f"{kind} goes to {', '.join(formats)}" if formats else f"no format carries {kind}"
+        raise BadInput(
+            f"format {asked} carries {', '.join(SHAPES[asked])}, not {kind}; {others}, "
+            "or leave --format out for our own columns"
+        )
+    return shape
