@@ -1,6 +1,6 @@
 """The dataset `preference`: pairs of steps from the same prefix, one worth more than the other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from treeward.export.dataset_spec import (
@@ -21,9 +21,12 @@ from treeward.export.dataset_spec import (
     row_id,
     template_of,
 )
+from treeward.export.labels import Nodes
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Grown, Item
 from treeward.search.prompts import Template
+
+Node = Mapping[str, Any]
 
 SIDES = ("chosen", "rejected")
 _EVIDENCE = ("n_right", "n_rollouts", "value", "value_low", "value_high")
@@ -98,11 +101,11 @@ def preference(run: RunFolder, settings: ExportSettings, tally: Tally) -> Datase
     )
 
 
-def _extremes(tree: Grown, tally: Tally) -> Iterator[tuple[Row, Row]]:
+def _extremes(tree: Grown, tally: Tally) -> Iterator[tuple[Node, Node]]:
     """Yields the best and the worst step of every node that has two of known value."""
-    below: dict[int, list[Row]] = {}
+    below: dict[int, list[Node]] = {}
     for node in tree.nodes[1:]:
-        below.setdefault(node["parent_id"], []).append(dict(node))
+        below.setdefault(node["parent_id"], []).append(node)
     for parent in sorted(below):
         known = [node for node in below[parent] if node["value"] is not None]
         if len(below[parent]) < 2:
@@ -119,7 +122,7 @@ def _extremes(tree: Grown, tally: Tally) -> Iterator[tuple[Row, Row]]:
 
 
 def _row(
-    item: Item, tree: Grown, template: Template, shared: Sequence[Row], best: Row, worst: Row
+    item: Item, tree: Grown, template: Template, shared: Nodes, best: Node, worst: Node
 ) -> Row:
     text = "".join(step["step_text"] for step in shared)
     ids = [[step["token_ids"] for step in shared], best["token_ids"], worst["token_ids"]]
