@@ -65,6 +65,9 @@ class Made:
     files: Mapping[str, str]
     """Paths in the folder by split."""
 
+    sizes: Mapping[str, int]
+    """Bytes of the files, by split."""
+
     tally: Tally
 
     overlap: Sequence[str]
@@ -81,9 +84,13 @@ def make_card(made: Made, run: RunFolder) -> str:
     problems = run.problems()
     sources = sorted({problem.source for problem in problems if problem.source})
     licences = licences_of(run, made.settings.licences)
-    rule = made.dataset.label_rule
+    rule, files = made.dataset.label_rule, sorted(made.files.items())
     sections = {
-        "Splits": [*_bullets(made.rows), "", "All rows of a problem are in one split."],
+        "Splits": [
+            *(f"- {split}: {made.rows[split]:,} rows in `{file}`" for split, file in files),
+            "",
+            "All rows of a problem are in one split.",
+        ],
         "How rows are made": "\n\n".join(made.dataset.says).splitlines(),
         **({"Label rule": [f"`{rule}`"]} if rule else {}),
         "What went in": _bullets(made.tally.kept),
@@ -177,7 +184,12 @@ def _front_matter(made: Made) -> dict[str, Any]:
                 "config_name": made.kind.value,
                 "features": [_feature(field) for field in made.dataset.schema],
                 "splits": [
-                    {"name": split, "num_examples": made.rows[split]} for split in made.rows
+                    {
+                        "name": split,
+                        "num_bytes": made.sizes[split],
+                        "num_examples": made.rows[split],
+                    }
+                    for split in made.rows
                 ],
             }
         ],

@@ -1,6 +1,7 @@
 """The folder of a dataset: written aside, then put in the place of the one before.
 
     OUT/README.md           the card
+    OUT/croissant.json      the same facts for programs
     OUT/export.json         what it was made of, sealed; marks the folder as ours to replace
     OUT/data/train.parquet  a file for each split that has rows, or train.jsonl
     OUT/dataset_info.json   where the format wants it
@@ -26,6 +27,7 @@ from treeward.search.errors import BadInput, DamagedData
 
 MARK = "export.json"
 CARD = "README.md"
+CROISSANT = "croissant.json"
 DATA = "data"
 ASIDES = ("dataset_info.json",)
 """What a consumer may want beside the data."""
@@ -52,7 +54,7 @@ def check_replaceable(out: Path, kind: Kind, form: str | None = None) -> None:
         raise BadInput(f"{out}: holds {min(found)!r} and is no export; give a new or empty folder")
     if former != wanted:
         raise BadInput(f"{out}: holds a {former} export, not {wanted}; give another folder")
-    if strange := found - {MARK, CARD, DATA, *ASIDES}:
+    if strange := found - {MARK, CARD, CROISSANT, DATA, *ASIDES}:
         raise BadInput(f"{out}: holds {min(strange)!r}, which no export made; move it away")
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from treeward import __version__
 from treeward.export.cards import Made, make_card
+from treeward.export.croissant import make_croissant
 from treeward.export.dataset_folder import (
     CARD,
+    CROISSANT,
     DATA,
     MARK,
     check_replaceable,
@@ -37,6 +39,8 @@ from treeward.export.durable import seal
 from treeward.export.formats.registry import shape_of
 from treeward.export.formats.spec import Shape
 from treeward.export.formats.write import reshape
+from treeward.export.licences import licences_of
+from treeward.export.overlap import Overlap, find_overlaps, overlap_lines
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.export.tree_stream import stream
@@ -86,13 +90,17 @@ class ExportReport:
     label_rule: str | None
     """None where the kind has no labels."""
 
+    overlaps: tuple[Overlap, ...]
+    """What the test sets that were named share with the run's problems."""
+
     def __str__(self) -> str:
         """Returns the report as lines for people."""
         rows = ", ".join(f"{count} rows in {split}" for split, count in self.rows.items())
         rule = [f"label rule {self.label_rule}"] if self.label_rule else []
         kept = [f"kept {count} {what}" for what, count in self.kept.items()]
         left_out = [f"left out {count} {why}" for why, count in self.left_out.items()]
-        return "\n".join([f"{self.out}: {self.kind}, {rows}", *rule, *kept, *left_out])
+        overlaps = [f"test set {overlap}" for overlap in self.overlaps]
+        return "\n".join([f"{self.out}: {self.kind}, {rows}", *rule, *kept, *left_out, *overlaps])
 
 
 def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettings) -> ExportReport:
@@ -113,6 +121,8 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
     shape = shape_of(kind, Format(settings.format)) if settings.format else None
     check_replaceable(place, kind, settings.format)
     _check_settings(kind, settings)
+    licences_of(run, settings.licences)
+    overlaps = find_overlaps(run.problems() if settings.test_sets else (), settings.test_sets)
     tally = Tally()
     make = shape.make if shape and shape.make else _MAKERS[kind].make
     dataset = make(run, settings, tally)
@@ -133,20 +143,24 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
             "rows": rows,
             "kept": kept,
             "left_out": left_out,
+            "overlaps": [asdict(overlap) for overlap in overlaps],
             "run": dict(run.identity.settings),
             "treeward": __version__,
         }
         (folder / MARK).write_bytes(seal(mark))
+        files = sorted((folder / DATA).iterdir())
         made = Made(
             kind=kind,
             settings=settings,
             dataset=dataset,
             rows=rows,
-            files={path.stem: f"{DATA}/{path.name}" for path in (folder / DATA).iterdir()},
+            files={path.stem: f"{DATA}/{path.name}" for path in files},
+            sizes={path.stem: path.stat().st_size for path in files},
             tally=tally,
-            overlap=["No check was made."],
+            overlap=overlap_lines(overlaps),
         )
         (folder / CARD).write_text(make_card(made, run), encoding="utf-8")
+        (folder / CROISSANT).write_bytes(make_croissant(made, folder))
     return ExportReport(
         kind=kind,
         out=out,
@@ -154,6 +168,7 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
         kept=kept,
         left_out=left_out,
         label_rule=dataset.label_rule,
+        overlaps=tuple(overlaps),
     )
 
 
