@@ -8,18 +8,21 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
+PIP_CONSUMERS := $(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check \
+	--constraint $(VENV)-consumers/constraints.txt
 PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(VENV)-vllm/constraints.txt
 # Two OpenMP programs on two cores slow each other down far more than twice.
 ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help venv demo test test-wheel test-vllm test-browser lint format bench clean
+.PHONY: help venv demo test test-wheel test-vllm test-browser test-consumers lint format bench clean
 
 help:
 	@echo "make demo    search, label, query, export and train on the embedded model, in about two minutes"
 	@echo "make test    the test suite"
 	@echo "make test-vllm  what runs with vLLM only, in an environment of its own (Python 3.11, 4 GB)"
 	@echo "make test-browser  clicks through pages in a real Chromium, in an environment of its own"
+	@echo "make test-consumers  TRL, verl, verifiers and mlcroissant read exports, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark behind a figure in the docs"
 	@echo "make clean   remove what make made"
@@ -84,6 +87,25 @@ test-browser: $(VENV)-browser/done
 		{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
 	$(ENV) $(VENV)-browser/bin/python -m pytest --quiet tests/browser
 
+# verl wants an older transformers, and more than its dataset classes need: without its own
+# dependencies it installs beside the others. TRL 1.13 is the last with a trainer for process rewards.
+$(VENV)-consumers/done: pyproject.toml constraints.txt Makefile
+	@echo "installing trainers (some three minutes the first time)"
+	@test -x $(VENV)-consumers/bin/python || $(PYTHON) -m venv $(VENV)-consumers
+	@grep -Ev '^(transformers|tokenizers)==' constraints.txt >$(VENV)-consumers/constraints.txt
+	@echo 'transformers==5.10.4' >>$(VENV)-consumers/constraints.txt
+	@$(PIP_CONSUMERS) torch
+	@$(PIP_CONSUMERS) --editable . datasets math-verify pytest trl==1.16.0 verifiers==0.4.0 mlcroissant==1.1.1 \
+		omegaconf ray tensordict
+	@$(PIP_CONSUMERS) --no-deps verl==0.9.1
+	@$(PIP_CONSUMERS) --no-deps --target $(VENV)-consumers/trl-1.13 --upgrade trl==1.13.0
+	@touch $@
+
+test-consumers: $(VENV)-consumers/done
+	$(ENV) $(VENV)-consumers/bin/python -m pytest --quiet tests/consumers
+	$(ENV) PYTHONPATH=$(VENV)-consumers/trl-1.13 $(VENV)-consumers/bin/python -m pytest --quiet \
+		tests/consumers/test_trl_prm.py
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -112,4 +134,4 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/store_faults.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-browser $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info
+	rm -rf $(VENV) $(VENV)-browser $(VENV)-consumers $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

@@ -75,7 +75,6 @@ def _file(path: Path, name: str) -> dict[str, Any]:
 
 
 def _records(split: str, file: str, columns: Sequence[Column]) -> dict[str, Any]:
-    by_path = file.endswith(".jsonl")
     return {
         "@type": "cr:RecordSet",
         "@id": split,
@@ -85,9 +84,7 @@ def _records(split: str, file: str, columns: Sequence[Column]) -> dict[str, Any]
             | {
                 "source": {
                     "fileObject": {"@id": file},
-                    "extract": {"jsonPath": f"$.{column.name}"}
-                    if by_path
-                    else {"column": column.name},
+                    "extract": {"column": column.name},
                 }
             }
             for column in columns

@@ -10,7 +10,7 @@ from datasets import load_dataset
 from tests.consumers.conftest import NANO
 from transformers import AutoModelForTokenClassification
 
-prm = pytest.importorskip("trl.experimental.prm")
+prm = pytest.importorskip("trl.experimental.prm", reason="this TRL has no such trainer")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's libraries
 
 
