@@ -92,11 +92,11 @@ test-browser: $(VENV)-browser/done
 $(VENV)-consumers/done: pyproject.toml constraints.txt Makefile
 	@echo "installing trainers (some three minutes the first time)"
 	@test -x $(VENV)-consumers/bin/python || $(PYTHON) -m venv $(VENV)-consumers
-	@grep -Ev '^(transformers|tokenizers)==' constraints.txt >$(VENV)-consumers/constraints.txt
-	@echo 'transformers==5.10.4' >>$(VENV)-consumers/constraints.txt
+	@grep -Ev '^(huggingface_hub|tokenizers|transformers)==' constraints.txt >$(VENV)-consumers/constraints.txt
+	@printf '%s\n' huggingface_hub==1.33.0 mlcroissant==1.1.1 ray==2.60.0 tensordict==0.15.3 tokenizers==0.22.2 \
+		transformers==5.10.4 trl==1.16.0 verifiers==0.4.0 >>$(VENV)-consumers/constraints.txt
 	@$(PIP_CONSUMERS) torch
-	@$(PIP_CONSUMERS) --editable . datasets math-verify pytest trl==1.16.0 verifiers==0.4.0 mlcroissant==1.1.1 \
-		omegaconf ray tensordict
+	@$(PIP_CONSUMERS) --editable . datasets math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
 	@$(PIP_CONSUMERS) --no-deps verl==0.9.1
 	@$(PIP_CONSUMERS) --no-deps --target $(VENV)-consumers/trl-1.13 --upgrade trl==1.13.0
 	@touch $@

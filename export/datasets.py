@@ -187,7 +187,7 @@ def _in_format(
         (folder / name).write_bytes(data)
     left = [column.name for column in dataset.columns if column.name not in shape.reads]
     says = [*dataset.says, shape.says]
-    if left:
+    if left and not shape.make:
         says.append(
             "This format has no place for these columns of the kind: "
             + ", ".join(f"`{name}`" for name in left)

@@ -50,9 +50,9 @@ class Overlap:
         named = ", ".join(f"`{each}`" for each in found[:_NAMED])
         more = ", ..." if len(found) > _NAMED else ""
         return (
-            f"`{self.test_set}` ({self.n_questions:,} questions): {len(self.same):,} problems have "
-            f"the same text, {len(self.shared):,} more share {RUN_OF_WORDS} words in a row"
-            + (f": {named}{more}" if found else "")
+            f"`{self.test_set}` (questions: {self.n_questions:,}): problems with the same text: "
+            f"{len(self.same):,}; others that share {RUN_OF_WORDS} words in a row: "
+            f"{len(self.shared):,}" + (f" ({named}{more})" if found else "")
         )
 
 
@@ -80,6 +80,8 @@ def _compare(problems: Sequence[Problem], path: Path) -> Overlap:
     texts: set[str] = set()
     runs: set[bytes] = set()
     n_questions = 0
+    if not path.exists():
+        raise BadInput(f"{path}: no such test set; give a file of questions")
     for question in _questions(path):
         words = normal_words(question)
         texts.add(" ".join(words))

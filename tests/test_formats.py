@@ -265,6 +265,10 @@ def test_a_format_that_cannot_carry_a_kind_says_what_it_can(
         export(run, kind, tmp_path / "out", form)
     (said,) = str(refused.value).splitlines()
     assert said.startswith(f"format {form} carries {', '.join(SHAPES[form])}, not {kind}; ")
+    others = [other for other in Format if (other, kind) in SUPPORTED]
+    assert (
+        f"{kind} goes to {', '.join(others)}" if others else f"no format carries {kind}"
+    ) in said
     assert not (tmp_path / "out").exists()
 
 
@@ -324,5 +328,5 @@ def test_processbench_holds_whole_solutions_and_their_first_error(
             assert row["label"] == 0
         else:
             assert row["label"] == (-1 if row["final_answer_correct"] else len(row["steps"]) - 1)
-    assert report.kept.keys() == {"solutions with an error", "solutions without"}
+    assert report.kept.keys() == {"solutions with an error", "solutions without an error"}
     assert "solutions with an unknown verdict" in report.left_out

@@ -79,6 +79,8 @@ def test_a_bad_test_set_is_one_line_and_nothing_is_written(
     path.write_text(content)
     with pytest.raises(BadInput, match=message):
         export(run, Kind.RLVR, tmp_path / "out", test_sets=(path,))
+    with pytest.raises(BadInput, match=r"none\.jsonl: no such test set"):
+        export(run, Kind.RLVR, tmp_path / "out", test_sets=(tmp_path / "none.jsonl",))
     assert not (tmp_path / "out").exists()
 
 
@@ -92,11 +94,11 @@ def test_what_overlaps_is_said_and_kept(run: RunFolder, tmp_path: Path) -> None:
     assert report.overlaps == (
         Overlap(test_set="test.jsonl", n_questions=1, same=("hard",), shared=()),
     )
-    assert "test set `test.jsonl` (1 questions): 1 problems have the same text" in str(report)
+    assert "test set `test.jsonl` (questions: 1): problems with the same text: 1;" in str(report)
     card = (tmp_path / "with" / "README.md").read_text()
-    assert "`test.jsonl` (1 questions): 1 problems have the same text" in card
-    assert ": `hard`" in card
-    assert "13 words in a row" in card
+    assert "`test.jsonl` (questions: 1): problems with the same text: 1;" in card
+    assert "words in a row: 0 (`hard`)" in card
+    assert "13 words in a row that are the same" in card
     mark = json.loads((tmp_path / "with" / "export.json").read_text())
     assert mark["overlaps"][0]["same"] == ["hard"]
     assert str(tmp_path) not in json.dumps(mark)

@@ -69,7 +69,7 @@ def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> D
                 tally.left_out["solutions whose first error is undecided"] += 1
             else:
                 label = said.index(Label.WRONG) if Label.WRONG in said else -1
-                tally.kept["solutions with an error" if label >= 0 else "solutions without"] += 1
+                tally.kept[f"solutions {'with' if label >= 0 else 'without'} an error"] += 1
                 steps = [nodes[row] for row in path]
                 ids = [step["token_ids"] for step in steps]
                 yield {
@@ -105,6 +105,7 @@ PROCESSBENCH = Shape(
     convert=_convert,
     reads=frozenset(column.name for column in _FORMAT_COLUMNS),
     says="The rows of ProcessBench (arXiv 2412.06559), which its `run_eval.py` and its copies "
-    "read; the labels are this run's, not people's.",
+    "read; the labels are this run's, not people's. The evidence is in an export without a format, "
+    "whose rows end with the first wrong step.",
     make=whole_solutions,
 )

@@ -44,10 +44,10 @@ def shape_of(kind: Kind, asked: Format) -> Shape:
     """
     shape = SHAPES[asked].get(kind)
     if shape is None:
-        formats = [form.value for form in Format if kind in SHAPES[form]]
-        others = f"{kind} goes to {', '.join(formats)}" if formats else f"no format carries {kind}"
+        others = [form.value for form in Format if kind in SHAPES[form]]
+        way_out = f"{kind} goes to {', '.join(others)}" if others else f"no format carries {kind}"
         raise BadInput(
-            f"format {asked} carries {', '.join(SHAPES[asked])}, not {kind}; {others}, "
-            "or leave --format out for our own columns"
+            f"format {asked} carries {', '.join(SHAPES[asked])}, not {kind}; {way_out}; without "
+            "--format it has our own columns"
         )
     return shape
