@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 PIP_CONSUMERS := $(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check \
-	--constraint $(VENV)-consumers/constraints.txt
+	--constraint tests/consumers/constraints.txt
 PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(VENV)-vllm/constraints.txt
 # Two OpenMP programs on two cores slow each other down far more than twice.
@@ -87,18 +87,15 @@ test-browser: $(VENV)-browser/done
 		{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
 	$(ENV) $(VENV)-browser/bin/python -m pytest --quiet tests/browser
 
-# verl wants an older transformers, and more than its dataset classes need: without its own
-# dependencies it installs beside the others. TRL 1.13 is the last with a trainer for process rewards.
-$(VENV)-consumers/done: pyproject.toml constraints.txt Makefile
+# verl wants an older transformers, and more than its dataset classes need: it comes without its
+# dependencies. TRL 1.13 is the last with a trainer for process rewards.
+$(VENV)-consumers/done: pyproject.toml tests/consumers/constraints.txt
 	@echo "installing trainers (some three minutes the first time)"
 	@test -x $(VENV)-consumers/bin/python || $(PYTHON) -m venv $(VENV)-consumers
-	@grep -Ev '^(huggingface_hub|tokenizers|transformers)==' constraints.txt >$(VENV)-consumers/constraints.txt
-	@printf '%s\n' huggingface_hub==1.33.0 mlcroissant==1.1.1 ray==2.60.0 tensordict==0.15.3 tokenizers==0.22.2 \
-		transformers==5.10.4 trl==1.16.0 verifiers==0.4.0 >>$(VENV)-consumers/constraints.txt
 	@$(PIP_CONSUMERS) torch
-	@$(PIP_CONSUMERS) --editable . datasets math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
+	@$(PIP_CONSUMERS) --editable . math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
 	@$(PIP_CONSUMERS) --no-deps verl==0.9.1
-	@$(PIP_CONSUMERS) --no-deps --target $(VENV)-consumers/trl-1.13 --upgrade trl==1.13.0
+	@$(PIP_CONSUMERS) --no-deps --upgrade --target $(VENV)-consumers/trl-1.13 trl==1.13.0
 	@touch $@
 
 test-consumers: $(VENV)-consumers/done
@@ -130,6 +127,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/spending.py
 	$(ENV) $(BIN)/python benchmarks/stopping.py
 	$(ENV) $(BIN)/python benchmarks/big_run.py --nodes 1000000
+	$(ENV) $(BIN)/python benchmarks/format_speed.py
 	$(ENV) $(BIN)/python benchmarks/store_cost.py
 	$(ENV) $(BIN)/python benchmarks/store_faults.py
 
