@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from treeward.export.dataset_spec import Dataset, ExportSettings, Kind, Tally
 from treeward.export.licences import Licences, licences_of
+from treeward.export.overlap import Overlap, overlap_lines
 from treeward.export.run_folder import RunFolder
 
 _TITLES = {
@@ -70,8 +71,8 @@ class Made:
 
     tally: Tally
 
-    overlap: Sequence[str]
-    """What the check for test sets found, in lines; says so where none was made."""
+    overlaps: Sequence[Overlap]
+    """What the test sets that were named share with the run's problems."""
 
     @property
     def title(self) -> str:
@@ -98,7 +99,7 @@ def make_card(made: Made, run: RunFolder) -> str:
         "Columns": [f"- `{column.name}`: {column.says}" for column in made.dataset.columns],
         "Intended use": [_USES[made.kind]],
         "Data statement": _statement(run, sources, len(problems)),
-        "Overlap with test sets": list(made.overlap),
+        "Overlap with test sets": overlap_lines(made.overlaps),
         "Known limits": [
             "What is said of a step is said for this policy, its prompt, its sampling settings and "
             "its token budget; for another policy it may be otherwise. Verdicts are those of an "

@@ -4,22 +4,19 @@ The same run and settings give the same bytes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from treeward import __version__
-from treeward.export.cards import Made, make_card
-from treeward.export.croissant import make_croissant
+from treeward.export.cards import Made
 from treeward.export.dataset_folder import (
-    CARD,
-    CROISSANT,
     DATA,
-    MARK,
     check_replaceable,
     staged,
     write_splits,
 )
+from treeward.export.dataset_metadata import write_metadata
 from treeward.export.dataset_spec import (
+    Column,
     Dataset,
     ExportSettings,
     Format,
@@ -35,12 +32,11 @@ from treeward.export.datasets_rl import rl
 from treeward.export.datasets_rlvr import rlvr
 from treeward.export.datasets_sft import sft
 from treeward.export.datasets_srl import srl
-from treeward.export.durable import seal
 from treeward.export.formats.registry import shape_of
 from treeward.export.formats.spec import Shape
 from treeward.export.formats.write import reshape
 from treeward.export.licences import licences_of
-from treeward.export.overlap import Overlap, find_overlaps, overlap_lines
+from treeward.export.overlap import Overlap, find_overlaps
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.export.tree_stream import stream
@@ -126,28 +122,16 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
     tally = Tally()
     make = shape.make if shape and shape.make else _MAKERS[kind].make
     dataset = make(run, settings, tally)
+    columns = tuple(shape.columns(dataset.columns)) if shape else ()
     footer = {"treeward.kind": kind.value, "treeward.schema_version": str(SCHEMA_VERSION)}
     with staged(place) as folder:
         rows = write_splits(folder / DATA, dataset.schema, _rows(run, dataset, settings), footer)
         if shape:
-            dataset, rows = _in_format(folder, dataset, shape, footer, tally)
+            dataset, rows = _in_format(folder, dataset, shape, columns, footer, tally)
         kept, left_out = dict(sorted(tally.kept.items())), dict(sorted(tally.left_out.items()))
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
             raise BadInput(f"{run.path}: nothing to export as {kind}: {reasons or 'no problems'}")
-        mark = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": kind,
-            "settings": _plain(settings),
-            "label_rule": dataset.label_rule,
-            "rows": rows,
-            "kept": kept,
-            "left_out": left_out,
-            "overlaps": [asdict(overlap) for overlap in overlaps],
-            "run": dict(run.identity.settings),
-            "treeward": __version__,
-        }
-        (folder / MARK).write_bytes(seal(mark))
         files = sorted((folder / DATA).iterdir())
         made = Made(
             kind=kind,
@@ -157,10 +141,9 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
             files={path.stem: f"{DATA}/{path.name}" for path in files},
             sizes={path.stem: path.stat().st_size for path in files},
             tally=tally,
-            overlap=overlap_lines(overlaps),
+            overlaps=overlaps,
         )
-        (folder / CARD).write_text(make_card(made, run), encoding="utf-8")
-        (folder / CROISSANT).write_bytes(make_croissant(made, folder))
+        write_metadata(folder, made, run)
     return ExportReport(
         kind=kind,
         out=out,
@@ -172,16 +155,15 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
     )
 
 
-def _plain(settings: ExportSettings) -> Mapping[str, object]:
-    """Returns settings as the mark keeps them; of files only the names."""
-    return {**asdict(settings), "test_sets": [path.name for path in settings.test_sets]}
-
-
 def _in_format(
-    folder: Path, dataset: Dataset, shape: Shape, footer: Mapping[str, str], tally: Tally
+    folder: Path,
+    dataset: Dataset,
+    shape: Shape,
+    columns: tuple[Column, ...],
+    footer: Mapping[str, str],
+    tally: Tally,
 ) -> tuple[Dataset, dict[str, int]]:
     """Puts a format's files in the place of ours; returns what they are, and rows by split."""
-    columns = tuple(shape.columns(dataset.columns))
     rows = reshape(folder / DATA, columns, shape, footer, tally)
     for name, data in (shape.asides(rows) if shape.asides else {}).items():
         (folder / name).write_bytes(data)

@@ -70,6 +70,17 @@ _COLUMNS = (
     Column("node_ids", list_of(COUNT), "The nodes that it passes, from the first step on."),
 )
 _PROMPT = Column("prompt", TEXT, "What the policy read, worked examples included.")
+_SAYS = (
+    "A row is a solution that the run's policy sampled to its end, as token ids of its own "
+    "tokenizer. Text is for reading: to train, use the ids and never tokenise again.",
+    "Spans overlap: take `outcome`, or `step`, or a weighted sum, and add up the values at "
+    "each token. Values are raw differences of probabilities, not yet scaled by a group. "
+    "The value that a solution is compared with was estimated from samples that it may be "
+    "one of, which draws both together a little.",
+    "Solutions of a tree share their first steps. Identical ids are one row; where a "
+    "rollout and an end have the same ids they may be one sample, so `n_samples` is the "
+    "larger of the two counts.",
+)
 _NODE_COLUMNS = (
     *("node_id", "parent_id", "path", "step_text", "token_ids", "logprob", "n_samples"),
     *("value", "value_tree", "verdict", "verdict_reason"),
@@ -144,17 +155,7 @@ def rl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
         node_columns=_NODE_COLUMNS,
         rows=rows,
         around=lambda items: with_rollouts(items, _ROLLOUT_COLUMNS),
-        says=(
-            "A row is a solution that the run's policy sampled to its end, as token ids of its own "
-            "tokenizer. Text is for reading: to train, use the ids and never tokenise again.",
-            "Spans overlap: take `outcome`, or `step`, or a weighted sum, and add up the values at "
-            "each token. Values are raw differences of probabilities, not yet scaled by a group. "
-            "The value that a solution is compared with was estimated from samples that it may be "
-            "one of, which draws both together a little.",
-            "Solutions of a tree share their first steps. Identical ids are one row; where a "
-            "rollout and an end have the same ids they may be one sample, so `n_samples` is the "
-            "larger of the two counts.",
-        ),
+        says=_SAYS,
     )
 
 
