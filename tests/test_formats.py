@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow.parquet as pq
 import pytest
 from tests.dataset_world import Row, contents, grow, make_run
 
+from treeward.cli import export as command
 from treeward.export.dataset_spec import Format, Tally
 from treeward.export.datasets import ExportReport, ExportSettings, Kind, export_dataset
 from treeward.export.formats import chat, pairs, questions, solutions, stepwise
@@ -330,3 +332,14 @@ def test_processbench_holds_whole_solutions_and_their_first_error(
             assert row["label"] == (-1 if row["final_answer_correct"] else len(row["steps"]) - 1)
     assert report.kept.keys() == {"solutions with an error", "solutions without an error"}
     assert "solutions with an unknown verdict" in report.left_out
+
+
+def test_the_command_offers_every_kind_and_format() -> None:
+    """The command names them itself, so that `--help` need not load what writes them."""
+    choices = {
+        option.name: option.type.choices
+        for option in command.params
+        if isinstance(option.type, click.Choice)
+    }
+    assert sorted(choices["kind"]) == sorted(Kind)
+    assert sorted(choices["format"]) == sorted(Format)
