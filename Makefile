@@ -95,7 +95,8 @@ $(VENV)-consumers/done: pyproject.toml tests/consumers/constraints.txt
 	@$(PIP_CONSUMERS) torch
 	@$(PIP_CONSUMERS) --editable . math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
 	@$(PIP_CONSUMERS) --no-deps verl==0.9.1
-	@$(PIP_CONSUMERS) --no-deps --upgrade --target $(VENV)-consumers/trl-1.13 trl==1.13.0
+	@$(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --target $(VENV)-consumers/trl-1.13 trl==1.13.0
 	@touch $@
 
 test-consumers: $(VENV)-consumers/done
