@@ -8,8 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
-PIP_CONSUMERS := $(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check \
-	--constraint tests/consumers/constraints.txt
+PIP_CONSUMERS := $(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check
 PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(VENV)-vllm/constraints.txt
 # Two OpenMP programs on two cores slow each other down far more than twice.
@@ -22,7 +21,7 @@ help:
 	@echo "make test    the test suite"
 	@echo "make test-vllm  what runs with vLLM only, in an environment of its own (Python 3.11, 4 GB)"
 	@echo "make test-browser  clicks through pages in a real Chromium, in an environment of its own"
-	@echo "make test-consumers  TRL, verl, verifiers and mlcroissant read exports, in an environment of its own"
+	@echo "make test-consumers  trainers read what is exported for them, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark behind a figure in the docs"
 	@echo "make clean   remove what make made"
@@ -87,21 +86,23 @@ test-browser: $(VENV)-browser/done
 		{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
 	$(ENV) $(VENV)-browser/bin/python -m pytest --quiet tests/browser
 
-# verl wants an older transformers, and more than its dataset classes need: it comes without its
-# dependencies. TRL 1.13 is the last with a trainer for process rewards.
-$(VENV)-consumers/done: pyproject.toml tests/consumers/constraints.txt
+# Other trainers want an older transformers, and more than their dataset classes need: they come
+# without their dependencies. TRL 1.13 is the last with a trainer for process rewards.
+CONSUMERS := $(VENV)-consumers
+$(CONSUMERS)/done: pyproject.toml tests/consumers/constraints.txt tests/consumers/trainers.txt
 	@echo "installing trainers (some three minutes the first time)"
-	@test -x $(VENV)-consumers/bin/python || $(PYTHON) -m venv $(VENV)-consumers
-	@$(PIP_CONSUMERS) torch
-	@$(PIP_CONSUMERS) --editable . math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
-	@$(PIP_CONSUMERS) --no-deps verl==0.9.1
-	@$(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--upgrade --target $(VENV)-consumers/trl-1.13 trl==1.13.0
+	@test -x $(CONSUMERS)/bin/python || $(PYTHON) -m venv $(CONSUMERS)
+	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt torch
+	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt --editable . \
+		math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
+	@$(PIP_CONSUMERS) --no-deps --upgrade --target $(CONSUMERS)/trainers \
+		--requirement tests/consumers/trainers.txt
+	@$(PIP_CONSUMERS) --no-deps --upgrade --target $(CONSUMERS)/trl-1.13 trl==1.13.0
 	@touch $@
 
-test-consumers: $(VENV)-consumers/done
-	$(ENV) $(VENV)-consumers/bin/python -m pytest --quiet tests/consumers
-	$(ENV) PYTHONPATH=$(VENV)-consumers/trl-1.13 $(VENV)-consumers/bin/python -m pytest --quiet \
+test-consumers: $(CONSUMERS)/done
+	$(ENV) PYTHONPATH=$(CONSUMERS)/trainers $(CONSUMERS)/bin/python -m pytest --quiet -W ignore tests/consumers
+	$(ENV) PYTHONPATH=$(CONSUMERS)/trl-1.13 $(CONSUMERS)/bin/python -m pytest --quiet -W ignore \
 		tests/consumers/test_trl_prm.py
 
 lint: $(VENV)/dev

@@ -239,7 +239,12 @@ def test_chats_that_llamafactory_would_throw_away_are_counted() -> None:
 
 @pytest.mark.parametrize(("form", "kind"), SUPPORTED)
 def test_the_same_bytes_each_time_and_they_load(
-    run: RunFolder, form: Format, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder,
+    form: Format,
+    kind: Kind,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
@@ -251,6 +256,7 @@ def test_the_same_bytes_each_time_and_they_load(
         str(tmp_path / "one"), kind.value, cache_dir=str(tmp_path / "cache")
     )
     assert [row for split in ("train", "validation") for row in loaded[split]] == rows
+    assert not caplog.messages  # the loader takes the card's features as they are
     ours, _ = export(run, kind, tmp_path / "ours", None, validation=0.3)
     if form is not Format.PROCESSBENCH:
         assert {row["id"] for row in rows} == {row["id"] for row in ours}

@@ -11,8 +11,6 @@ from datasets import load_dataset
 from treeward.export.dataset_spec import Kind
 from treeward.export.formats.registry import SHAPES
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's libraries
-
 EVERY = [(None, kind) for kind in Kind] + [(form, kind) for form in SHAPES for kind in SHAPES[form]]
 
 

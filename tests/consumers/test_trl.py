@@ -21,8 +21,6 @@ from trl import (
 )
 from trl.rewards import accuracy_reward
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's libraries
-
 Export = Callable[..., Path]
 
 

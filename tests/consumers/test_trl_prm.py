@@ -11,7 +11,6 @@ from tests.consumers.conftest import NANO
 from transformers import AutoModelForTokenClassification
 
 prm = pytest.importorskip("trl.experimental.prm", reason="this TRL has no such trainer")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's libraries
 
 
 @pytest.mark.parametrize("form", ["trl", None])

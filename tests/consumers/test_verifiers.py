@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from datasets import load_dataset
 from verifiers.v1.configs.taskset import TasksetConfig
 from verifiers.v1.task import Task, TaskData
 from verifiers.v1.taskset import Taskset
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's libraries
 
 
 class Question(TaskData):  # type: ignore[misc]  # its library has no types here

@@ -11,8 +11,6 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.dataset.rm_dataset import RMDataset
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's libraries
-
 Export = Callable[..., Path]
 
 
