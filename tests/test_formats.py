@@ -13,9 +13,10 @@ from tests.dataset_world import Row, contents, grow, make_run
 from treeward.cli import export as command
 from treeward.export.dataset_spec import Format, Tally
 from treeward.export.datasets import ExportReport, ExportSettings, Kind, export_dataset
-from treeward.export.formats import chat, pairs, questions, solutions, stepwise
+from treeward.export.formats import chat, pairs, processbench, questions, solutions, stepwise
 from treeward.export.formats.registry import SHAPES
 from treeward.export.formats.spec import Shape
+from treeward.export.labels import Label, Labels
 from treeward.export.run_folder import RunFolder
 from treeward.search.errors import BadInput
 from treeward.search.tree import Tree
@@ -338,6 +339,23 @@ def test_processbench_holds_whole_solutions_and_their_first_error(
             assert row["label"] == (-1 if row["final_answer_correct"] else len(row["steps"]) - 1)
     assert report.kept.keys() == {"solutions with an error", "solutions without an error"}
     assert "solutions with an unknown verdict" in report.left_out
+
+
+@pytest.mark.parametrize(
+    ("labels", "index"),
+    [
+        ([Label.RIGHT, Label.RIGHT], -1),
+        ([Label.RIGHT, Label.WRONG, Label.WRONG], 1),
+        ([Label.RIGHT, Label.WRONG, None], 1),
+        ([Label.RIGHT, None], None),
+        ([None, Label.WRONG], None),
+        ([Label.WRONG, Label.RIGHT], 0),
+    ],
+)
+def test_a_first_error_is_known_where_all_before_it_is_decided(
+    labels: Labels, index: int | None
+) -> None:
+    assert processbench.first_error(labels) == index
 
 
 def test_the_command_offers_every_kind_and_format() -> None:

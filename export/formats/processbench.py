@@ -22,7 +22,7 @@ from treeward.export.dataset_spec import (
     template_of,
 )
 from treeward.export.formats.spec import Shape, fixed
-from treeward.export.labels import READS, Label, load_rule
+from treeward.export.labels import READS, Label, Labels, load_rule
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item, stream
 from treeward.search.steps import clean_step
@@ -62,13 +62,12 @@ def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> D
             if node["verdict"] is None:
                 continue
             path = [row_of[at] for at in node["path"][1:]]
-            said = [labels[row] for row in path]
+            label = first_error([labels[row] for row in path])
             if node["verdict"] == Verdict.UNKNOWN:
                 tally.left_out["solutions with an unknown verdict"] += 1
-            elif said[-1] is None:
+            elif label is None:
                 tally.left_out["solutions whose first error is undecided"] += 1
             else:
-                label = said.index(Label.WRONG) if Label.WRONG in said else -1
                 tally.kept[f"solutions {'with' if label >= 0 else 'without'} an error"] += 1
                 steps = [nodes[row] for row in path]
                 ids = [step["token_ids"] for step in steps]
@@ -94,6 +93,17 @@ def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> D
             "are left out. A right answer can come after a wrong step.",
         ),
     )
+
+
+def first_error(labels: Labels) -> int | None:
+    """Returns the index of the first wrong step, -1 without one; None where it is undecided.
+
+    It is known only if every step before it is decided.
+    """
+    for index, label in enumerate(labels):
+        if label is not Label.RIGHT:
+            return None if label is None else index
+    return -1
 
 
 def _convert(row: Row, _: Tally) -> Row:
