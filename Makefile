@@ -90,7 +90,7 @@ test-browser: $(VENV)-browser/done
 # without their dependencies. TRL 1.13 is the last with a trainer for process rewards.
 CONSUMERS := $(VENV)-consumers
 $(CONSUMERS)/done: pyproject.toml tests/consumers/constraints.txt tests/consumers/trainers.txt
-	@echo "installing trainers (some three minutes the first time)"
+	@echo "installing trainers (two to eight minutes the first time)"
 	@test -x $(CONSUMERS)/bin/python || $(PYTHON) -m venv $(CONSUMERS)
 	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt torch
 	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt --editable . \
