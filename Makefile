@@ -8,18 +8,20 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
+PIP_CONSUMERS := $(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check
 PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(VENV)-vllm/constraints.txt
 # Two OpenMP programs on two cores slow each other down far more than twice.
 ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help venv demo test test-wheel test-vllm test-browser lint format bench clean
+.PHONY: help venv demo test test-wheel test-vllm test-browser test-consumers lint format bench clean
 
 help:
 	@echo "make demo    search, label, query, export and train on the embedded model, in about two minutes"
 	@echo "make test    the test suite"
 	@echo "make test-vllm  what runs with vLLM only, in an environment of its own (Python 3.11, 4 GB)"
 	@echo "make test-browser  clicks through pages in a real Chromium, in an environment of its own"
+	@echo "make test-consumers  trainers read what is exported for them, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   every benchmark behind a figure in the docs"
 	@echo "make clean   remove what make made"
@@ -84,6 +86,25 @@ test-browser: $(VENV)-browser/done
 		{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
 	$(ENV) $(VENV)-browser/bin/python -m pytest --quiet tests/browser
 
+# Other trainers want an older transformers, and more than their dataset classes need: they come
+# without their dependencies. TRL 1.13 is the last with a trainer for process rewards.
+CONSUMERS := $(VENV)-consumers
+$(CONSUMERS)/done: pyproject.toml tests/consumers/constraints.txt tests/consumers/trainers.txt
+	@echo "installing trainers (two to eight minutes the first time)"
+	@test -x $(CONSUMERS)/bin/python || $(PYTHON) -m venv $(CONSUMERS)
+	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt torch
+	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt --editable . \
+		math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
+	@$(PIP_CONSUMERS) --no-deps --upgrade --target $(CONSUMERS)/trainers \
+		--requirement tests/consumers/trainers.txt
+	@$(PIP_CONSUMERS) --no-deps --upgrade --target $(CONSUMERS)/trl-1.13 trl==1.13.0
+	@touch $@
+
+test-consumers: $(CONSUMERS)/done
+	$(ENV) PYTHONPATH=$(CONSUMERS)/trainers $(CONSUMERS)/bin/python -m pytest --quiet -W ignore tests/consumers
+	$(ENV) PYTHONPATH=$(CONSUMERS)/trl-1.13 $(CONSUMERS)/bin/python -m pytest --quiet -W ignore \
+		tests/consumers/test_trl_prm.py
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -108,8 +129,9 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/spending.py
 	$(ENV) $(BIN)/python benchmarks/stopping.py
 	$(ENV) $(BIN)/python benchmarks/big_run.py --nodes 1000000
+	$(ENV) $(BIN)/python benchmarks/format_speed.py
 	$(ENV) $(BIN)/python benchmarks/store_cost.py
 	$(ENV) $(BIN)/python benchmarks/store_faults.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-browser $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info
+	rm -rf $(VENV) $(VENV)-browser $(VENV)-consumers $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

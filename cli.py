@@ -139,7 +139,9 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
 
 @treeward.command()
 @click.argument("run", type=PATH)
-@click.argument("kind", type=click.Choice(["prm", "srl", "rlvr", "sft", "critic"]))
+@click.argument(
+    "kind", type=click.Choice(["prm", "srl", "rlvr", "sft", "critic", "preference", "rl"])
+)
 @click.option("--out", type=PATH, required=True, help="The dataset folder.")
 @click.option(
     "--rule",
@@ -174,6 +176,33 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
     help="Share of problems for a validation split.",
 )
 @click.option("--template", help="A prompt template, where the run's own was a file.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.2,
+    help="How much more the chosen step must be worth than the rejected one (preference).",
+)
+@click.option(
+    "--test-set",
+    "test_sets",
+    type=PATH,
+    multiple=True,
+    help="A file of problems that the run's are compared with; overlaps are counted in the card.",
+)
+@click.option(
+    "--licence",
+    "licences",
+    multiple=True,
+    metavar="NAME=LICENCE",
+    help="The licence of a model, or of `problems`, for the card.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(
+        ["trl", "openrlhf", "qwen-prm", "processbench", "verl", "llamafactory", "swift"]
+    ),
+    help="Write the columns of another trainer.  [default: our own]",
+)
 @json_option
 def export(run: Path, kind: str, out: Path, as_json: bool, **settings: Any) -> None:
     """Write a dataset of a KIND from RUN."""

@@ -1,12 +1,14 @@
 """The folder of a dataset: written aside, then put in the place of the one before.
 
     OUT/README.md           the card
+    OUT/croissant.json      the same facts for programs
     OUT/export.json         what it was made of, sealed; marks the folder as ours to replace
-    OUT/data/train.parquet  a file for each split that has rows
+    OUT/data/train.parquet  a file for each split that has rows, or train.jsonl
+    OUT/dataset_info.json   where the format wants it
 
-An export replaces a former one of the same kind, and nothing else. Two renames do that: whoever
-looks between them sees no folder, and a process that dies there leaves the former one whole, as
-`.OUT.old`, beside it.
+An export replaces a former one of the same kind and format, and nothing else. Two renames do that:
+whoever looks between them sees no folder, and a process that dies there leaves the former one
+whole, as `.OUT.old`, beside it.
 """
 
 import contextlib
@@ -25,12 +27,16 @@ from treeward.search.errors import BadInput, DamagedData
 
 MARK = "export.json"
 CARD = "README.md"
+CROISSANT = "croissant.json"
 DATA = "data"
+ASIDES = ("dataset_info.json",)
+"""What a consumer may want beside the data."""
+
 ROW_GROUP = 16_384
 
 
-def check_replaceable(out: Path, kind: Kind) -> None:
-    """Refuses a place that holds anything but a former export of the kind.
+def check_replaceable(out: Path, kind: Kind, form: str | None = None) -> None:
+    """Refuses a place that holds anything but a former export of the kind in the format.
 
     Raises:
         BadInput: It does.
@@ -43,21 +49,26 @@ def check_replaceable(out: Path, kind: Kind) -> None:
         found = {path.name for path in out.iterdir()}
     if not found:
         return
-    former = _kind_of(out)
+    former, wanted = _kind_of(out), _full_name(kind, form)
     if former is None:
         raise BadInput(f"{out}: holds {min(found)!r} and is no export; give a new or empty folder")
-    if former != kind:
-        raise BadInput(f"{out}: holds a {former} export, not {kind}; give another folder")
-    if strange := found - {MARK, CARD, DATA}:
+    if former != wanted:
+        raise BadInput(f"{out}: holds a {former} export, not {wanted}; give another folder")
+    if strange := found - {MARK, CARD, CROISSANT, DATA, *ASIDES}:
         raise BadInput(f"{out}: holds {min(strange)!r}, which no export made; move it away")
 
 
 def _kind_of(out: Path) -> str | None:
     """Returns the kind of export that a folder holds, or None if it holds none."""
     try:
-        return str(unseal(out / MARK, SCHEMA_VERSION).get("kind"))
+        mark = unseal(out / MARK, SCHEMA_VERSION)
     except (OSError, DamagedData):
         return None
+    return _full_name(mark.get("kind"), mark.get("settings", {}).get("format"))
+
+
+def _full_name(kind: object, form: object) -> str:
+    return str(kind) if form is None else f"{kind} ({form})"
 
 
 @contextlib.contextmanager

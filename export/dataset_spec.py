@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +18,13 @@ from treeward.export.tree_stream import Item
 from treeward.export.tree_windows import Window
 from treeward.search.errors import BadInput
 from treeward.search.prompts import TEMPLATES, Template, load_template
+from treeward.search.specs import nearest
 from treeward.search.steps import Steps
 
 Row = dict[str, Any]
+
+MARGIN = 0.2
+"""As in the macro `contrastive_pairs`."""
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -52,6 +57,29 @@ class Kind(StrEnum):
     """Expert solutions to imitate."""
     CRITIC = "critic"
     """Steps with counts: for critics of value, progress and outcome."""
+    PREFERENCE = "preference"
+    """Two steps from the same prefix, one worth more than the other."""
+    RL = "rl"
+    """Sampled token ids with the advantages of their spans."""
+
+
+class Format(StrEnum):
+    """The consumers that a dataset can be written for."""
+
+    TRL = "trl"
+    """TRL's trainers; Axolotl reads the same columns."""
+    OPENRLHF = "openrlhf"
+    """OpenRLHF."""
+    QWEN_PRM = "qwen-prm"
+    """Chats with a mark after each step, as Qwen2.5-Math-PRM reads them."""
+    PROCESSBENCH = "processbench"
+    """Whole solutions with the index of the first wrong step."""
+    VERL = "verl"
+    """verl."""
+    LLAMAFACTORY = "llamafactory"
+    """LLaMA-Factory."""
+    SWIFT = "swift"
+    """ms-swift."""
 
 
 class Expert(StrEnum):
@@ -89,6 +117,18 @@ class ExportSettings:
     template: str | None = None
     """A prompt template's name or file (all but rlvr); None takes the run's by its name."""
 
+    margin: float = MARGIN
+    """How much more the chosen step must be worth than the rejected one (preference)."""
+
+    test_sets: tuple[Path, ...] = ()
+    """Files of problems that the run's are compared with; what overlaps is counted and kept."""
+
+    licences: tuple[str, ...] = ()
+    """What is known of licences, each `NAME=LICENCE`; see `licences_of`."""
+
+    format: Format | None = None
+    """The consumer whose format is written; None writes our own columns."""
+
     def __post_init__(self) -> None:
         """Checks what has no type to check it.
 
@@ -97,6 +137,10 @@ class ExportSettings:
         """
         if self.expert not in (None, *Expert):
             raise BadInput(f"expert must be one of {', '.join(Expert)}, got {self.expert!r}")
+        if not 0 < self.margin <= 1:
+            raise BadInput(f"margin must be in (0, 1], got {self.margin!r}")
+        if self.format not in (None, *Format):
+            raise BadInput(f"format: no {self.format!r}; {nearest(str(self.format), [*Format])}")
         if not 0 <= self.validation < 1:
             raise BadInput(f"validation must be in [0, 1), got {self.validation!r}")
 
@@ -138,6 +182,9 @@ class Dataset:
 
     tables: Callable[[Window], pa.Table] | None = None
     """Makes the rows of many problems at once, in the order of the problems."""
+
+    around: Callable[[Iterator[Item]], Iterator[Item]] | None = None
+    """Adds to the items what `rows` reads beside nodes; None where that is nothing."""
 
     says: Sequence[str]
     """How the rows are made and what not to take them for; paragraphs for the card."""

@@ -84,13 +84,7 @@ _NODE_COLUMNS = ("node_id", "verdict", "step_text", "token_ids", "value", *_COUN
 
 def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
     """Returns how the rows are made: one for each longest path through steps that are kept."""
-    rule = load_rule(
-        settings.rule,
-        min_rollouts=settings.min_rollouts,
-        confidence=settings.confidence,
-        trees=(window.in_order() for window in windows(run, LEARNING_READS)),
-    )
-    require_scores(run, rule.spec.measures)
+    rule = rule_of(run, settings)
     delimiter = template_of(run, settings).rule.delimiter
 
     def tables(window: Window) -> pa.Table:
@@ -111,6 +105,18 @@ def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             _says_of_labels(rule.spec),
         ),
     )
+
+
+def rule_of(run: RunFolder, settings: ExportSettings) -> LabelRule:
+    """Returns the label rule that settings name, as learned from the run where it learns."""
+    rule = load_rule(
+        settings.rule,
+        min_rollouts=settings.min_rollouts,
+        confidence=settings.confidence,
+        trees=(window.in_order() for window in windows(run, LEARNING_READS)),
+    )
+    require_scores(run, rule.spec.measures)
+    return rule
 
 
 def _says_of_labels(spec: RuleSpec) -> str:
