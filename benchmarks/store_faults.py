@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from tests import test_store_faults as store
 from tests.faulty_disk import Fault, FaultyDisk, on
 
-from treeward.export import generate
+from treeward.export import part_writer
 from treeward.export.parts import committed_trees
 from treeward.export.verify import verify_run
 from treeward.search.problem import Problem
@@ -102,7 +102,7 @@ def main(
     trees: int, journal_stride: int, names: tuple[str, ...], kills: int, only_grow: Path | None
 ) -> None:
     """Measures and prints."""
-    generate._PART_NODES = PART_NODES
+    part_writer.PART_NODES = PART_NODES
     if only_grow is not None:
         sys.stdout.write(".")
         sys.stdout.flush()

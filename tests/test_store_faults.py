@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,9 +13,10 @@ import pytest
 from tests.fakes import SAMPLER, Exact
 from tests.faulty_disk import NAMES, Died, Fault, FaultyDisk, on
 
-from treeward.export import generate
+from treeward.export import generate, part_writer
 from treeward.export.columns import Origin
 from treeward.export.journal import Journal
+from treeward.export.part_writer import PartWriter
 from treeward.export.parts import committed_trees, write_part
 from treeward.export.queries import connected
 from treeward.export.run_folder import Identity, open_run_folder, writing
@@ -34,6 +37,18 @@ IDENTITY = Identity(settings={"run.seed": 0}, samplers=(SAMPLER,), versions={})
 ORDER = {"trees": "tree_id", "nodes": "tree_id, pre", "rollouts": "tree_id, rollout_id"}
 STEPS = [("a\n", 0.5), ("b\n", 0.5)]
 ENDS = [("Answer: 1\n", 0.5), ("Answer: 0\n", 0.5)]
+
+
+class InPlace(Executor):
+    """Does at once what it is given, so that changes of the disk come in one order."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*args, **named))
+        except (TreewardError, Died) as e:
+            done.set_exception(e)
+        return done
 
 
 def script(_: str, text: str) -> list[tuple[str, float]]:
@@ -62,7 +77,7 @@ def grow(path: Path, problems: Sequence[Problem] = PROBLEMS) -> None:
             tree_id=lambda problem: problem.id,
         )
         origin = Origin(reader=reader, search="mcts", policy="scripted", seed=0)
-        writer = generate.PartWriter(run, journal, lambda problem: problem.id, origin)
+        writer = PartWriter(run, journal, lambda problem: problem.id, origin, InPlace())
         asyncio.run(generate._grow(growing, writer, left, 3, None, None))
 
 
@@ -78,7 +93,7 @@ def tables(path: Path) -> Tables:
 def small_parts() -> Iterator[None]:
     """Makes a run of more than one part."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "_PART_NODES", 10)
+        patch.setattr(part_writer, "PART_NODES", 10)
         yield
 
 
