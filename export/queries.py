@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from threading import Event, Timer
 
 import duckdb
 import pyarrow as pa
@@ -39,28 +40,70 @@ CREATE TEMP VIEW nodes AS
 _FAILED_READS = ("reading the stream registered as", "exporting a stream from the object")
 
 
-def run_query(run: RunFolder, sql: str, *, memory_limit: str = "4GB") -> pa.Table:
+def run_query(
+    run: RunFolder, sql: str, *, memory_limit: str = "4GB", timeout: float | None = None
+) -> pa.Table:
     """Returns the rows of one statement that reads a run.
 
     Args:
         run: The run.
         sql: One SELECT (WITH, VALUES, FROM, SUMMARIZE), EXPLAIN, DESCRIBE or SHOW.
         memory_limit: What the database may take, such as `4GB`.
+        timeout: Seconds after which the database is told to stop; None for no limit. It looks
+            between pieces of its work, so that a single function of one row can take longer;
+            `query_process` stops anything.
 
     Raises:
         BadInput: The statement is refused or fails.
         DamagedData: A file of the run is not what was written.
-        TreewardError: The database met its memory limit.
+        TreewardError: The database met a limit.
     """
     with connected(run, memory_limit=memory_limit) as connection:
-        return run_statement(run, connection, sql)
+        return run_statement(run, connection, sql, timeout=timeout)
 
 
-def run_statement(run: RunFolder, connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def run_statement(
+    run: RunFolder,
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    *,
+    timeout: float | None = None,
+) -> pa.Table:
     """Returns what `run_query` does, from a database that is open already."""
-    with _sql_errors(run.path):
+    with _sql_errors(run.path), _stopped_after(connection, timeout):
         check_statement(connection, sql, NAMES)
         return connection.sql(sql).to_arrow_table()
+
+
+@contextmanager
+def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupts what a database does after some time.
+
+    Raises:
+        TreewardError: It was interrupted.
+    """
+    if seconds is None:
+        yield
+        return
+    late = Event()
+
+    def stop() -> None:
+        late.set()
+        connection.interrupt()
+
+    timer = Timer(seconds, stop)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as e:
+        if not late.is_set():
+            raise
+        raise TreewardError(
+            f"query: stopped after {seconds:g} s; ask for less, or give more with timeout="
+        ) from e
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +113,9 @@ class Session:
     run: RunFolder
     connection: duckdb.DuckDBPyConnection
 
-    def sql(self, statement: str) -> pa.Table:
+    def sql(self, statement: str, *, timeout: float | None = None) -> pa.Table:
         """Returns what `run_query` does; what was read of a tree is kept for the next question."""
-        return run_statement(self.run, self.connection, statement)
+        return run_statement(self.run, self.connection, statement, timeout=timeout)
 
 
 @contextmanager

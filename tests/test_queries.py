@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from treeward.export.api import Run
 from treeward.export.parts import write_part
 from treeward.export.queries import run_query, session
 from treeward.export.run_folder import (
@@ -20,7 +21,7 @@ from treeward.export.run_folder import (
 from treeward.export.schema import SAMPLERS, SCHEMAS
 from treeward.export.status import run_status
 from treeward.export.tree_lookup import trees_admitted
-from treeward.search.errors import BadInput, DamagedData
+from treeward.search.errors import BadInput, DamagedData, TreewardError
 from treeward.search.problem import Problem
 
 Maker = Callable[..., dict[str, Any]]
@@ -429,3 +430,16 @@ def test_agreement_of_a_critic_with_counts_is_by_rollouts(
         assert row["counted"] == pytest.approx(sum(ended for _, ended in own) / len(own))
         brier = sum((said - ended) ** 2 for said, ended in own) / len(own)
         assert row["brier"] == pytest.approx(brier)
+
+
+def test_a_statement_is_stopped_in_time_and_the_session_goes_on(run: RunFolder) -> None:
+    endless = (
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
+    )
+    with session(run) as opened:
+        before = opened.sql("SELECT count(*) FROM trees")
+        with pytest.raises(TreewardError, match=r"^query: stopped after 0\.2 s; .*timeout="):
+            opened.sql(endless, timeout=0.2)
+        assert opened.sql("SELECT count(*) FROM trees", timeout=60) == before
+    with pytest.raises(TreewardError, match="stopped after"):
+        Run(run).sql(endless, timeout=0.2)
