@@ -16,6 +16,7 @@ from threading import Event, Timer
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from treeward.export.macros import MACROS, NAMES
 from treeward.export.parts import committed_parts, parts_in, read_manifest
@@ -134,6 +135,7 @@ def connected(run: RunFolder, *, memory_limit: str = "4GB") -> Iterator[duckdb.D
     """Opens a database in memory with a run's views and macros, which can reach no file.
 
     Raises:
+        BadInput: An earlier version made the run, before tables had all their columns.
         DamagedData: A committed file is missing.
     """
     connection = duckdb.connect(
@@ -198,10 +200,29 @@ def _lookup(
         if not path.is_file():
             raise DamagedData(f"{path}: missing from a committed part; restore it")
 
+    _require_columns(next(iter(files.values())), name)
+
     def find(tree: str) -> list[Path]:
         return [files[part] for part in held().get(tree, ())]
 
     return TreeFiles([*files.values()], SCHEMAS[name], _layout(), find)
+
+
+def _require_columns(path: Path, name: str) -> None:
+    """Refuses a table that was written before it had all its columns: null would be no unknown.
+
+    Raises:
+        BadInput: A column is missing.
+    """
+    try:
+        there = pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        return  # Whoever reads the file says what is wrong with it.
+    missing = [column for column in SCHEMAS[name].names if column not in there]
+    if missing:
+        raise BadInput(
+            f"{path}: has no column {missing[0]!r}: an earlier version made it; generate it again"
+        )
 
 
 def dataset(name: str, files: list[Path]) -> ds.Dataset:

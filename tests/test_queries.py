@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from treeward.export.api import Run
@@ -443,3 +444,10 @@ def test_a_statement_is_stopped_in_time_and_the_session_goes_on(run: RunFolder) 
         assert opened.sql("SELECT count(*) FROM trees", timeout=60) == before
     with pytest.raises(TreewardError, match="stopped after"):
         Run(run).sql(endless, timeout=0.2)
+
+
+def test_a_run_from_before_a_column_is_refused_by_name(own_run: RunFolder) -> None:
+    [path, *_] = sorted(own_run.path.glob("parts/*/nodes.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(["fails_from"]), path)
+    with pytest.raises(BadInput, match=r"nodes\.parquet: has no column 'fails_from': an earlier"):
+        run_query(own_run, "SELECT count(*) FROM trees")
