@@ -8,6 +8,7 @@ two folders: whoever opens the run before it finds the old parts, whoever opens 
 ones. What critics said later is merged likewise, one folder a critic.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from treeward.export.run_folder import RunFolder, clear_staging, locked, open_ru
 from treeward.export.schema import TABLES
 from treeward.export.score_store import TABLE, score_sets
 from treeward.export.verify import read_checked
-from treeward.search.errors import DamagedData
+from treeward.search.errors import DamagedData, TreewardError
 
 WORKER = "merged"
 PART_ROWS = 262_144
@@ -82,11 +83,23 @@ def _merge(run: RunFolder, place: Path, tables: Sequence[str]) -> None:
         merged = {name: _read(group, name) for name in tables}
         write_tables(folder, merged, run.identity.versions)
     disk.sync(staged)
-    disk.exchange(staged, place)
+    _exchange(staged, place)
     # The old parts, which are staged now, may go only when the exchange is on the disk.
     disk.sync(place.parent)
     disk.sync(staged.parent)
     disk.remove_tree(staged)
+
+
+def _exchange(staged: Path, place: Path) -> None:
+    try:
+        disk.exchange(staged, place)
+    except OSError as e:
+        if e.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise
+        raise TreewardError(
+            f"{place}: the file system cannot exchange two folders at once; merge the parts of a "
+            "copy on another one"
+        ) from e
 
 
 def _groups(parts: Sequence[Path]) -> list[list[Path]]:

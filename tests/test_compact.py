@@ -1,5 +1,7 @@
 """Small parts become large ones: the rows stay, at every moment the old or the new are there."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from tests.faulty_disk import Died, Fault, FaultyDisk, on
 from tests.test_set_aside import Says, damage
 from tests.test_store_faults import IDENTITY, grow, tables
 
-from treeward.export import compact, part_writer
+from treeward.export import compact, disk, part_writer
 from treeward.export.compact import Compaction
 from treeward.export.parts import committed_parts, committed_trees, parts_in, read_manifest
 from treeward.export.queries import connected
@@ -117,6 +119,20 @@ def test_a_run_goes_on_after_it(tmp_path: Path) -> None:
     grow(path)
     assert tables(path) == truth
     assert verify_run(path) == ()
+
+
+def test_a_file_system_that_cannot_exchange_folders_is_said_so(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _: Path) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+    monkeypatch.setattr(disk, "exchange", refuse)
+    parts = committed_parts(run)
+    with pytest.raises(TreewardError, match="cannot exchange two folders at once; merge"):
+        compact.compact(run)
+    assert committed_parts(run) == parts
+    assert verify_run(run)[0].level == "info"
 
 
 def test_damage_is_not_merged(run: Path) -> None:
