@@ -110,6 +110,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/big_run.py --nodes 1000000
 	$(ENV) $(BIN)/python benchmarks/store_cost.py
 	$(ENV) $(BIN)/python benchmarks/store_faults.py
+	$(ENV) $(BIN)/python benchmarks/store_faults.py --kills 100
 
 clean:
 	rm -rf $(VENV) $(VENV)-browser $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info
