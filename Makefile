@@ -132,6 +132,7 @@ bench: $(VENV)/dev
 	$(ENV) $(BIN)/python benchmarks/format_speed.py
 	$(ENV) $(BIN)/python benchmarks/store_cost.py
 	$(ENV) $(BIN)/python benchmarks/store_faults.py
+	$(ENV) $(BIN)/python benchmarks/store_faults.py --kills 100
 
 clean:
 	rm -rf $(VENV) $(VENV)-browser $(VENV)-consumers $(VENV)-wheel $(VENV)-vllm dist build demo-run *.egg-info

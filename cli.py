@@ -242,6 +242,20 @@ def verify(run: Path, put_away: bool, as_json: bool) -> None:
 
 
 @treeward.command()
+@click.argument("run", type=PATH)
+@json_option
+def compact(run: Path, as_json: bool) -> None:
+    """Merge small parts of RUN into larger ones, scores' too; rows stay as they are.
+
+    Nothing else may write to RUN meanwhile. A query that is running may have to be asked again.
+    """
+    from treeward.export.compact import compact as merge
+
+    done = merge(run)
+    print_result(done, as_json=as_json, text=lambda: f"{run}: {done}")
+
+
+@treeward.command()
 @click.option("--out", type=PATH, default=Path("runs"), help="Where runs would be written.")
 @click.option("--policy", help="Base URLs of servers: also what these can do.")
 @click.option("--model", help="The name that servers serve the model by.  [default: the only one]")

@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +21,8 @@ import numpy as np
 
 from treeward.critics.verifier import AnswerVerifier
 from treeward.export.columns import Origin
-from treeward.export.generate import PartWriter
 from treeward.export.journal import Journal
+from treeward.export.part_writer import PartWriter
 from treeward.export.run_folder import Identity, writing
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
@@ -56,10 +57,11 @@ def grow(problems: Sequence[Problem], simulations: int, done: Callable[[], None]
         writing(
             Path(folder) / "run", Identity(settings={}, samplers=(), versions={}), problems
         ) as run,
+        ThreadPoolExecutor(1) as aside,
     ):
         journal = Journal(run.journal)
         origin = Origin(reader=reader, search="mcts", policy="scripted", seed=0)
-        writer = PartWriter(run, journal, tree_id, origin)
+        writer = PartWriter(run, journal, tree_id, origin, aside)
         growing = Forest(
             search=partial(mcts, settings=settings),
             samplers=[PolicySampler(policy=policy, settings=PolicySettings())],

@@ -58,7 +58,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         tree: A grown tree; not modified.
         cut: Splits the ids of a rollout into steps, as the search did.
     """
-    counts = np.zeros((8, len(tree)), dtype=np.int64)
+    counts = [[0] * len(tree) for _ in range(8)]
     right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = counts
     spoken: set[int] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
@@ -69,29 +69,37 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         passed, end = passed_nodes(tree, index, cut)
         nodes = [start, *passed]
         if judgement.verdict is Verdict.UNKNOWN:
-            unknown[nodes] += 1
+            _count(unknown, nodes)
         elif judgement.verdict is Verdict.RIGHT:
-            right[nodes] += 1
+            _count(right, nodes)
             if end is None or end in spoken or tree.nodes.creation[end] is not Creation.BLIND:
                 right_last[nodes[-1]] += 1
             else:
                 spoken.add(end)
             started_right[start] += 1
         else:
-            wrong[nodes] += 1
+            _count(wrong, nodes)
             started_wrong[start] += 1
-            no_answer[nodes] += judgement.reason is Reason.NO_ANSWER
-            length[nodes] += judgement.reason is Reason.LENGTH
+            if judgement.reason is Reason.NO_ANSWER:
+                _count(no_answer, nodes)
+            elif judgement.reason is Reason.LENGTH:
+                _count(length, nodes)
+    columns = np.array(counts, dtype=np.int64)
     return Evidence(
-        n_right=right,
-        n_wrong=wrong,
-        n_unknown=unknown,
-        n_no_answer=no_answer,
-        n_length=length,
-        right_last=right_last,
-        started_right=started_right,
-        started_wrong=started_wrong,
+        n_right=columns[0],
+        n_wrong=columns[1],
+        n_unknown=columns[2],
+        n_no_answer=columns[3],
+        n_length=columns[4],
+        right_last=columns[5],
+        started_right=columns[6],
+        started_wrong=columns[7],
     )
+
+
+def _count(column: list[int], nodes: list[int]) -> None:
+    for node in nodes:
+        column[node] += 1
 
 
 def outcome(tree: Tree, index: int) -> Judgement:

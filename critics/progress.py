@@ -32,19 +32,27 @@ def prover_k(root_value: float | None) -> int | None:
     return int(np.clip(round(1 / max(root_value, 1e-9)), MIN_K, MAX_K))
 
 
-def prover_value(k: Reals, n: Reals, prover: int) -> Reals:
-    """Returns E[1 - (1 - Q)^K] under the posterior of k right of n."""
+def prover_value(k: Reals, n: Reals, prover: int | Reals) -> Reals:
+    """Returns E[1 - (1 - Q)^K] under the posterior of k right of n; K may differ by row."""
     a, b = k + PRIOR, n - k + PRIOR
-    fails = np.ones_like(a)
-    for i in range(prover):
-        fails *= (b + i) / (a + b + i)
+    fails: Reals = np.ones_like(a)
+    for i in range(_most(prover)):
+        fails *= np.where(i < np.asarray(prover), (b + i) / (a + b + i), 1.0)
     return 1 - fails
 
 
-def prover_draws(k: Reals, n: Reals, prover: int) -> Reals:
+def prover_draws(k: Reals, n: Reals, prover: int | Reals) -> Reals:
     """Returns 64 equally likely values [..., 64] of 1 - (1 - Q)^K under the posterior."""
-    draws = betaincinv((k + PRIOR)[..., None], (n - k + PRIOR)[..., None], _GRID)
-    return np.asarray(1 - (1 - draws) ** prover, dtype=np.float64)
+    draws: Reals = betaincinv((k + PRIOR)[..., None], (n - k + PRIOR)[..., None], _GRID)
+    fails = np.ones_like(draws)
+    # Multiplied step by step: a power's last bits may depend on the rows beside it.
+    for i in range(_most(prover)):
+        fails *= np.where((i < np.asarray(prover))[..., None], 1 - draws, 1.0)
+    return 1 - fails
+
+
+def _most(prover: int | Reals) -> int:
+    return int(np.max(prover, initial=0))
 
 
 def progress_interval(child_draws: Reals, parent_draws: Reals) -> tuple[Reals, Reals]:

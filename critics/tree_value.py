@@ -25,6 +25,7 @@ A search that looks where outcomes were good leaves bad luck as it is and thins 
 evidence, which makes the values above a little too low: `benchmarks/evidence.py` measures it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,18 @@ from numpy.typing import NDArray
 from treeward.critics.evidence import Evidence
 from treeward.critics.value import interval
 from treeward.search.intervals import PRIOR, Reals
-from treeward.search.tree import Creation, Tree
+from treeward.search.tree import NO_PARENT, Creation, Tree
+from treeward.search.verdicts import VERDICT_OF, Verdict
 
 ICC = 0.5
 """Share of the outcomes' variance that is assumed to lie between next steps."""
 
 SAMPLE_WEIGHT = 1 / ICC
 """What a draw whose child is well known is worth in lone rollouts."""
+
+_VALUE_OF = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNKNOWN: np.nan}
+_EXACT = {reason: _VALUE_OF[verdict] for reason, verdict in VERDICT_OF.items()}
+"""The value where a solution ends, by why it was judged so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +74,23 @@ class _Counts:
 
 
 def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
-    """Returns the tree evidence of every node, level by level from the leaves up."""
-    size = len(tree)
-    counts = _count(tree, evidence)
-    value, variance, counted = (np.full(size, np.nan) for _ in range(3))
-    judged = np.array([judgement is not None for judgement in tree.nodes.judgement])
-    for node in map(int, np.flatnonzero(judged)):
-        known = tree.terminal_value(node)
-        if known is not None:
-            value[node], variance[node], counted[node] = known, 0.0, np.inf
+    """Returns the tree evidence of every node of a tree."""
+    return forest_values([tree], [evidence])
+
+
+def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> TreeValue:
+    """Returns the tree evidence of every node, one tree after the other.
+
+    Goes level by level from the leaves up, in all trees at once; a tree's numbers are those that it
+    has alone.
+    """
+    counts = _count(trees, evidence)
+    judged = np.concatenate([ended(tree) for tree in trees])
+    value = np.concatenate([exact_values(tree) for tree in trees])
+    known = ~np.isnan(value)
+    variance, counted = np.where(known, 0.0, np.nan), np.where(known, np.inf, np.nan)
     below = np.zeros(0, dtype=np.int64)
-    for level in _levels(tree):
+    for level in _levels(trees):
         estimates = _estimate(counts, level, below, value, variance)
         inner = ~judged[level] & ~np.isnan(estimates[0])
         for column, estimate in zip((value, variance, counted), estimates, strict=True):
@@ -90,29 +102,61 @@ def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
     return TreeValue(value=value, low=low, high=high, n_effective=counted)
 
 
-def _levels(tree: Tree) -> list[NDArray[np.int64]]:
+def ended(tree: Tree) -> NDArray[np.bool_]:
+    """Returns whether a solution ends at each node."""
+    return np.array([judgement is not None for judgement in tree.nodes.judgement])
+
+
+def exact_values(tree: Tree) -> Reals:
+    """Returns 1 or 0 at each node where a solution with a known verdict ends, else NaN."""
+    return np.array(
+        [
+            np.nan if judgement is None else _EXACT[judgement.reason]
+            for judgement in tree.nodes.judgement
+        ]
+    )
+
+
+def parents_of(trees: Sequence[Tree]) -> NDArray[np.int64]:
+    """Returns the place of each node's parent among all nodes of the trees; -1 for a root."""
+    parents, first = [], 0
+    for tree in trees:
+        parent = np.array(tree.nodes.parent)
+        parents.append(np.where(parent == NO_PARENT, -1, parent + first))
+        first += len(parent)
+    return np.concatenate(parents)
+
+
+def _levels(trees: Sequence[Tree]) -> list[NDArray[np.int64]]:
     """Returns the nodes of each depth in their order, the deepest first."""
-    depth = np.array(tree.nodes.depth)
+    depth = np.concatenate([np.array(tree.nodes.depth) for tree in trees])
     ends = np.cumsum(np.bincount(depth))
     return np.split(np.argsort(depth, kind="stable"), ends[:-1])[::-1]
 
 
-def _count(tree: Tree, evidence: Evidence) -> _Counts:
-    size, parent = len(tree), np.array(tree.nodes.parent)
-    right = (evidence.n_right - evidence.started_right).astype(float)
-    passed = right + (evidence.n_wrong - evidence.started_wrong).astype(float)
+def _count(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> _Counts:
+    parent = parents_of(trees)
+    inner = np.flatnonzero(parent >= 0)
+    n_right, n_wrong, started_right, started_wrong = (
+        np.concatenate([getattr(each, name) for each in evidence])
+        for name in ("n_right", "n_wrong", "started_right", "started_wrong")
+    )
+    right = (n_right - started_right).astype(float)
+    passed = right + (n_wrong - started_wrong).astype(float)
 
     def sum_below(column: Reals) -> Reals:
-        return _sum_at(parent[1:], column[1:], size)
+        return _sum_at(parent[inner], column[inner], len(parent))
 
-    cut = np.array([creation is not Creation.SAMPLED for creation in tree.nodes.creation])
+    creation = [made for tree in trees for made in tree.nodes.creation]
+    cut = np.array([made is not Creation.SAMPLED for made in creation])
     usable = sum_below(cut.astype(float))[parent] == 0
+    samples = [count for tree in trees for count in tree.nodes.n_samples]
     return _Counts(
         parent=parent,
-        samples=usable * np.array(tree.nodes.n_samples, dtype=float),
+        samples=usable * np.array(samples, dtype=float),
         passed=passed,
-        stayed=evidence.n_rollouts - sum_below(passed),
-        stayed_right=evidence.n_right - sum_below(right),
+        stayed=n_right + n_wrong - sum_below(passed),
+        stayed_right=n_right - sum_below(right),
     )
 
 

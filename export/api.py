@@ -46,13 +46,18 @@ class Run:
 
     folder: RunFolder
 
-    def sql(self, statement: str) -> pa.Table:
+    def sql(self, statement: str, *, timeout: float | None = None) -> pa.Table:
         """Returns the result of one read-only statement over the run's views.
+
+        Args:
+            statement: As for `treeward query`.
+            timeout: Seconds after which it is stopped; None for no limit.
 
         Raises:
             BadInput: It is no such statement, or DuckDB refuses it.
+            TreewardError: It was stopped.
         """
-        return run_query(self.folder, statement)
+        return run_query(self.folder, statement, timeout=timeout)
 
     def session(self) -> AbstractContextManager[Session]:
         """Opens the run once for many statements: `with run.session() as s: s.sql(...)`.

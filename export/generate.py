@@ -3,20 +3,18 @@
 import asyncio
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
-from treeward.export.columns import Origin, tree_tables
+from treeward.export.columns import Origin
 from treeward.export.funding import open_funds
 from treeward.export.journal import Journal
-from treeward.export.parts import committed_trees, write_part
+from treeward.export.part_writer import PartWriter
+from treeward.export.parts import committed_trees
 from treeward.export.plan import Plan
-from treeward.export.run_folder import RunFolder, writing
-from treeward.export.schema import TABLES
+from treeward.export.run_folder import writing
 from treeward.search import forest
 from treeward.search.backends import is_deterministic, open_policy
 from treeward.search.forest import Forest, Progress, grow_forest
@@ -25,13 +23,10 @@ from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.scoring import CriticThread
 from treeward.search.spending import Funds, grow_on_budget
-from treeward.search.tree import Tree
 
 Watch = Callable[[Progress, int], None]
 """Called about twice a second with what has happened and how many trees there are to grow."""
 
-_PART_NODES = 16_384
-_PART_SECONDS = 60.0
 _WATCH_SECONDS = 0.5
 
 
@@ -81,55 +76,6 @@ class Outcome:
         return ", ".join(parts)
 
 
-@dataclass(slots=True)
-class PartWriter:
-    """Collects finished trees and commits them a part at a time."""
-
-    run: RunFolder
-    journal: Journal
-    tree_id: Callable[[Problem], str]
-    origin: Origin
-    worker: str = "main"
-    grown: int = 0
-    failed: int = 0
-    tables: dict[str, list[pa.Table]] = field(default_factory=lambda: {name: [] for name in TABLES})
-    waiting: list[str] = field(default_factory=list)
-    """Ids of trees that are finished and not committed; their replies are still in the journal."""
-    nodes: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def add(self, tree: Tree) -> None:
-        """Takes a finished tree; commits when there are many nodes or it has been long."""
-        self._take(tree, tree_tables(tree, self.tree_id(tree.problem), self.origin))
-        if self.nodes >= _PART_NODES or time.monotonic() - self.since > _PART_SECONDS:
-            self.commit()
-
-    def add_block(self, trees: Sequence[Tree]) -> None:
-        """Takes trees that are committed all at once, or not at all."""
-        tables = [tree_tables(tree, self.tree_id(tree.problem), self.origin) for tree in trees]
-        for tree, its_tables in zip(trees, tables, strict=True):
-            self._take(tree, its_tables)
-        self.commit()
-
-    def _take(self, tree: Tree, tables: dict[str, pa.Table]) -> None:
-        for name, table in tables.items():
-            self.tables[name].append(table)
-        self.waiting.append(self.tree_id(tree.problem))
-        self.failed += tables["trees"]["status"][0].as_py() != "ok"
-        self.nodes += len(tree)
-
-    def commit(self) -> None:
-        """Writes what was collected as one part and drops its journals."""
-        if self.waiting:
-            tables = {name: pa.concat_tables(parts) for name, parts in self.tables.items()}
-            write_part(self.run.path, self.worker, tables, self.run.identity.versions)
-        for tree_id in self.waiting:
-            self.journal.drop(tree_id)
-        self.grown += len(self.waiting)
-        self.tables = {name: [] for name in TABLES}
-        self.waiting, self.nodes, self.since = [], 0, time.monotonic()
-
-
 def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = None) -> Outcome:
     """Grows a tree for each problem that has none yet.
 
@@ -169,7 +115,8 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             quick=verifier.is_quick,
         )
         worker = plan.shard.worker if plan.shard else "main"
-        writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader), worker)
+        aside = stack.enter_context(ThreadPoolExecutor(1, "parts"))
+        writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader), aside, worker)
         interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch, funds))
         return Outcome(
             grown=writer.grown,

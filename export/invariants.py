@@ -90,6 +90,27 @@ LAWS = (
          "OR policy_tokens < 0 OR fast_tokens < 0 OR prompt_tokens < 0"),
     _row("trees", "0", "best_node_id is one of its nodes",
          "best_node_id NOT BETWEEN 0 AND n_nodes - 1"),
+    Law(
+        table="trees",
+        says="n_right and n_unknown count its rollouts by verdict",
+        broken="SELECT t.tree_id, 0 FROM trees t LEFT JOIN rollouts r ON r.tree_id = t.tree_id "
+        "GROUP BY t.tree_id, t.n_right, t.n_unknown "
+        "HAVING count(*) FILTER (r.verdict = 'right') <> t.n_right "
+        "OR count(*) FILTER (r.verdict = 'unknown') <> t.n_unknown",
+    ),
+    Law(
+        table="trees",
+        says="pass_rate is the share of right rollouts that count for its root",
+        broken="SELECT t.tree_id, 0 FROM trees t JOIN nodes n "
+        "ON n.tree_id = t.tree_id AND n.node_id = 0 WHERE t.pass_rate IS DISTINCT FROM "
+        "CASE WHEN n.n_rollouts > 0 THEN n.n_right / n.n_rollouts END",
+    ),
+    Law(
+        table="nodes",
+        says="it has its tree's problem",
+        broken="SELECT n.tree_id, n.node_id FROM nodes n JOIN trees t "
+        "ON t.tree_id = n.tree_id WHERE n.problem_id <> t.problem_id",
+    ),
     _orphans("nodes", "node_id"),
     _orphans("rollouts", "rollout_id"),
     _tree("n_nodes counts its nodes, numbered from 0 and in pre-order from 0", "nodes",
@@ -108,7 +129,6 @@ LAWS = (
            "c.path <> list_append(p.path, c.node_id) OR c.depth <> p.depth + 1"),
     _child("its interval lies within its parent's",
            "c.pre <= p.pre OR c.post_end > p.post_end OR c.post_end < c.pre"),
-    _child("it has its tree's problem", "c.problem_id <> p.problem_id"),
     _family("n_children counts its children, ranked from 0",
             "count(c.node_id) <> p.n_children OR count(DISTINCT c.child_rank) <> p.n_children "
             "OR min(c.child_rank) <> 0 OR max(c.child_rank) <> p.n_children - 1"),

@@ -6,13 +6,14 @@ death of the process and never existed. Any other unreadable line is damage.
 """
 
 import json
-import math
 import os
 import re
 import resource
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from json.encoder import encode_basestring
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,9 @@ from treeward.search.verdicts import Judgement, Reason
 
 _TREE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+_FINISH = {finish: f'"{finish.value}"' for finish in Finish}
+_REASON = {reason: f'"{reason.value}"' for reason in Reason}
+"""Their JSON; to ask an enumeration for its text takes as long as all else of a completion."""
 _MOST_OPEN = 1024
 _SHARE_OF_FILES = 4
 """The journal keeps at most one in so many of the files open that the process may have."""
@@ -196,7 +200,7 @@ def encode_entry(key: str, reply: Reply) -> bytes:
         said = f',"scores":{_ENCODER.encode([scores.value, scores.progress, scores.outcome])}'
     failed = "null" if failure is None else _ENCODER.encode([failure.kind, failure.message])
     text = (
-        f'{{"key":{_ENCODER.encode(key)},"reply":{{"completions":'
+        f'{{"key":{encode_basestring(key)},"reply":{{"completions":'
         f"[{','.join([_completion_text(drawn) for drawn in reply.completions])}],"
         f'"failure":{failed}{said}}}'
     )
@@ -213,12 +217,12 @@ def _completion_text(drawn: Completion) -> str:
     """
     judged, judgement = drawn.judgement, "null"
     if judged is not None:
-        answer = "null" if judged.answer is None else _ENCODER.encode(judged.answer)
-        judgement = f'["{judged.reason}",{answer}]'
-    logprob = drawn.logprob if math.isfinite(drawn.logprob) else _ENCODER.encode(drawn.logprob)
+        answer = "null" if judged.answer is None else encode_basestring(judged.answer)
+        judgement = f"[{_REASON[judged.reason]},{answer}]"
+    logprob = drawn.logprob if isfinite(drawn.logprob) else _ENCODER.encode(drawn.logprob)
     return (
-        f'{{"token_ids":{list(drawn.token_ids)},"logprob":{logprob},'
-        f'"finish":"{drawn.finish}","seed":{drawn.seed},"judgement":{judgement}}}'
+        f'{{"token_ids":{[*drawn.token_ids]},"logprob":{logprob},'
+        f'"finish":{_FINISH[drawn.finish]},"seed":{drawn.seed},"judgement":{judgement}}}'
     )
 
 

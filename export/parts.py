@@ -9,6 +9,7 @@ The manifest holds checksums and row counts, and which trees the part holds, so 
 without opening a table. What is not in `parts/` does not exist.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from treeward.export.durable import disk_errors, file_sha256, seal, unseal, writ
 from treeward.export.schema import SCHEMA_VERSION, SCHEMAS, SORT_KEYS
 from treeward.search.errors import DamagedData
 
-ROW_GROUP = 32_768
+ROW_GROUP = 16_384
+"""Rows of a row group, at least, where a table has so many: what is read to find one tree."""
 MANIFEST = "manifest.json"
 
 
@@ -86,17 +88,17 @@ def commit(
     """
     last = _last_sequence(place, worker)
     if last:
-        tables = _not_in(place / _name(worker, last), tables)
+        tables = _not_in(place / part_name(worker, last), tables)
         if not any(table.num_rows for table in tables.values()):
-            return place / _name(worker, last)
-    name = _name(worker, last + 1)
+            return place / part_name(worker, last)
+    name = part_name(worker, last + 1)
     staged, part = run / ".staging" / name, place / name
     with disk_errors(run, f"cannot write part {name}"):
         disk.remove_tree(staged)
         disk.make_folder(staged)
         disk.make_folder(place)
         try:
-            _write_tables(staged, tables, provenance)
+            write_tables(staged, tables, provenance)
             disk.sync(staged)
             disk.rename(staged, part)
         except OSError:
@@ -106,7 +108,8 @@ def commit(
     return part
 
 
-def _name(worker: str, sequence: int) -> str:
+def part_name(worker: str, sequence: int) -> str:
+    """Returns the name of a worker's part."""
     return f"{worker}-{sequence:06d}"
 
 
@@ -135,7 +138,7 @@ def _not_in(part: Path, tables: Mapping[str, pa.Table]) -> Mapping[str, pa.Table
     }
 
 
-def _write_tables(
+def write_tables(
     folder: Path, tables: Mapping[str, pa.Table], provenance: Mapping[str, str]
 ) -> None:
     """Writes the files of a part into a folder and waits until they are on the disk."""
@@ -162,12 +165,17 @@ def write_table(path: Path, name: str, table: pa.Table, provenance: Mapping[str,
         table.sort_by(keys).replace_schema_metadata(footer),
         sink,
         compression="zstd",
-        row_group_size=ROW_GROUP,
+        row_group_size=row_group(table.num_rows),
         write_page_index=True,
         write_page_checksum=True,
         sorting_columns=pq.SortingColumn.from_ordering(schema, keys),
     )
     disk.write(path, memoryview(sink.getvalue()))
+
+
+def row_group(rows: int) -> int:
+    """Returns into how many rows each a table is split: as even as can be, none with too few."""
+    return max(1, math.ceil(rows / max(1, rows // ROW_GROUP)))
 
 
 def committed_parts(run: Path) -> list[Path]:

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from threading import Event, Timer
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from treeward.export.macros import MACROS, NAMES
 from treeward.export.parts import committed_parts, parts_in, read_manifest
@@ -39,28 +41,70 @@ CREATE TEMP VIEW nodes AS
 _FAILED_READS = ("reading the stream registered as", "exporting a stream from the object")
 
 
-def run_query(run: RunFolder, sql: str, *, memory_limit: str = "4GB") -> pa.Table:
+def run_query(
+    run: RunFolder, sql: str, *, memory_limit: str = "4GB", timeout: float | None = None
+) -> pa.Table:
     """Returns the rows of one statement that reads a run.
 
     Args:
         run: The run.
         sql: One SELECT (WITH, VALUES, FROM, SUMMARIZE), EXPLAIN, DESCRIBE or SHOW.
         memory_limit: What the database may take, such as `4GB`.
+        timeout: Seconds after which the database is told to stop; None for no limit. It looks
+            between pieces of its work, so that a single function of one row can take longer;
+            `query_process` stops anything.
 
     Raises:
         BadInput: The statement is refused or fails.
         DamagedData: A file of the run is not what was written.
-        TreewardError: The database met its memory limit.
+        TreewardError: The database met a limit.
     """
     with connected(run, memory_limit=memory_limit) as connection:
-        return run_statement(run, connection, sql)
+        return run_statement(run, connection, sql, timeout=timeout)
 
 
-def run_statement(run: RunFolder, connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def run_statement(
+    run: RunFolder,
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    *,
+    timeout: float | None = None,
+) -> pa.Table:
     """Returns what `run_query` does, from a database that is open already."""
-    with _sql_errors(run.path):
+    with _sql_errors(run.path), _stopped_after(connection, timeout):
         check_statement(connection, sql, NAMES)
         return connection.sql(sql).to_arrow_table()
+
+
+@contextmanager
+def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupts what a database does after some time.
+
+    Raises:
+        TreewardError: It was interrupted.
+    """
+    if seconds is None:
+        yield
+        return
+    late = Event()
+
+    def stop() -> None:
+        late.set()
+        connection.interrupt()
+
+    timer = Timer(seconds, stop)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as e:
+        if not late.is_set():
+            raise
+        raise TreewardError(
+            f"query: stopped after {seconds:g} s; ask for less, or give more with timeout="
+        ) from e
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +114,9 @@ class Session:
     run: RunFolder
     connection: duckdb.DuckDBPyConnection
 
-    def sql(self, statement: str) -> pa.Table:
+    def sql(self, statement: str, *, timeout: float | None = None) -> pa.Table:
         """Returns what `run_query` does; what was read of a tree is kept for the next question."""
-        return run_statement(self.run, self.connection, statement)
+        return run_statement(self.run, self.connection, statement, timeout=timeout)
 
 
 @contextmanager
@@ -91,6 +135,7 @@ def connected(run: RunFolder, *, memory_limit: str = "4GB") -> Iterator[duckdb.D
     """Opens a database in memory with a run's views and macros, which can reach no file.
 
     Raises:
+        BadInput: An earlier version made the run, before tables had all their columns.
         DamagedData: A committed file is missing.
     """
     connection = duckdb.connect(
@@ -155,10 +200,29 @@ def _lookup(
         if not path.is_file():
             raise DamagedData(f"{path}: missing from a committed part; restore it")
 
+    _require_columns(next(iter(files.values())), name)
+
     def find(tree: str) -> list[Path]:
         return [files[part] for part in held().get(tree, ())]
 
     return TreeFiles([*files.values()], SCHEMAS[name], _layout(), find)
+
+
+def _require_columns(path: Path, name: str) -> None:
+    """Refuses a table that was written before it had all its columns: null would be no unknown.
+
+    Raises:
+        BadInput: A column is missing.
+    """
+    try:
+        there = pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        return  # Whoever reads the file says what is wrong with it.
+    missing = [column for column in SCHEMAS[name].names if column not in there]
+    if missing:
+        raise BadInput(
+            f"{path}: has no column {missing[0]!r}: an earlier version made it; generate it again"
+        )
 
 
 def dataset(name: str, files: list[Path]) -> ds.Dataset:

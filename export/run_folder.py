@@ -204,8 +204,8 @@ def _lock(path: Path, lock: int) -> None:
 
 def _make_ready(path: Path, identity: Identity, problems: Sequence[Problem]) -> None:
     """Clears what a dead writer left, and writes what is missing, run.json last."""
-    disk.remove_tree(path / ".staging")
-    for name in (".staging", "parts", "journal"):
+    clear_staging(path)
+    for name in ("parts", "journal"):
         disk.make_folder(path / name)
     if (path / "run.json").exists():
         return
@@ -218,6 +218,18 @@ def _make_ready(path: Path, identity: Identity, problems: Sequence[Problem]) -> 
         "problems_sha256": file_sha256(path / "problems.parquet"),
     }
     write_file(path / "run.json", seal(body))
+
+
+def clear_staging(path: Path) -> None:
+    """Empties the folder for what is half written; for whoever has the lock."""
+    staging = path / ".staging"
+    if staging.is_dir() and any(staging.iterdir()):
+        # Parts that were exchanged for merged ones are there: first the exchange must be on the
+        # disk.
+        disk.sync(path)
+        disk.sync(staging)
+    disk.remove_tree(staging)
+    disk.make_folder(staging)
 
 
 def _refuse_other(run: RunFolder, identity: Identity, problems: Sequence[Problem]) -> None:

@@ -9,7 +9,8 @@ it; null at the root and where a success (a right rollout that counts, a right e
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Rises when a column changes its meaning."""
+"""Rises when a column changes its meaning; a new column leaves it as it is, and a run that was made
+before the column was there is refused by name."""
 
 TABLES = ("trees", "nodes", "rollouts")
 """The tables that every part holds."""

@@ -8,6 +8,7 @@ reads just their parts, and keeps what it read for the next question about them.
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -26,6 +27,21 @@ _CACHE_ROWS = 1 << 17
 """Rows of trees that are kept, some 100 MB; one tree is kept whatever its size."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Stands for a scanner of rows that are read already: to scan them costs more than they do."""
+
+    rows: pa.Table
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """Returns the rows as a stream."""
+        return self.rows.to_reader()
+
+    def to_table(self) -> pa.Table:
+        """Returns the rows."""
+        return self.rows
 
 
 class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no types
@@ -49,17 +65,19 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
         self._kept = 0
         self._reading = Lock()
 
-    def scanner(self, *args: Any, **asked: Any) -> ds.Scanner:
+    def scanner(self, columns: Sequence[str] | None = None, **asked: Any) -> "ds.Scanner | _Found":
         """Returns what reads the rows that are asked for."""
-        names = trees_admitted(asked.get("filter"), self.schema)
-        if names is None:
-            return super().scanner(*args, **asked)
+        condition = asked.get("filter")
+        names = trees_admitted(condition, self.schema)
+        if condition is None or names is None:
+            return super().scanner(columns=columns, **asked)
         # A query that scans a table twice asks from two threads; the second finds what is kept.
         with self._reading:
             tables = [self._rows(name) for name in names]
         rows = pa.concat_tables([self.schema.empty_table(), *tables])
-        # A few rows are read before threads for them have been woken.
-        return ds.dataset(rows).scanner(*args, **asked, use_threads=False)
+        if len(names) != 1 or not condition.equals(ds.field("tree_id") == names[0]):
+            rows = rows.filter(condition)
+        return _Found(rows if columns is None else rows.select(columns))
 
     def _rows(self, tree: str) -> pa.Table:
         """Returns a tree's rows, all columns; none where there is no such tree."""
@@ -70,7 +88,7 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
             self._fragments[path].to_table(schema=self.schema, filter=pc.field("tree_id") == tree)
             for path in self._find(tree)
         ]
-        rows = pa.concat_tables([self.schema.empty_table(), *found])
+        rows = pa.concat_tables([self.schema.empty_table(), *found]).combine_chunks()
         self._trees[tree] = rows
         self._kept += rows.num_rows
         while self._kept > _CACHE_ROWS and len(self._trees) > 1:

@@ -175,7 +175,7 @@ def _part_files(part: Path, names: Sequence[str], tables: dict[str, pa.Table]) -
     for name in names:
         path = part / f"{name}.parquet"
         record = manifest.files.get(path.name)
-        table = _read(path, name, record) if record else "not in the manifest"
+        table = read_checked(path, name, record) if record else "not in the manifest"
         if isinstance(table, str):
             yield _damage(path, table)
             continue
@@ -190,7 +190,7 @@ def _part_files(part: Path, names: Sequence[str], tables: dict[str, pa.Table]) -
         yield _damage(part / MANIFEST, f"lists other trees than {names[0]}.parquet holds")
 
 
-def _read(path: Path, name: str, record: FileRecord) -> pa.Table | str:
+def read_checked(path: Path, name: str, record: FileRecord) -> pa.Table | str:
     """Returns a table whose file is sound, or what is wrong with the file."""
     if not path.is_file():
         return "missing"

@@ -138,12 +138,16 @@ def random_part() -> Callable[..., Tables]:
         for tree in trees:
             nodes = _nodes(tree, rng)
             rollouts = _rollouts(tree, nodes, rng)
+            root = nodes[0]
             rows["nodes"] += nodes
             rows["rollouts"] += rollouts
             rows["trees"].append(
                 {"tree_id": tree, "problem_id": f"p-{tree}", "n_nodes": len(nodes), "status": "ok"}
                 | {"n_rollouts": len(rollouts), "best_node_id": rng.randrange(len(nodes))}
                 | {"policy_tokens": 2 * len(nodes) + len(rollouts)}
+                | {"n_right": sum(row["verdict"] == "right" for row in rollouts)}
+                | {"n_unknown": sum(row["verdict"] == "unknown" for row in rollouts)}
+                | {"pass_rate": root["n_right"] / n if (n := root["n_rollouts"]) else None}
             )
         for name in TABLES:
             rng.shuffle(rows[name])

@@ -18,6 +18,9 @@ NAMES = (
     *("make_folder", "write", "sync", "rename", "remove", "remove_tree", "open_lock"),
     *("journal.open", "journal.write"),
 )
+"""The changes that growing a run makes."""
+MERGING = ("link", "exchange")
+"""Those that only merging parts makes."""
 
 
 class Fault(Enum):
@@ -39,9 +42,11 @@ class Fault(Enum):
         if self is Fault.EMFILE:
             return name in ("write", "sync", "open_lock", "journal.open")
         if self is Fault.ENOSPC:
-            return name in ("make_folder", "write", "rename", "open_lock", "journal.write")
+            return name in ("make_folder", "write", "rename", "link", "open_lock", "journal.write")
         # Dying after a change is dying before the next one.
-        return self is not Fault.AFTER or name in ("make_folder", "rename", "sync", "remove")
+        return self is not Fault.AFTER or name in (
+            *("make_folder", "rename", "sync", "remove", "link", "exchange"),
+        )
 
 
 class Died(BaseException):
@@ -103,7 +108,7 @@ class FaultyDisk:
 def on(faulty: FaultyDisk) -> Iterator[FaultyDisk]:
     """Puts the disk under the store for a while."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in NAMES:
+        for name in (*NAMES, *MERGING):
             if not name.startswith("journal."):
                 patch.setattr(disk, name, _through(faulty, name, getattr(disk, name)))
         calls = {name: getattr(os, name) for name in dir(os) if not name.startswith("_")}

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -54,14 +55,26 @@ def test_files_carry_what_readers_rely_on(random_part: Maker, tmp_path: Path) ->
     )
 
 
-def test_row_groups_stay_within_bounds(random_part: Maker, tmp_path: Path) -> None:
-    trees = random_part(1)["trees"]
-    rows = trees.take([0] * (2 * ROW_GROUP + 1))
-    write_table(tmp_path / "trees.parquet", "trees", rows, {})
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [
+        (0, [0]),
+        (1, [1]),
+        (2 * ROW_GROUP - 1, [2 * ROW_GROUP - 1]),
+        (2 * ROW_GROUP, [ROW_GROUP, ROW_GROUP]),
+        (5 * ROW_GROUP // 2 + 1, [5 * ROW_GROUP // 4 + 1, 5 * ROW_GROUP // 4]),
+    ],
+)
+def test_row_groups_stay_within_bounds(
+    random_part: Maker, tmp_path: Path, rows: int, sizes: list[int]
+) -> None:
+    trees = random_part(1)["trees"].take(pa.array([0] * rows, pa.int64()))
+    write_table(tmp_path / "trees.parquet", "trees", trees, {})
     with pq.ParquetFile(tmp_path / "trees.parquet") as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    assert sizes == [ROW_GROUP, ROW_GROUP, 1]
-    assert 16_000 <= ROW_GROUP <= 64_000
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert groups == sizes
+    assert ROW_GROUP >= 16_000
+    assert 2 * ROW_GROUP <= 64_000
 
 
 def test_the_manifest_names_trees_rows_and_checksums(random_part: Maker, tmp_path: Path) -> None:

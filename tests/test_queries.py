@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from treeward.export.api import Run
 from treeward.export.parts import write_part
 from treeward.export.queries import run_query, session
 from treeward.export.run_folder import (
@@ -20,7 +22,7 @@ from treeward.export.run_folder import (
 from treeward.export.schema import SAMPLERS, SCHEMAS
 from treeward.export.status import run_status
 from treeward.export.tree_lookup import trees_admitted
-from treeward.search.errors import BadInput, DamagedData
+from treeward.search.errors import BadInput, DamagedData, TreewardError
 from treeward.search.problem import Problem
 
 Maker = Callable[..., dict[str, Any]]
@@ -429,3 +431,23 @@ def test_agreement_of_a_critic_with_counts_is_by_rollouts(
         assert row["counted"] == pytest.approx(sum(ended for _, ended in own) / len(own))
         brier = sum((said - ended) ** 2 for said, ended in own) / len(own)
         assert row["brier"] == pytest.approx(brier)
+
+
+def test_a_statement_is_stopped_in_time_and_the_session_goes_on(run: RunFolder) -> None:
+    endless = (
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
+    )
+    with session(run) as opened:
+        before = opened.sql("SELECT count(*) FROM trees")
+        with pytest.raises(TreewardError, match=r"^query: stopped after 0\.2 s; .*timeout="):
+            opened.sql(endless, timeout=0.2)
+        assert opened.sql("SELECT count(*) FROM trees", timeout=60) == before
+    with pytest.raises(TreewardError, match="stopped after"):
+        Run(run).sql(endless, timeout=0.2)
+
+
+def test_a_run_from_before_a_column_is_refused_by_name(own_run: RunFolder) -> None:
+    [path, *_] = sorted(own_run.path.glob("parts/*/nodes.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(["fails_from"]), path)
+    with pytest.raises(BadInput, match=r"nodes\.parquet: has no column 'fails_from': an earlier"):
+        run_query(own_run, "SELECT count(*) FROM trees")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.test_store_faults import IDENTITY, grow, tables
 
-from treeward.export import generate
+from treeward.export import part_writer
 from treeward.export.parts import committed_parts, committed_trees
 from treeward.export.run_folder import open_run_folder, writing
 from treeward.export.scores import score_run
@@ -35,7 +35,7 @@ class Says:
 @pytest.fixture(scope="module", autouse=True)
 def small_parts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "_PART_NODES", 10)
+        patch.setattr(part_writer, "PART_NODES", 10)
         yield
 
 

@@ -1,9 +1,13 @@
 """Whatever fails at whichever change of the disk: nothing committed is lost, nothing is torn."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,9 +15,10 @@ import pytest
 from tests.fakes import SAMPLER, Exact
 from tests.faulty_disk import NAMES, Died, Fault, FaultyDisk, on
 
-from treeward.export import generate
+from treeward.export import generate, part_writer
 from treeward.export.columns import Origin
-from treeward.export.journal import Journal
+from treeward.export.journal import Journal, read_entries
+from treeward.export.part_writer import PartWriter
 from treeward.export.parts import committed_trees, write_part
 from treeward.export.queries import connected
 from treeward.export.run_folder import Identity, open_run_folder, writing
@@ -36,11 +41,23 @@ STEPS = [("a\n", 0.5), ("b\n", 0.5)]
 ENDS = [("Answer: 1\n", 0.5), ("Answer: 0\n", 0.5)]
 
 
+class InPlace(Executor):
+    """Does at once what it is given, so that changes of the disk come in one order."""
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(call(*args, **named))
+        except (TreewardError, Died) as e:
+            done.set_exception(e)
+        return done
+
+
 def script(_: str, text: str) -> list[tuple[str, float]]:
     return ENDS if text.count("\n") == 2 else STEPS
 
 
-def grow(path: Path, problems: Sequence[Problem] = PROBLEMS) -> None:
+def grow(path: Path, problems: Sequence[Problem] = PROBLEMS, aside: Executor | None = None) -> None:
     """Does what `generate` does, with a policy that follows a script."""
     policy = ScriptedPolicy(script)
     reader = Reader(Template(name="letters"), policy.tokens)
@@ -60,9 +77,10 @@ def grow(path: Path, problems: Sequence[Problem] = PROBLEMS) -> None:
             recorder=journal,
             seed=0,
             tree_id=lambda problem: problem.id,
+            quick=lambda _: True,
         )
         origin = Origin(reader=reader, search="mcts", policy="scripted", seed=0)
-        writer = generate.PartWriter(run, journal, lambda problem: problem.id, origin)
+        writer = PartWriter(run, journal, lambda problem: problem.id, origin, aside or InPlace())
         asyncio.run(generate._grow(growing, writer, left, 3, None, None))
 
 
@@ -78,7 +96,7 @@ def tables(path: Path) -> Tables:
 def small_parts() -> Iterator[None]:
     """Makes a run of more than one part."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "_PART_NODES", 10)
+        patch.setattr(part_writer, "PART_NODES", 10)
         yield
 
 
@@ -91,39 +109,63 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, list[
     return tables(path), counted.made
 
 
-def check(
-    path: Path,
-    number: int,
-    fault: Fault,
-    truth: Tables,
-    problems: Sequence[Problem] = PROBLEMS,
-) -> None:
-    """Lets one change go wrong, looks at what is left, and goes on."""
-    before: set[str] = set()
+@dataclass
+class Checks:
+    """Lets one change of a run go wrong, looks at what is left, and goes on."""
 
-    def remember() -> None:
-        before.update(committed_trees(path))
+    truth: Tables
+    """The rows of a run that nothing disturbed."""
+    problems: Sequence[Problem] = tuple(PROBLEMS)
+    seen: set[str] = field(default_factory=set)
+    """What committed files held that were found sound: the same bytes need no second look."""
 
-    with on(FaultyDisk(at=number, fault=fault, at_fault=remember)) as faulty:
-        try:
-            grow(path, problems)
-        except (TreewardError, Died) as e:
-            said = str(e)
-        else:
-            said = ""
-    assert "\n" not in said
-    assert len(faulty.made) > number
-    assert before <= committed_trees(path).keys()
-    if (path / "run.json").exists():
+    def __call__(self, path: Path, number: int, fault: Fault) -> None:
+        before: set[str] = set()
+
+        def remember() -> None:
+            before.update(committed_trees(path))
+
+        with on(FaultyDisk(at=number, fault=fault, at_fault=remember)) as faulty:
+            try:
+                grow(path, self.problems)
+            except (TreewardError, Died) as e:
+                said = str(e)
+            else:
+                said = ""
+        assert "\n" not in said
+        assert len(faulty.made) > number
+        assert before <= committed_trees(path).keys()
+        if (path / "run.json").exists():
+            self.look(path)
+        grow(path, self.problems)
+        self.look(path)
+        assert committed_trees(path).keys() == {problem.id for problem in self.problems}
+        assert not any((path / ".staging").iterdir())
+        assert not any((path / "journal").iterdir())
+
+    def look(self, path: Path) -> None:
+        """Requires that what is committed is sound, with the rows of an undisturbed run."""
+        for file in (path / "journal").iterdir():
+            read_entries(file)  # raises where a line is damaged
+        digest = _committed_bytes(path)
+        if digest in self.seen:
+            return
         findings = verify_run(path)
         assert [finding for finding in findings if finding.level is Level.DAMAGE] == []
         for name, table in tables(path).items():
-            kept = truth[name].filter(pc.is_in(truth[name]["tree_id"], _ids(path)))
+            kept = self.truth[name].filter(pc.is_in(self.truth[name]["tree_id"], _ids(path)))
             assert table.equals(kept)
-    grow(path, problems)
-    assert tables(path) == truth
-    assert not any((path / ".staging").iterdir())
-    assert not any((path / "journal").iterdir())
+        self.seen.add(digest)
+
+
+def _committed_bytes(path: Path) -> str:
+    """A hash of all files that say what is committed, and of their names."""
+    digest = hashlib.sha256()
+    files = [path / "run.json", path / "problems.parquet", *(path / "parts").rglob("*")]
+    for file in sorted(each for each in files if each.is_file()):
+        digest.update(str(file.relative_to(path)).encode() + b"\n")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _ids(path: Path) -> pa.Array:
@@ -140,8 +182,9 @@ def test_a_fault_at_any_change_loses_nothing_and_tears_nothing(
 ) -> None:
     truth, made = undisturbed
     places = [number for number, name in enumerate(made) if fault.can_be_at(name)]
+    check = Checks(truth)
     for number in places[[*Fault].index(fault) % SAMPLE :: SAMPLE]:
-        check(tmp_path / str(number), number, fault, truth)
+        check(tmp_path / str(number), number, fault)
 
 
 def test_the_faults_reach_every_kind_of_change(undisturbed: tuple[Tables, list[str]]) -> None:
