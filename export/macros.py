@@ -1,7 +1,8 @@
 """The macros and views that a run's database has beside its tables.
 
 Each macro about one tree names that tree in every table it reads, so that a scan finds the tree
-without reading the others. Whole rows of `nodes` come out of those that return nodes.
+without reading the others, and scans it once, which takes longer than the rest. Whole rows of
+`nodes` come out of those that return nodes.
 """
 
 import re
@@ -17,9 +18,9 @@ _WRONG = (
 
 MACROS = f"""
 CREATE MACRO path_to(tree, node) AS TABLE
-    SELECT step.* FROM nodes step JOIN nodes goal
-    ON step.tree_id = tree AND goal.tree_id = tree AND goal.node_id = node
-    AND list_contains(goal.path, step.node_id)
+    WITH own AS MATERIALIZED (SELECT * FROM nodes WHERE tree_id = tree)
+    SELECT step.* FROM own step, (SELECT path FROM own WHERE node_id = node) goal
+    WHERE list_contains(goal.path, step.node_id)
     ORDER BY step.depth;
 
 CREATE MACRO best_path(tree) AS TABLE
@@ -27,23 +28,20 @@ CREATE MACRO best_path(tree) AS TABLE
     ORDER BY step.depth;
 
 CREATE MACRO subtree(tree, node) AS TABLE
-    SELECT below.* FROM nodes below JOIN nodes top
-    ON below.tree_id = tree AND top.tree_id = tree AND top.node_id = node
-    AND below.pre BETWEEN top.pre AND top.post_end
-    ORDER BY below.pre;
+    SELECT * FROM nodes WHERE tree_id = tree AND list_contains(path, node) ORDER BY pre;
 
 CREATE MACRO siblings(tree, node) AS TABLE
-    SELECT other.* FROM nodes other JOIN nodes self
-    ON other.tree_id = tree AND self.tree_id = tree AND self.node_id = node
-    AND other.parent_id = self.parent_id AND other.node_id <> node
+    WITH own AS MATERIALIZED (SELECT * FROM nodes WHERE tree_id = tree)
+    SELECT other.* FROM own other, (SELECT parent_id FROM own WHERE node_id = node) self
+    WHERE other.parent_id = self.parent_id AND other.node_id <> node
     ORDER BY other.child_rank;
 
 -- A step is right where a success lies at or below it; wrong where none does in enough rollouts, or
 -- where a wrong solution ends; otherwise undecided, and then nobody knows which error is the first.
 CREATE MACRO first_error(tree, node, min_rollouts := {MIN_ROLLOUTS}) AS TABLE
-    SELECT error.* FROM nodes error JOIN nodes goal
-    ON error.tree_id = tree AND goal.tree_id = tree AND goal.node_id = node
-    AND error.node_id = goal.fails_from AND {_WRONG};
+    WITH own AS MATERIALIZED (SELECT * FROM nodes WHERE tree_id = tree)
+    SELECT error.* FROM own error, (SELECT fails_from FROM own WHERE node_id = node) goal
+    WHERE error.node_id = goal.fails_from AND {_WRONG};
 
 CREATE MACRO first_errors(min_rollouts := {MIN_ROLLOUTS}) AS TABLE
     SELECT error.* FROM nodes error WHERE error.fails_from = error.node_id AND {_WRONG};
