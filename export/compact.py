@@ -39,7 +39,7 @@ class Compaction:
     def __str__(self) -> str:
         """Returns one line for a terminal."""
         if self.before == self.after:
-            return f"{self.before} parts, nothing to merge"
+            return f"{self.before} {'part' if self.before == 1 else 'parts'}, nothing to merge"
         return f"{self.before} parts merged into {self.after}"
 
 
