@@ -234,6 +234,13 @@ def split_of(problem_id: str, validation: float) -> str:
     return VALIDATION if place < validation else TRAIN
 
 
+def asked_of(item: Item, template: Template) -> list[Row]:
+    """Returns a problem as the chat that the policy reads, or else as `messages_of`."""
+    if not template.chat:
+        return messages_of(item)
+    return [turn._asdict() for turn in template.chat_messages(item.problem)]
+
+
 def messages_of(item: Item) -> list[Row]:
     """Returns a problem as chat messages that end with the question."""
     given = item.problem.messages

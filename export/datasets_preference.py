@@ -17,7 +17,7 @@ from treeward.export.dataset_spec import (
     Kind,
     Row,
     Tally,
-    messages_of,
+    asked_of,
     row_id,
     template_of,
 )
@@ -113,10 +113,10 @@ def _extremes(tree: Grown, tally: Tally) -> Iterator[tuple[Node, Node]]:
         elif len(known) < 2:
             tally.left_out["nodes with fewer than two steps of known value"] += 1
         else:
-            ranked = sorted(known, key=lambda node: (-node["value"], node["node_id"]))
+            best = min(known, key=lambda node: (-node["value"], node["node_id"]))
             worst = min(known, key=lambda node: (node["value"], node["node_id"]))
-            if worst is not ranked[0]:
-                yield ranked[0], worst
+            if worst is not best:
+                yield best, worst
             else:
                 tally.left_out["pairs whose values are closer than the margin"] += 1
 
@@ -132,7 +132,7 @@ def _row(
         "tree_id": tree.row.tree_id,
         "margin": best["value"] - worst["value"],
         "separated": best["value_low"] > worst["value_high"],
-        "messages": messages_of(item),
+        "messages": asked_of(item, template),
         "shared_steps": text,
         "parent_id": best["parent_id"],
         "chosen_id": best["node_id"],
@@ -142,9 +142,7 @@ def _row(
         row |= {f"{side}_{name}": node[name] for name in _EVIDENCE}
         row[side] = _said(node["step_text"]) if template.chat else node["step_text"]
     if template.chat:
-        asked = [turn._asdict() for turn in template.chat_messages(item.problem)]
-        row["messages"] = asked
-        row["prompt"] = [*asked, *(_said(text) if text else ())]
+        row["prompt"] = [*row["messages"], *(_said(text) if text else ())]
     else:
         row["prompt"] = template.plain_text(item.problem) + text
     return row

@@ -26,8 +26,8 @@ from treeward.export.dataset_spec import (
     Kind,
     Row,
     Tally,
+    asked_of,
     list_of,
-    messages_of,
     row_id,
     struct_of,
     template_of,
@@ -133,7 +133,7 @@ def rl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
                 "id": row_id(Kind.RL, item.problem.id, sample.ids),
                 "problem_id": item.problem.id,
                 "tree_id": item.tree.row.tree_id,
-                "messages": messages_of(item),
+                "messages": asked_of(item, template),
                 "token_ids": list(sample.ids),
                 "text": sample.text,
                 "advantages": spans(root, sample.nodes, len(sample.ids), reward),
@@ -143,10 +143,7 @@ def rl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
                 "logprob": sample.logprob,
                 "node_ids": [node["node_id"] for node in sample.nodes],
             }
-            if template.chat:
-                asked = template.chat_messages(item.problem)
-                row["messages"] = [turn._asdict() for turn in asked]
-            else:
+            if not template.chat:
                 row["prompt"] = template.plain_text(item.problem)
             yield row
 

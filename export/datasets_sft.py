@@ -13,7 +13,7 @@ from treeward.export.dataset_spec import (
     Kind,
     Row,
     Tally,
-    messages_of,
+    asked_of,
     row_id,
     template_of,
 )
@@ -40,13 +40,10 @@ def sft(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
     def rows(item: Item) -> Iterator[Row]:
         for solution in solutions(item, template, settings.expert, tally):
             text = "".join(solution.steps)
-            asked = messages_of(item)
-            if template.chat:
-                asked = [turn._asdict() for turn in template.chat_messages(item.problem)]
             row: Row = {
                 "id": row_id(Kind.SFT, item.problem.id, solution.source, text),
                 "problem_id": item.problem.id,
-                "messages": [*asked, {"role": "assistant", "content": text}],
+                "messages": [*asked_of(item, template), {"role": "assistant", "content": text}],
                 "expert_source": solution.source,
             }
             if not template.chat:
