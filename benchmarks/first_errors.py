@@ -14,7 +14,9 @@ all seeds together, with intervals by problem; F1 is ProcessBench's, the harmoni
 Tokens are those of rollouts after the solutions, which all ways share.
 
 A wrong step need not matter: the policy can miswrite an operand and state the right result. No
-rollout can find that, so `grave` counts only the errors whose step states a wrong result.
+rollout can find that, so `grave` counts only the errors whose step states a wrong result. `luck` is
+the share of right ones among rollouts from wrong prefixes; only Math-Shepherd asks all of them
+alike.
 """
 
 import argparse
@@ -172,7 +174,7 @@ async def _grow(
     await policy.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """Holds one solution."""
 
@@ -183,6 +185,10 @@ class Case:
     """Whether it has a wrong step."""
     grave: bool
     """Whether its first wrong step states a wrong result."""
+    tries: int
+    """Rollouts with a verdict from its wrong prefixes."""
+    lucky: int
+    """Of these, those that ended right."""
 
 
 def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
@@ -202,7 +208,14 @@ def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
                 found = int(beliefs.first_error(path).argmax())
             due = [*map(str, chain.results()), None][first : first + 1]
             stated = texts[first].strip().rpartition("=")[2] if first < len(texts) else None
-            yield Case(number, found == first, first < len(truth), due != [stated])
+            yield Case(
+                problem=number,
+                hit=found == first,
+                wrong=first < len(truth),
+                grave=due != [stated],
+                tries=sum(result.survey.known[node] for node in path[first + 1 :]),
+                lucky=sum(result.survey.right[node] for node in path[first + 1 :]),
+            )
 
 
 def accuracy(found: Sequence[Case]) -> Estimate:
@@ -223,10 +236,12 @@ def describe(name: str, seeds: Sequence[Sequence[Result]], reader: Reader) -> st
     every = [result for results in seeds for result in results]
     tokens = sum(result.tokens for result in every) / len(found)
     rollouts = sum(result.rollouts for result in every) / len(found)
+    tries, lucky = sum(case.tries for case in found), sum(case.lucky for case in found)
     f1 = harmonic_mean(of_wrong.value, of_clean.value)
     return (
         f"{name:30}  {of_wrong}  {number(of_grave.value)}  {number(of_clean.value)}  "
-        f"{number(f1)}  {tokens:6.0f}  {rollouts:5.1f}   "
+        f"{number(f1)}  {tokens:6.0f}  {rollouts:5.1f}  "
+        f"{number(lucky / tries if tries else None)}  "
         f"({len(wrong)} wrong, {len(grave)} grave, {len(clean)} right)"
     )
 
@@ -265,7 +280,7 @@ def main() -> None:
             settings=LocaliserSettings(confidence=0.9, least=0.003)
         ),
     }
-    print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts a solution")
+    print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts  luck")
     for name, way in ways.items():
         if a.only in name:
             plans = [plan_of(a, seed) for seed in range(a.seeds)]

@@ -2,7 +2,7 @@
 
 Each macro about one tree names that tree in every table it reads, so that a scan finds the tree
 without reading the others, and scans it once, which takes longer than the rest. Whole rows of
-`nodes` come out of those that return nodes.
+`nodes` come out of those that return nodes; what these need of another row is a window over all.
 """
 
 import re
@@ -18,30 +18,26 @@ _WRONG = (
 
 MACROS = f"""
 CREATE MACRO path_to(tree, node) AS TABLE
-    WITH own AS MATERIALIZED (SELECT * FROM nodes WHERE tree_id = tree)
-    SELECT step.* FROM own step, (SELECT path FROM own WHERE node_id = node) goal
-    WHERE list_contains(goal.path, step.node_id)
-    ORDER BY step.depth;
+    SELECT * FROM nodes WHERE tree_id = tree
+    QUALIFY list_contains(any_value(path) FILTER (node_id = node) OVER (), node_id)
+    ORDER BY depth;
 
 CREATE MACRO best_path(tree) AS TABLE
-    SELECT step.* FROM trees, path_to(tree, best_node_id) step WHERE trees.tree_id = tree
-    ORDER BY step.depth;
+    FROM path_to(tree, (SELECT best_node_id FROM trees WHERE tree_id = tree));
 
 CREATE MACRO subtree(tree, node) AS TABLE
     SELECT * FROM nodes WHERE tree_id = tree AND list_contains(path, node) ORDER BY pre;
 
 CREATE MACRO siblings(tree, node) AS TABLE
-    WITH own AS MATERIALIZED (SELECT * FROM nodes WHERE tree_id = tree)
-    SELECT other.* FROM own other, (SELECT parent_id FROM own WHERE node_id = node) self
-    WHERE other.parent_id = self.parent_id AND other.node_id <> node
-    ORDER BY other.child_rank;
+    SELECT * FROM nodes WHERE tree_id = tree
+    QUALIFY parent_id = any_value(parent_id) FILTER (node_id = node) OVER () AND node_id <> node
+    ORDER BY child_rank;
 
 -- A step is right where a success lies at or below it; wrong where none does in enough rollouts, or
 -- where a wrong solution ends; otherwise undecided, and then nobody knows which error is the first.
 CREATE MACRO first_error(tree, node, min_rollouts := {MIN_ROLLOUTS}) AS TABLE
-    WITH own AS MATERIALIZED (SELECT * FROM nodes WHERE tree_id = tree)
-    SELECT error.* FROM own error, (SELECT fails_from FROM own WHERE node_id = node) goal
-    WHERE error.node_id = goal.fails_from AND {_WRONG};
+    SELECT * FROM nodes error WHERE tree_id = tree
+    QUALIFY node_id = any_value(fails_from) FILTER (node_id = node) OVER () AND {_WRONG};
 
 CREATE MACRO first_errors(min_rollouts := {MIN_ROLLOUTS}) AS TABLE
     SELECT error.* FROM nodes error WHERE error.fails_from = error.node_id AND {_WRONG};

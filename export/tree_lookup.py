@@ -74,9 +74,10 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
         # A query that scans a table twice asks from two threads; the second finds what is kept.
         with self._reading:
             tables = [self._rows(name) for name in names]
-        rows = pa.concat_tables([self.schema.empty_table(), *tables])
-        if len(names) != 1 or not condition.equals(ds.field("tree_id") == names[0]):
-            rows = rows.filter(condition)
+        if len(names) == 1 and _is_just(condition, names[0]):
+            [rows] = tables
+        else:
+            rows = pa.concat_tables([self.schema.empty_table(), *tables]).filter(condition)
         return _Found(rows if columns is None else rows.select(columns))
 
     def _rows(self, tree: str) -> pa.Table:
@@ -106,6 +107,8 @@ def trees_admitted(condition: ds.Expression | None, schema: pa.Schema) -> list[s
     names = sorted({*_QUOTED.findall(str(condition))}) if condition is not None else []
     if not 0 < len(names) <= _MOST_NAMES:
         return None
+    if len(names) == 1 and _is_just(condition, names[0]):
+        return names
     tree = ds.field("tree_id")
     gaps = [tree < names[0], tree > names[-1]]
     gaps += [(tree > low) & (tree < high) for low, high in pairwise(names)]
@@ -113,6 +116,11 @@ def trees_admitted(condition: ds.Expression | None, schema: pa.Schema) -> list[s
         return None
     points = _possible(condition, schema, [tree == name for name in names])
     return [names[point] for point in points]
+
+
+def _is_just(condition: ds.Expression, tree: str) -> bool:
+    """Returns whether a filter asks for all rows of one tree; True is certain."""
+    return bool(condition.equals(ds.field("tree_id") == tree))
 
 
 def _possible(

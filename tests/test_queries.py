@@ -148,9 +148,15 @@ def test_macros_return_whole_rows_in_order(run: RunFolder) -> None:
                 assert found == [nodes[at] for at in walk[name]]
         best = nodes[tree["best_node_id"]]["path"]
         assert rows(run, f"FROM best_path('{of}')") == [nodes[at] for at in best]
-    joined = rows(run, "SELECT count(*) AS n FROM trees t, best_path(t.tree_id)")
-    steps = "SELECT count(*) AS n FROM trees t, path_to(t.tree_id, t.best_node_id)"
-    assert joined == rows(run, steps)
+
+
+def test_best_paths_join_their_trees(run: RunFolder) -> None:
+    joined = "SELECT t.tree_id, s.node_id FROM trees t, {} s ORDER BY ALL"
+    steps = "SELECT tree_id, unnest(path) AS node_id FROM nodes JOIN trees USING (tree_id) "
+    best = rows(run, steps + "WHERE node_id = best_node_id ORDER BY ALL")
+    assert best
+    assert rows(run, joined.format("best_path(t.tree_id)")) == best
+    assert rows(run, joined.format("path_to(t.tree_id, t.best_node_id)")) == best
 
 
 def test_macros_of_what_is_not_there_are_empty(run: RunFolder) -> None:
