@@ -12,6 +12,8 @@ whole, as `.OUT.old`, beside it.
 """
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +25,7 @@ from treeward.export.dataset_spec import ID, Kind, Row
 from treeward.export.disk import sync
 from treeward.export.durable import disk_errors, unseal
 from treeward.export.schema import SCHEMA_VERSION
-from treeward.search.errors import BadInput, DamagedData
+from treeward.search.errors import BadInput, DamagedData, TreewardError
 
 MARK = "export.json"
 CARD = "README.md"
@@ -77,13 +79,13 @@ def staged(out: Path) -> Iterator[Path]:
 
     Raises:
         BadInput: The place cannot be written to.
-        TreewardError: The disk is full or failed; what was there is still there.
+        TreewardError: The disk is full or failed, or another export is under way here; what was
+            there is still there.
     """
     half, old = out.with_name(f".{out.name}.half"), out.with_name(f".{out.name}.old")
-    with disk_errors(out, "cannot write the dataset"):
+    with disk_errors(out, "cannot write the dataset"), _claimed(half, out):
         try:
-            shutil.rmtree(half, ignore_errors=True)
-            (half / DATA).mkdir(parents=True)
+            (half / DATA).mkdir()
             yield half
             for path in sorted(half.rglob("*")):
                 sync(path)
@@ -100,6 +102,31 @@ def staged(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(half, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _claimed(half: Path, out: Path) -> Iterator[None]:
+    """Holds a folder, empty at first, that no other process writes to.
+
+    Raises:
+        TreewardError: Another process holds it.
+    """
+    half.mkdir(parents=True, exist_ok=True)
+    folder = os.open(half, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who held it until now may have put it in the place of `out`.
+        mine = half.exists() and os.path.samestat(half.stat(), os.fstat(folder))
+    except BlockingIOError:
+        mine = False
+    try:
+        if not mine:
+            raise TreewardError(f"{out}: another export is writing here; wait for it or stop it")
+        for left in half.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        yield
+    finally:
+        os.close(folder)
 
 
 def write_splits(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.dataset_world import PROBLEMS, Row, contents, export, grow, make_run, problem, sql
 
+from treeward.export.dataset_folder import staged
 from treeward.export.dataset_spec import Expert
 from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.run_folder import Identity, RunFolder, open_run_folder, writing
@@ -342,6 +343,20 @@ def test_what_fails_leaves_the_former_export_whole(
         export(open_run_folder(damaged), Kind.PRM, out)
     assert contents(out) == before
     assert {path.name for path in tmp_path.iterdir()} == {"out", "run"}
+
+
+def test_an_export_waits_for_no_other_at_its_place(run: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    with staged(out) as folder:
+        (folder / "README.md").write_text("first")
+        with pytest.raises(TreewardError, match="another export is writing here"):
+            export(run, Kind.PRM, out)
+    assert (out / "README.md").read_text() == "first"
+    (tmp_path / ".data.half" / "data").mkdir(parents=True)  # Left by one that died.
+    (tmp_path / ".data.half" / "left").write_text("")
+    shutil.rmtree(out)
+    assert export(run, Kind.PRM, out)
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
 @pytest.mark.parametrize(
