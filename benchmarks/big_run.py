@@ -279,6 +279,7 @@ def main(
 ) -> None:
     """Measures and prints."""
     if only_export:
+        pa.set_memory_pool(pa.system_memory_pool())  # As the command does.
         export(out, out.with_name(f"{out.name}-prm"), rule)
         return
     if not (out / "run.json").exists():

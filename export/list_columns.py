@@ -14,12 +14,12 @@ class PathLists:
     def __init__(self, batch: TreeBatch, ends: Ints) -> None:
         """Finds the steps of the paths to some nodes, none of which is a root."""
         self._offsets, self._steps = batch.paths(ends)
+        self._taken = pa.array(self._steps)
 
     def of(self, column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.ListArray:
         """Returns the lists of a column of nodes; `kind` is that of the lists."""
-        values = pa.array([], column.type) if not len(self._steps) else column.take(self._steps)
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
+        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        values = pc.take(whole, self._taken, boundscheck=False)
         offsets = pa.array(self._offsets, pa.int32())
         return pa.ListArray.from_arrays(offsets, values, type=kind)
 

@@ -14,6 +14,7 @@ is no cryptographic hash: it tells apart what differs by chance, not what is mad
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ SECOND = 0xDB4F0B9175AE2165
 """B, odd."""
 MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 LAST = 31
+
+_BLOCK = 1 << 15
 
 
 def path_ids(
@@ -61,7 +64,19 @@ def path_ids(
 
 
 def _pieces(values: NDArray[Any], offsets: Ints) -> tuple[Words, Words]:
-    """Returns the digests of each list of numbers; the lists lie one behind the other."""
+    """Returns the digests of each list of numbers; the lists lie one behind the other.
+
+    A block of them at a time, so that the words stay in the processor's cache.
+    """
+    inner = np.searchsorted(offsets, np.arange(offsets[0] + _BLOCK, offsets[-1], _BLOCK))
+    cuts = np.unique(np.concatenate([[0], inner, [len(offsets) - 1]]))
+    pieces = [_block(values, offsets[a : b + 1]) for a, b in pairwise(cuts)]
+    first, second = zip(*pieces, strict=True) if pieces else ((), ())
+    none = np.zeros(0, dtype=np.uint64)
+    return np.concatenate([none, *first]), np.concatenate([none, *second])
+
+
+def _block(values: NDArray[Any], offsets: Ints) -> tuple[Words, Words]:
     at = offsets - offsets[0]
     words = np.arange(1, at[-1] + 1, dtype=np.uint64)
     words -= np.repeat(at[:-1].astype(np.uint64), np.diff(at))

@@ -20,7 +20,7 @@ from treeward.export.run_folder import RunFolder
 from treeward.export.tree_batch import PLACES, Ints, TreeBatch, plain, spans
 from treeward.search.errors import DamagedData
 
-WINDOW_NODES = 65_536
+WINDOW_NODES = 32_768
 MOST_KEPT = 524_288
 """Nodes that are kept since the next windows may want them: up to two of the largest parts."""
 
@@ -162,11 +162,18 @@ def _nodes(files: RowGroups, forest: _Forest, chosen: Ints) -> tuple[pa.Table, I
             )
         sizes = forest.size_T[mine]
         table, at = files.holding(path, forest.start_T[mine], sizes)
-        tables.append(table if sizes.sum() == table.num_rows else table.take(spans(at, sizes)))
+        tables.append(_cut_out(table, at, sizes))
         order.append(mine)
     table, ordered = pa.concat_tables(tables).combine_chunks(), np.concatenate(order)
     _check(table, forest, ordered)
     return table, ordered
+
+
+def _cut_out(table: pa.Table, at: Ints, sizes: Ints) -> pa.Table:
+    """Returns some spans of rows; those that follow each other are not copied."""
+    if (at[1:] == at[:-1] + sizes[:-1]).all():
+        return table.slice(at[0], sizes.sum())
+    return table.take(spans(at, sizes))
 
 
 def _check(table: pa.Table, forest: _Forest, trees: Ints) -> None:

@@ -16,7 +16,7 @@ from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.labels import load_rule
 from treeward.export.list_columns import clean_steps
 from treeward.export.parts import write_part
-from treeward.export.path_ids import path_ids
+from treeward.export.path_ids import _pieces, path_ids
 from treeward.export.run_folder import Identity, RunFolder, writing
 from treeward.export.schema import SCHEMAS, SCORES
 from treeward.export.score_store import write_scores
@@ -230,8 +230,10 @@ def digest(values: list[int]) -> tuple[int, int]:
     return sum(mixed) & WORD, sum(word ^ (word >> 31) for word in again) & WORD
 
 
-def test_ids_are_those_of_the_formula() -> None:
+@pytest.mark.parametrize("block", [1, 7, 1 << 15])
+def test_ids_are_those_of_the_formula(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else is in the batch; mix is checked on a published value of SplitMix64."""
+    monkeypatch.setattr("treeward.export.path_ids._BLOCK", block)
     assert mix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first output from seed 0
     trees = list(forest(3, 20).values())
     columns = ("pre", "post_end", "token_ids")
@@ -258,3 +260,14 @@ def test_ids_are_those_of_the_formula() -> None:
     assert (
         path_ids(("prm", "a rule"), pa.array(keys[7:8]), alone, alone_ends).to_pylist() == in_batch
     )
+
+
+@pytest.mark.parametrize("block", [1, 4, 1 << 15])
+def test_empty_lists_have_digests_too(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treeward.export.path_ids._BLOCK", block)
+    cases: list[list[list[int]]] = [[[], []], [[], [1, 2], [], [3, 4], [], []], [[]], [[5] * 9]]
+    for lists in cases:
+        offsets = np.cumsum([0, *map(len, lists)])
+        values = np.array([value for each in lists for value in each], dtype=np.int32)
+        found = zip(*_pieces(values, offsets), strict=True)
+        assert [(int(first), int(second)) for first, second in found] == [*map(digest, lists)]
