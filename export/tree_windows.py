@@ -20,7 +20,7 @@ from treeward.export.run_folder import RunFolder
 from treeward.export.tree_batch import PLACES, Ints, TreeBatch, plain, spans
 from treeward.search.errors import DamagedData
 
-WINDOW_NODES = 32_768
+WINDOW_NODES = 65_536
 MOST_KEPT = 524_288
 """Nodes that are kept since the next windows may want them: up to two of the largest parts."""
 
