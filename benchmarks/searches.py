@@ -26,7 +26,7 @@ import numpy as np
 from critic_search import blind, interval, right, rows
 from numpy.typing import NDArray
 
-from treeward.export.answers import Way, best, majority, most_visited, weighted
+from treeward.export.answers import Way, best, likeliest, majority, most_visited, weighted
 from treeward.export.generate import generate
 from treeward.export.options import Options
 from treeward.export.plan import Plan, make_plan
@@ -34,12 +34,13 @@ from treeward.search.settings import Algorithm
 
 Reals = NDArray[np.float64]
 _NODES = (
-    "SELECT problem_id, node_id, path, visits, q, answer, is_terminal, n_samples, logprob "
+    "SELECT problem_id, node_id, path, visits, q, answer, is_terminal, n_samples, logprob, "
+    "token_ids "
     "FROM nodes ORDER BY tree_id, node_id"
 )
 _ROLLOUTS = (
-    "SELECT t.problem_id, r.node_id, r.answer FROM rollouts r JOIN trees t USING (tree_id) "
-    "ORDER BY tree_id, rollout_id"
+    "SELECT t.problem_id, r.node_id, r.answer, r.logprob, r.token_ids "
+    "FROM rollouts r JOIN trees t USING (tree_id) ORDER BY tree_id, rollout_id"
 )
 
 
@@ -64,28 +65,28 @@ CONTENDERS = (
         algorithm=Algorithm.BEST_OF_N,
         scale="search.width",
         settings=_JUDGED,
-        ways=(majority, best, weighted),
+        ways=(majority, likeliest, best, weighted),
     ),
     Contender(
         name="beam",
         algorithm=Algorithm.BEAM,
         scale="beam.beams",
         settings=(*_JUDGED, "search.rollouts=0", "search.width=4", "search.wave=64"),
-        ways=(best, weighted),
+        ways=(likeliest, best, weighted),
     ),
     Contender(
         name="mcts",
         algorithm=Algorithm.MCTS,
         scale="search.simulations",
         settings=(*_JUDGED, "search.rollouts=1", "search.width=4"),
-        ways=(most_visited, best, weighted),
+        ways=(likeliest, most_visited, best, weighted),
     ),
     Contender(
         name="adaptive",
         algorithm=Algorithm.ADAPTIVE,
         scale="search.simulations",
         settings=(*_JUDGED, "search.rollouts=1", "search.width=1"),
-        ways=(most_visited, best, weighted),
+        ways=(likeliest, most_visited, best, weighted),
     ),
 )
 """Critics alone say what nodes are worth, since the searches have no references. The rollouts of

@@ -7,6 +7,7 @@ from problems without references.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import exp
 from typing import Any
 
 from treeward.critics.votes import elect
@@ -49,6 +50,30 @@ def weighted(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
         ballots
         + [(row["answer"], q[row["node_id"]]) for row in below if row["answer"] is not None],
     )
+
+
+def likeliest(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
+    """Returns the answer whose solutions the policy finds likeliest together, each counted once.
+
+    A solution's probability is what its share among more and more samples tends to, so this is the
+    vote without the noise of how often each was drawn; and it does not matter where a search looked
+    more often. Solutions with a step of unknown probability have no vote.
+    """
+    steps = {row["node_id"]: row for row in nodes}
+    said: dict[tuple[int, ...], tuple[float, str]] = {}
+    drawn = [(end["path"], (), 0.0, end["answer"]) for end in _ends(nodes)]
+    for row in rollouts:
+        if row["answer"] is not None and row["logprob"] is not None:
+            path = steps[row["node_id"]]["path"]
+            drawn.append((path, (*row["token_ids"],), row["logprob"], row["answer"]))
+    for path, rest, logprob, answer in drawn:
+        above = [steps[node] for node in path if node != ROOT]
+        if all(step["logprob"] is not None for step in above):
+            ids = (*(token for step in above for token in step["token_ids"]), *rest)
+            total = logprob + sum(step["logprob"] for step in above)
+            said.setdefault(ids, (total, answer))
+    highest = max((logprob for logprob, _ in said.values()), default=0.0)
+    return elect(verifier, [(answer, exp(total - highest)) for total, answer in said.values()])
 
 
 def best(_: str, nodes: Rows, __: Rows) -> str | None:

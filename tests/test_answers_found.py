@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from treeward.critics.votes import elect
-from treeward.export.answers import FOUND, best, majority, most_visited, weighted
+from treeward.export.answers import FOUND, best, likeliest, majority, most_visited, weighted
 from treeward.search.settings import Algorithm
 
 Row = dict[str, Any]
@@ -18,7 +18,8 @@ def node(
 ) -> Row:
     row: Row = {"node_id": path[-1], "path": path, "depth": len(path) - 1, "q": q}
     row |= {"visits": visits, "answer": answer, "is_terminal": answer is not None}
-    return row | {"n_samples": 1, "logprob": -1.0, "verdict": "unknown"} | more
+    row |= {"token_ids": [path[-1]], "n_samples": 1, "logprob": -1.0, "verdict": "unknown"}
+    return row | more
 
 
 TREE = [
@@ -36,10 +37,10 @@ TREE = [
 """The way that is visited most of all leads nowhere; next comes 1, then 3, then 5."""
 
 ROLLOUTS: list[Row] = [
-    {"node_id": 0, "answer": "7"},
-    {"node_id": 0, "answer": "7.0"},
-    {"node_id": 0, "answer": None},
-    {"node_id": 3, "answer": "9"},
+    {"node_id": 0, "answer": "7", "logprob": -3.0, "token_ids": [20]},
+    {"node_id": 0, "answer": "7.0", "logprob": -4.0, "token_ids": [21]},
+    {"node_id": 0, "answer": None, "logprob": -0.1, "token_ids": [22]},
+    {"node_id": 3, "answer": "9", "logprob": -0.2, "token_ids": [23]},
 ]
 
 
@@ -57,13 +58,33 @@ def test_the_ways_by_hand() -> None:
     assert most_visited("number", TREE, ROLLOUTS) == "9"
 
 
+def test_the_likeliest_counts_each_solution_once() -> None:
+    """By hand, logarithms: 5 has -1; 7 -2, -3, -4; 8 -3, -2; 9 -3, -2.2."""
+    assert likeliest("number", TREE, ROLLOUTS) == "5"
+    inner = [row for row in TREE if row["answer"] != "5"]
+    assert likeliest("number", inner, ROLLOUTS) == "7"
+    assert likeliest("number", inner, ROLLOUTS * 3) == "7"
+    assert likeliest("number", inner, ROLLOUTS[2:]) == "8"
+    # A rollout that says what sampled steps say is the same solution.
+    same = {"node_id": 6, "answer": "8", "logprob": -1.0, "token_ids": [7]}
+    assert likeliest("number", inner, [*ROLLOUTS[:2], same]) == "7"
+
+
+def test_what_is_no_more_than_unlikely_still_has_a_vote() -> None:
+    rows = [row | {"logprob": -900.0 - row["node_id"]} for row in TREE]
+    assert likeliest("number", rows, []) == "5"
+    unknown = [row | {"logprob": None} for row in TREE]
+    assert likeliest("number", unknown, ROLLOUTS) == "7"
+    assert likeliest("number", unknown, ROLLOUTS[2:]) is None
+
+
 def test_an_end_that_was_cut_from_a_rollout_has_no_second_vote() -> None:
     cut = [row | {"logprob": None} for row in TREE]
     assert majority("number", cut, ROLLOUTS) == "7"
     assert majority("number", cut, ROLLOUTS[2:]) is None
 
 
-@pytest.mark.parametrize("way", [majority, weighted, best, most_visited])
+@pytest.mark.parametrize("way", [majority, likeliest, weighted, best, most_visited])
 def test_neither_verdicts_nor_the_order_of_rows_count(way: Any) -> None:
     rng = random.Random(0)
     expected = way("number", TREE, ROLLOUTS)
@@ -84,7 +105,7 @@ class Untouchable:
     __hash__ = None  # type: ignore[assignment]  # nor looked up
 
 
-@pytest.mark.parametrize("way", [majority, weighted, best, most_visited])
+@pytest.mark.parametrize("way", [majority, likeliest, weighted, best, most_visited])
 def test_a_tree_without_an_answer_gives_none(way: Any) -> None:
     assert way("number", [node([0], 0.5, 1), node([0, 1], 0.2, 1)], []) is None
 
