@@ -39,7 +39,7 @@ _NODES = (
     "FROM nodes ORDER BY tree_id, node_id"
 )
 _ROLLOUTS = (
-    "SELECT t.problem_id, r.node_id, r.answer, r.logprob, r.token_ids "
+    "SELECT t.problem_id, r.node_id, r.answer, r.logprob, r.token_ids, r.sampler_id "
     "FROM rollouts r JOIN trees t USING (tree_id) ORDER BY tree_id, rollout_id"
 )
 

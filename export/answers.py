@@ -57,13 +57,15 @@ def likeliest(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
 
     A solution's probability is what its share among more and more samples tends to, so this is the
     vote without the noise of how often each was drawn; and it does not matter where a search looked
-    more often. Solutions with a step of unknown probability have no vote.
+    more often. Solutions with a step of unknown probability, and those of another sampler than the
+    policy's own, have no vote.
     """
     steps = {row["node_id"]: row for row in nodes}
     said: dict[tuple[int, ...], tuple[float, str]] = {}
     drawn = [(end["path"], (), 0.0, end["answer"]) for end in _ends(nodes)]
     for row in rollouts:
-        if row["answer"] is not None and row["logprob"] is not None:
+        known = row["answer"] is not None and row["logprob"] is not None
+        if known and row["sampler_id"] == 0:
             path = steps[row["node_id"]]["path"]
             drawn.append((path, (*row["token_ids"],), row["logprob"], row["answer"]))
     for path, rest, logprob, answer in drawn:

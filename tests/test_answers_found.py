@@ -36,11 +36,17 @@ TREE = [
 ]
 """The way that is visited most of all leads nowhere; next comes 1, then 3, then 5."""
 
-ROLLOUTS: list[Row] = [
-    {"node_id": 0, "answer": "7", "logprob": -3.0, "token_ids": [20]},
-    {"node_id": 0, "answer": "7.0", "logprob": -4.0, "token_ids": [21]},
-    {"node_id": 0, "answer": None, "logprob": -0.1, "token_ids": [22]},
-    {"node_id": 3, "answer": "9", "logprob": -0.2, "token_ids": [23]},
+
+def rollout(node_id: int, answer: str | None, logprob: float, token: int) -> Row:
+    row: Row = {"node_id": node_id, "answer": answer, "logprob": logprob, "token_ids": [token]}
+    return row | {"sampler_id": 0}
+
+
+ROLLOUTS = [
+    rollout(0, "7", -3.0, 20),
+    rollout(0, "7.0", -4.0, 21),
+    rollout(0, None, -0.1, 22),
+    rollout(3, "9", -0.2, 23),
 ]
 
 
@@ -66,8 +72,12 @@ def test_the_likeliest_counts_each_solution_once() -> None:
     assert likeliest("number", inner, ROLLOUTS * 3) == "7"
     assert likeliest("number", inner, ROLLOUTS[2:]) == "8"
     # A rollout that says what sampled steps say is the same solution.
-    same = {"node_id": 6, "answer": "8", "logprob": -1.0, "token_ids": [7]}
+    same = rollout(6, "8", -1.0, 7)
     assert likeliest("number", inner, [*ROLLOUTS[:2], same]) == "7"
+    other = rollout(6, "8", -1.0, 24)
+    assert likeliest("number", inner, [*ROLLOUTS[:2], other]) == "8"
+    fast = other | {"sampler_id": 1}
+    assert likeliest("number", inner, [*ROLLOUTS[:2], fast]) == "7"
 
 
 def test_what_is_no_more_than_unlikely_still_has_a_vote() -> None:
