@@ -31,6 +31,7 @@ from treeward.export.verify import verify_run
 from treeward.search.problem import Problem
 
 PART_NODES = 80
+KILLS_A_RUN = 10
 
 
 def problems_of(trees: int) -> list[Problem]:
@@ -60,7 +61,7 @@ def sweep(folder: Path, trees: int, stride: int, faults: list[Fault]) -> None:
 
 
 def kill(folder: Path, trees: int, kills: int, seed: int) -> None:
-    """Kills a run at random moments until it has died often enough, then lets it end."""
+    """Kills runs at random moments, each so often that it gets somewhere, then lets it end."""
     problems = problems_of(trees)
     start = time.perf_counter()
     store.grow(folder / "whole", problems)
@@ -70,7 +71,7 @@ def kill(folder: Path, trees: int, kills: int, seed: int) -> None:
     while died < kills:
         path = folder / f"killed-{runs}"
         runs += 1
-        for _ in range(kills):
+        for _ in range(KILLS_A_RUN):
             before = committed_trees(path).keys() if path.exists() else set()
             child = subprocess.Popen(
                 [sys.executable, __file__, "--trees", str(trees), "--only-grow", str(path)],
