@@ -206,6 +206,7 @@ _HOLDER = """
 import fcntl, os, sys, time
 lock = os.open(sys.argv[1], os.O_RDWR)
 fcntl.flock(lock, fcntl.LOCK_EX)
+os.ftruncate(lock, 0)
 os.pwrite(lock, f"{os.getpid()}\\n".encode(), 0)
 print("held", flush=True)
 time.sleep(600)
@@ -223,11 +224,13 @@ def test_one_writer_at_a_time_until_it_dies(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with (
-            pytest.raises(TreewardError, match=f"process {holder.pid} is writing"),
-            writing(tmp_path, IDENTITY, PROBLEMS),
-        ):
-            pass
-        holder.kill()
+        try:
+            with (
+                pytest.raises(TreewardError, match=f"process {holder.pid} is writing"),
+                writing(tmp_path, IDENTITY, PROBLEMS),
+            ):
+                pass
+        finally:
+            holder.kill()
     with writing(tmp_path, IDENTITY, PROBLEMS):
         pass
