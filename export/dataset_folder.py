@@ -114,19 +114,23 @@ def _claimed(half: Path, out: Path) -> Iterator[None]:
     half.mkdir(parents=True, exist_ok=True)
     folder = os.open(half, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who held it until now may have put it in the place of `out`.
-        mine = half.exists() and os.path.samestat(half.stat(), os.fstat(folder))
-    except BlockingIOError:
-        mine = False
-    try:
-        if not mine:
+        if not _locked(folder, half):
             raise TreewardError(f"{out}: another export is writing here; wait for it or stop it")
         for left in half.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield
     finally:
         os.close(folder)
+
+
+def _locked(folder: int, half: Path) -> bool:
+    """Takes the lock of an open folder; returns whether it got it and the folder is still there."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Who held it until now may have put it in the place of `out`.
+    return half.exists() and os.path.samestat(half.stat(), os.fstat(folder))
 
 
 def write_splits(
