@@ -50,6 +50,8 @@ from treeward.search.tree import Tree
 
 Tables = dict[str, pa.Table]
 DISTINCT = 66
+TURNS = 4
+"""So often an export and the other side are timed, in turns."""
 COPIES = 5
 """So often the same trees are in a part, each time under other ids."""
 TOTALS = (
@@ -244,13 +246,16 @@ def _pandas_tree(file: Path, tree: str) -> pd.DataFrame:
 def export(run: Path, out: Path, rule: str) -> None:
     """Exports `prm` and prints its time and the most memory that this process took."""
     settings = ExportSettings(template="steps", rule=rule)
-    took = [timed(partial(export_dataset, open_run_folder(run), Kind.PRM, out, settings))]
+    make = partial(export_dataset, open_run_folder(run), Kind.PRM, out, settings)
+    took = [timed(make)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     table = ds.dataset([str(path) for path in sorted(out.rglob("*.parquet"))]).to_table()
     rows = table.num_rows
     write = partial(pq.write_table, table, out.parent / "plain.parquet", compression="zstd")
-    plain = [timed(write) for _ in range(3)]
-    took += [timed(partial(export_dataset, open_run_folder(run), Kind.PRM, out, settings))]
+    plain = [timed(write)]
+    for _ in range(TURNS - 1):
+        took.append(timed(make))
+        plain.append(timed(write))
     print(f"export prm --rule '{rule}': {rows:,} rows, peak {peak:,.0f} MB")
     for name, times in (("export", took), ("pyarrow writes the same columns", plain)):
         wall, busy = (min(each[at] for each in times) for at in (0, 1))

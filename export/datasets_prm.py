@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from treeward.export.added_scores import require_scores
 from treeward.export.dataset_spec import (
@@ -28,8 +27,9 @@ from treeward.export.label_rules import RIGHT, WRONG, successes
 from treeward.export.label_spec import END, KEEP, MASK, RuleSpec, Value
 from treeward.export.labels import LEARNING_READS, JudgedTrees, LabelRule, load_rule
 from treeward.export.list_columns import PathLists, clean_steps
-from treeward.export.path_ids import path_ids
+from treeward.export.row_ids import row_ids
 from treeward.export.run_folder import RunFolder
+from treeward.export.tree_batch import Ints, TreeBatch
 from treeward.export.tree_windows import Window, windows
 from treeward.search.verdicts import Verdict
 
@@ -79,7 +79,7 @@ COLUMNS = (
 )
 
 _COUNTS, _REALS = ("n_right", "n_rollouts"), ("value_low", "value_high", "progress")
-_NODE_COLUMNS = ("node_id", "verdict", "step_text", "token_ids", "value", *_COUNTS, *_REALS)
+_NODE_COLUMNS = ("node_id", "verdict", "step_text", "value", *_COUNTS, *_REALS)
 
 
 def prm(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
@@ -181,7 +181,7 @@ def _rows(
     order = np.argsort(window.problem_T[batch.tree_N[kept.end_R]], kind="stable")
     ends = kept.end_R[order]
     lists = PathLists(batch, ends)
-    tree_R = batch.tree_N[ends]
+    tree_R, node_R = batch.tree_N[ends], batch.counts("node_id")[ends]
     problems = window.problems.take(window.problem_T[tree_R])
     kinds = {column.name: column.kind for column in COLUMNS}
     of_nodes = {
@@ -196,19 +196,21 @@ def _rows(
         "node_ids": nodes["node_id"],
     }
     columns = {
-        "id": path_ids((Kind.PRM, label_rule), trees["problem_id"].combine_chunks(), batch, ends),
+        "id": row_ids((Kind.PRM, label_rule), trees["tree_id"].to_pylist(), tree_R, node_R),
         "problem_id": problems["problem_id"],
         "tree_id": trees["tree_id"].take(tree_R),
         "prompt": problems["prompt"],
         **{name: lists.of(column, kinds[name]) for name, column in of_nodes.items()},
         "label_rule": pa.repeat(pa.scalar(label_rule, TEXT), len(ends)),
         "first_error": lists.first(kept.learn_N & (said.sign_N == WRONG)),
-        "final_answer_correct": _answers(batch.table["verdict"].take(ends)),
+        "final_answer_correct": _answers(batch, ends),
     }
     return pa.table([columns[column.name] for column in COLUMNS], schema=schema_of(COLUMNS))
 
 
-def _answers(verdicts: pa.ChunkedArray) -> pa.ChunkedArray:
+def _answers(batch: TreeBatch, ends: Ints) -> pa.Array:
     """Returns whether answers are right; null where there is none, or it is not known."""
-    known = pc.or_(pc.equal(verdicts, Verdict.RIGHT), pc.equal(verdicts, Verdict.WRONG))
-    return pc.if_else(known, pc.equal(verdicts, Verdict.RIGHT), pa.scalar(None, FLAG))
+    right_R, wrong_R = (
+        batch.equals("verdict", verdict)[ends] for verdict in (Verdict.RIGHT, Verdict.WRONG)
+    )
+    return pa.array(right_R, FLAG, mask=~(right_R | wrong_R))

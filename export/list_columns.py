@@ -39,10 +39,17 @@ def clean_steps(texts: pa.StringArray, delimiter: str) -> pa.StringArray:
 
     What delimiters part and is not empty is put together again with spaces.
     """
-    if len(delimiter) == 1:
-        trimmed = pc.utf8_trim(texts, characters=delimiter)
-        if not pc.any(pc.match_substring(trimmed, delimiter)).as_py():
-            return trimmed
+    if len(delimiter.encode()) == 1 and len(texts):
+        _, offsets, data = texts.buffers()
+        at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
+        data = np.frombuffer(data or b"", np.uint8)[at[0] : at[-1]]
+        at = at - at[0]
+        parts = data == ord(delimiter)
+        ended_N = (np.diff(at) > 0) & np.append(parts, False)[at[1:] - 1]
+        if np.count_nonzero(parts) == np.count_nonzero(ended_N):
+            at = at - np.concatenate([[0], np.cumsum(ended_N)])
+            places = pa.py_buffer(at.astype(np.int32))
+            return pa.StringArray.from_buffers(len(texts), places, pa.py_buffer(data[~parts]))
     pieces = pc.split_pattern(texts, pattern=delimiter)
     values, offsets = pieces.values, np.asarray(pieces.offsets)
     filled = np.asarray(pc.binary_length(values)) > 0

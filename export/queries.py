@@ -25,7 +25,7 @@ from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SAMPLERS, SCHEMAS, TABLES
 from treeward.export.score_store import TABLE, score_sets
 from treeward.export.statement import check_statement
-from treeward.export.tree_lookup import TreeFiles
+from treeward.export.tree_lookup import TreeFiles, checked_layout
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 
 _SCORED_NODES = """
@@ -205,7 +205,7 @@ def _lookup(
     def find(tree: str) -> list[Path]:
         return [files[part] for part in held().get(tree, ())]
 
-    return TreeFiles([*files.values()], SCHEMAS[name], _layout(), find)
+    return TreeFiles([*files.values()], name, find)
 
 
 def _require_columns(path: Path, name: str) -> None:
@@ -235,15 +235,9 @@ def dataset(name: str, files: list[Path]) -> ds.Dataset:
     if not files:
         return ds.dataset(schema.empty_table())
     try:
-        return ds.dataset([str(path) for path in files], schema=schema, format=_layout())
+        return ds.dataset([str(path) for path in files], schema=schema, format=checked_layout())
     except FileNotFoundError as e:
         raise DamagedData(f"{e}: missing from a committed part; restore it") from e
-
-
-def _layout() -> ds.ParquetFileFormat:
-    """Returns the format of tables: Parquet whose pages are checked."""
-    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    return ds.ParquetFileFormat(default_fragment_scan_options=checked)
 
 
 @contextmanager

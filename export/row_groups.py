@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treeward.export.problems_file import first_line
-from treeward.export.schema import SCHEMAS
+from treeward.export.schema import SCHEMAS, coded
 from treeward.export.tree_batch import Ints
 from treeward.search.errors import DamagedData
 
@@ -18,18 +18,18 @@ class RowGroups:
     """Reads some columns of one table's files; pages are checked against their checksums."""
 
     def __init__(
-        self, name: str, columns: Iterable[str], coded: Sequence[str] = (), kept_rows: int = 0
+        self, name: str, columns: Iterable[str], codes: Sequence[str] = (), kept_rows: int = 0
     ) -> None:
         """Opens no file yet.
 
         Args:
             name: The table, one of `schema.SCHEMAS`.
             columns: Which of its columns.
-            coded: Columns of text that are read as codes, since values come again and again.
+            codes: Columns of text that are read as codes, since values come again and again.
             kept_rows: Rows of groups that are kept; the one read last is, whatever its size.
         """
         self._fields = [SCHEMAS[name].field(column) for column in dict.fromkeys(columns)]
-        self._coded = [*coded]
+        self._coded = [*codes]
         self._kept_rows = kept_rows
         self._file: tuple[Path, pq.ParquetFile] | None = None
         self._edges: dict[Path, Ints] = {}
@@ -38,13 +38,7 @@ class RowGroups:
     @property
     def empty(self) -> pa.Table:
         """Returns a table without rows."""
-        codes = pa.dictionary(pa.int32(), pa.string())
-        return pa.schema(
-            [
-                field.with_type(codes) if field.name in self._coded else field
-                for field in self._fields
-            ]
-        ).empty_table()
+        return coded(pa.schema(self._fields), self._coded).empty_table()
 
     def edges(self, path: Path) -> Ints:
         """Returns the rows at which the row groups of a file begin, and the number of its rows.

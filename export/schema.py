@@ -6,6 +6,8 @@ the node, both included. `fails_from` is the first step on the path without a su
 it; null at the root and where a success (a right rollout that counts, a right end) is at or below.
 """
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -196,3 +198,16 @@ SCHEMAS = {
     "scores": SCORES,
 }
 """The schema of each table by its name."""
+
+REPEATED = {
+    "nodes": ("tree_id", "problem_id", "stop_rule", "verdict", "verdict_reason", "finish_reason"),
+    "rollouts": ("tree_id", "verdict", "verdict_reason", "finish_reason"),
+    "scores": ("critic", "tree_id"),
+}
+"""Columns of text whose values come again and again, so that codes for them are less to read."""
+
+
+def coded(schema: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """Returns a schema in which some columns of text hold codes of a dictionary."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([field.with_type(kind) if field.name in names else field for field in schema])

@@ -124,7 +124,14 @@ class TreeBatch:
 
     def equals(self, name: str, value: str) -> Flags:
         """Returns where a column of text has a value."""
-        return np.asarray(plain(pc.fill_null(pc.equal(self.table[name], value), False)))
+        column = self.table[name]
+        if pa.types.is_dictionary(column.type):
+            coded = column.combine_chunks()
+            codes = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
+            return np.array([*(each == value for each in coded.dictionary.to_pylist()), False])[
+                codes
+            ]
+        return np.asarray(plain(pc.fill_null(pc.equal(column, value), False)))
 
     def some_below(self, flag_N: Flags) -> Flags:
         """Returns which nodes have a flag at or below them."""

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
+from treeward.export.schema import REPEATED, SCHEMAS, coded
+
 Find = Callable[[str], Sequence[Path]]
 """Returns the files that hold a tree's rows; none for a tree that is not there."""
 
@@ -47,15 +49,17 @@ class _Found:
 class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no types
     """Reads one table of a run; DuckDB calls `scanner` with what a query asks for."""
 
-    def __init__(self, files: Sequence[Path], schema: pa.Schema, layout: Any, find: Find) -> None:
+    def __init__(self, files: Sequence[Path], name: str, find: Find) -> None:
         """Opens no file yet.
 
         Args:
             files: The table's files, in order; at least one.
-            schema: The columns.
-            layout: How the files are read.
+            name: The table, one of `schema.SCHEMAS`.
             find: Says which of the files hold a tree.
         """
+        self._plain = SCHEMAS[name]
+        codes = REPEATED.get(name, ())
+        schema, layout = coded(self._plain, codes), checked_layout(codes)
         whole = ds.dataset([str(path) for path in files], schema=schema, format=layout)
         fragments = list(whole.get_fragments())
         super().__init__(fragments, schema, layout, whole.filesystem)
@@ -68,7 +72,7 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
     def scanner(self, columns: Sequence[str] | None = None, **asked: Any) -> "ds.Scanner | _Found":
         """Returns what reads the rows that are asked for."""
         condition = asked.get("filter")
-        names = trees_admitted(condition, self.schema)
+        names = trees_admitted(condition, self._plain)
         if condition is None or names is None:
             return super().scanner(columns=columns, **asked)
         # A query that scans a table twice asks from two threads; the second finds what is kept.
@@ -96,6 +100,16 @@ class TreeFiles(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow ships no
             _, oldest = self._trees.popitem(last=False)
             self._kept -= oldest.num_rows
         return rows
+
+
+def checked_layout(codes: Sequence[str] = ()) -> ds.ParquetFileFormat:
+    """Returns the format of tables: Parquet whose pages are checked.
+
+    Args:
+        codes: Columns of text that are read as codes.
+    """
+    checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(dictionary_columns=codes, default_fragment_scan_options=checked)
 
 
 def trees_admitted(condition: ds.Expression | None, schema: pa.Schema) -> list[str] | None:

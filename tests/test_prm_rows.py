@@ -16,11 +16,10 @@ from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.labels import load_rule
 from treeward.export.list_columns import clean_steps
 from treeward.export.parts import write_part
-from treeward.export.path_ids import _pieces, path_ids
+from treeward.export.row_ids import row_ids
 from treeward.export.run_folder import Identity, RunFolder, writing
 from treeward.export.schema import SCHEMAS, SCORES
 from treeward.export.score_store import write_scores
-from treeward.export.tree_batch import TreeBatch
 from treeward.export.tree_windows import windows
 from treeward.search.errors import BadInput, DamagedData
 from treeward.search.problem import Problem
@@ -223,51 +222,26 @@ def mix(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def digest(values: list[int]) -> tuple[int, int]:
-    """The two pieces of a list of numbers, by the formulas of `path_ids`."""
-    mixed = [mix((x + i * 0x9E3779B97F4A7C15) & WORD) for i, x in enumerate(values, start=1)]
-    again = [word * 0xDB4F0B9175AE2165 & WORD for word in mixed]
-    return sum(mixed) & WORD, sum(word ^ (word >> 31) for word in again) & WORD
-
-
-@pytest.mark.parametrize("block", [1, 7, 1 << 15])
-def test_ids_are_those_of_the_formula(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_are_those_of_the_formula() -> None:
     """Whatever else is in the batch; mix is checked on a published value of SplitMix64."""
-    monkeypatch.setattr("treeward.export.path_ids._BLOCK", block)
-    assert mix(0x9E3779B97F4A7C15) == 0xE220A8397B1DCDAF  # the first output from seed 0
-    trees = list(forest(3, 20).values())
-    columns = ("pre", "post_end", "token_ids")
-    batch = TreeBatch.of_rows([row for tree in trees for row in tree], columns)
-    ends = np.flatnonzero(batch.is_step)
-    keys = [f"prøblem {number}" for number in range(len(trees))]
-    found = path_ids(("prm", "a rule"), pa.array(keys), batch, ends).to_pylist()
-    start = hashlib.blake2b(b"prm\na rule", digest_size=16).digest()
-    tokens = batch.table["token_ids"].to_pylist()
-    offsets, rows = batch.paths(ends)
-    for place, end in enumerate(ends):
-        lanes = [int.from_bytes(start[at : at + 8], "big") for at in (0, 8)]
-        steps = [tokens[row] for row in rows[offsets[place] : offsets[place + 1]]]
-        for values in ([*keys[batch.tree_N[end]].encode()], *steps):
-            pieces = digest(values)
-            lanes = [
-                mix((lane * 0xD1342543DE82EF95 + piece) & WORD)
-                for lane, piece in zip(lanes, pieces, strict=True)
-            ]
-        assert found[place] == "".join(f"{lane:016x}" for lane in lanes)
-    alone = TreeBatch.of_rows(trees[7], columns)
-    alone_ends = np.flatnonzero(alone.is_step)
-    in_batch = [id_ for id_, end in zip(found, ends, strict=True) if batch.tree_N[end] == 7]
+    golden = 0x9E3779B97F4A7C15
+    assert mix(golden) == 0xE220A8397B1DCDAF  # the first output from seed 0
+    trees, numbers = [f"tree ø{number}" for number in range(4)], [0, 1, 2, 70_000, 2**31 - 1]
+    pairs = [(tree, number) for tree in range(len(trees)) for number in numbers]
+    tree_R, node_R = np.array(pairs).T
+    found = row_ids(("prm", "a rule"), trees, tree_R, node_R).to_pylist()
+    key = hashlib.blake2b(b"prm\na rule", digest_size=16).digest()
+    for id_, (tree, number) in zip(found, pairs, strict=True):
+        digest = hashlib.blake2b(trees[tree].encode(), key=key, digest_size=16).digest()
+        lanes = [int.from_bytes(digest[at : at + 8], "big") for at in (0, 8)]
+        assert id_ == "".join(f"{mix((lane + number * golden) & WORD):016x}" for lane in lanes)
+    assert len({*found}) == len(found)
     assert (
-        path_ids(("prm", "a rule"), pa.array(keys[7:8]), alone, alone_ends).to_pylist() == in_batch
+        row_ids(("prm", "a rule"), trees[2:3], tree_R[:5], node_R[:5]).to_pylist() == found[10:15]
     )
+    assert row_ids(("prm", "another"), trees, tree_R, node_R).to_pylist()[0] != found[0]
 
 
-@pytest.mark.parametrize("block", [1, 4, 1 << 15])
-def test_empty_lists_have_digests_too(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treeward.export.path_ids._BLOCK", block)
-    cases: list[list[list[int]]] = [[[], []], [[], [1, 2], [], [3, 4], [], []], [[]], [[5] * 9]]
-    for lists in cases:
-        offsets = np.cumsum([0, *map(len, lists)])
-        values = np.array([value for each in lists for value in each], dtype=np.int32)
-        found = zip(*_pieces(values, offsets), strict=True)
-        assert [(int(first), int(second)) for first, second in found] == [*map(digest, lists)]
+def test_no_rows_have_no_ids() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    assert row_ids(("prm", "a rule"), [], none, none).to_pylist() == []

@@ -332,6 +332,16 @@ FILTERS = [
     ("tree_id = 'c' OR node_id = 0", None),
     ("tree_id = 'c' OR tree_id IS NOT NULL", None),
     ("step_text IN ('a', 'c') OR tree_id = 'a'", None),
+    ("tree_id = 'a' AND verdict IN ('right', 'wrong')", ["a"]),
+    ("tree_id = 'a' AND verdict IS NULL", ["a"]),
+    ("verdict = 'wrong'", None),
+    ("verdict <> 'right'", None),
+    ("verdict < 'v'", None),
+    ("verdict IS NULL", None),
+    ("verdict = 'wrong' OR tree_id = 'c'", None),
+    ("verdict IN ('unknown', 'wrong') AND n_rollouts < 9", None),
+    ("starts_with(verdict, 'w')", None),
+    ("verdict_reason = 'mismatch' AND status = 'ok'", None),
 ]
 
 
