@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from treeward.export.dataset_spec import ID, Kind, Row
+from treeward.export.dataset_spec import Kind, Row
 from treeward.export.disk import sync
 from treeward.export.durable import disk_errors, unseal
 from treeward.export.schema import SCHEMA_VERSION
@@ -177,7 +177,8 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Returns what writes a file of a dataset.
 
     Statistics are kept of plain columns, since no reader has a use for those of the elements of
-    lists; and ids, which differ in every row, are written without a dictionary.
+    lists. Reals, which take few values, get a dictionary; texts that come again lie near each
+    other, where the compression finds them, in less time and less space.
     """
     plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
@@ -185,17 +186,17 @@ def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         path,
         schema,
         compression="zstd",
-        use_dictionary=[leaf for leaf in leaves if leaf != ID.name],
+        use_dictionary=[name for name, kind in leaves if pa.types.is_floating(kind)],
         write_statistics=plain,
         write_page_index=True,
         write_page_checksum=True,
     )
 
 
-def _leaves(name: str, kind: pa.DataType) -> list[str]:
-    """Returns what Parquet calls the columns that a column is stored as."""
+def _leaves(name: str, kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
+    """Returns what Parquet calls the columns that a column is stored as, and their types."""
     if pa.types.is_list(kind):
         return _leaves(f"{name}.list.{kind.value_field.name}", kind.value_type)
     if pa.types.is_struct(kind):
         return [leaf for field in kind for leaf in _leaves(f"{name}.{field.name}", field.type)]
-    return [name]
+    return [(name, kind)]

@@ -128,9 +128,8 @@ class TreeBatch:
         if pa.types.is_dictionary(column.type):
             coded = column.combine_chunks()
             codes = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
-            return np.array([*(each == value for each in coded.dictionary.to_pylist()), False])[
-                codes
-            ]
+            known = [*(each == value for each in coded.dictionary.to_pylist()), False]
+            return np.asarray(np.array(known)[codes])
         return np.asarray(plain(pc.fill_null(pc.equal(column, value), False)))
 
     def some_below(self, flag_N: Flags) -> Flags:
