@@ -19,7 +19,7 @@ _WRONG = (
 MACROS = f"""
 CREATE MACRO path_to(tree, node) AS TABLE
     SELECT * FROM nodes WHERE tree_id = tree
-    QUALIFY list_contains(any_value(path) FILTER (node_id = node) OVER (), node_id)
+    QUALIFY any_value(pre) FILTER (node_id = node) OVER () BETWEEN pre AND post_end
     ORDER BY depth;
 
 CREATE MACRO best_path(tree) AS TABLE
