@@ -44,6 +44,7 @@ def clean_steps(texts: pa.StringArray, delimiter: str) -> pa.StringArray:
         at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
         data = np.frombuffer(data or b"", np.uint8)[at[0] : at[-1]]
         at = at - at[0]
+        # What a search cuts has one delimiter at the end or none, which is left out all at once.
         parts = data == ord(delimiter)
         ended_N = (np.diff(at) > 0) & np.append(parts, False)[at[1:] - 1]
         if np.count_nonzero(parts) == np.count_nonzero(ended_N):

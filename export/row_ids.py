@@ -31,7 +31,7 @@ def row_ids(about: Sequence[str], trees: Iterable[str], tree_R: Ints, node_R: In
         node_R: The number of the last node of each row's path, from 0.
     """
     start = hashlib.blake2b("\n".join(about).encode(), digest_size=16).digest()
-    digests = (hashlib.blake2b(tree.encode(), key=start, digest_size=16).digest() for tree in trees)
+    digests = (hashlib.blake2b(start + tree.encode(), digest_size=16).digest() for tree in trees)
     digest_TL = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
     words = digest_TL[tree_R] + (node_R.astype(np.uint64) * np.uint64(GOLDEN))[:, np.newaxis]
     text = _mix(words).astype(">u8").tobytes().hex().encode()
