@@ -40,20 +40,30 @@ def clean_steps(texts: pa.StringArray, delimiter: str) -> pa.StringArray:
     What delimiters part and is not empty is put together again with spaces.
     """
     if len(delimiter.encode()) == 1 and len(texts):
-        _, offsets, data = texts.buffers()
-        at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
-        data = np.frombuffer(data or b"", np.uint8)[at[0] : at[-1]]
-        at = at - at[0]
-        # What a search cuts has one delimiter at the end or none, which is left out all at once.
-        parts = data == ord(delimiter)
-        ended_N = (np.diff(at) > 0) & np.append(parts, False)[at[1:] - 1]
-        if np.count_nonzero(parts) == np.count_nonzero(ended_N):
-            at = at - np.concatenate([[0], np.cumsum(ended_N)])
-            places = pa.py_buffer(at.astype(np.int32))
-            return pa.StringArray.from_buffers(len(texts), places, pa.py_buffer(data[~parts]))
+        cut = _without_ends(texts, delimiter)
+        if cut is not None:
+            return cut
     pieces = pc.split_pattern(texts, pattern=delimiter)
     values, offsets = pieces.values, np.asarray(pieces.offsets)
     filled = np.asarray(pc.binary_length(values)) > 0
     kept = np.concatenate([[0], np.cumsum(filled)])[offsets].astype(np.int32)
     said = pa.ListArray.from_arrays(pa.array(kept), values.filter(pa.array(filled)))
     return pc.binary_join(said, " ")
+
+
+def _without_ends(texts: pa.StringArray, delimiter: str) -> pa.StringArray | None:
+    """Returns texts without the one byte that each may end with; None where it is elsewhere too.
+
+    That is how a search cuts steps, and then one pass over the bytes of all is enough.
+    """
+    _, offsets, data = texts.buffers()
+    at = np.frombuffer(offsets, np.int32, len(texts) + 1, 4 * texts.offset)
+    data = np.frombuffer(data or b"", np.uint8)[at[0] : at[-1]]
+    at = at - at[0]
+    parts = data == ord(delimiter)
+    ended_N = (np.diff(at) > 0) & np.append(parts, False)[at[1:] - 1]
+    if np.count_nonzero(parts) != np.count_nonzero(ended_N):
+        return None
+    at = at - np.concatenate([[0], np.cumsum(ended_N)])
+    places, kept = pa.py_buffer(at.astype(np.int32)), pa.py_buffer(data[~parts])
+    return pa.StringArray.from_buffers(len(texts), places, kept)

@@ -1,7 +1,7 @@
 """Reads columns of Parquet files a row group at a time, and keeps those that were read last."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treeward.export.problems_file import first_line
-from treeward.export.schema import SCHEMAS, coded
+from treeward.export.schema import REPEATED, SCHEMAS, coded
 from treeward.export.tree_batch import Ints
 from treeward.search.errors import DamagedData
 
@@ -17,19 +17,17 @@ from treeward.search.errors import DamagedData
 class RowGroups:
     """Reads some columns of one table's files; pages are checked against their checksums."""
 
-    def __init__(
-        self, name: str, columns: Iterable[str], codes: Sequence[str] = (), kept_rows: int = 0
-    ) -> None:
+    def __init__(self, name: str, columns: Iterable[str], kept_rows: int = 0) -> None:
         """Opens no file yet.
 
         Args:
             name: The table, one of `schema.SCHEMAS`.
-            columns: Which of its columns.
-            codes: Columns of text that are read as codes, since values come again and again.
+            columns: Which of its columns; those of `schema.REPEATED` are read as codes.
             kept_rows: Rows of groups that are kept; the one read last is, whatever its size.
         """
-        self._fields = [SCHEMAS[name].field(column) for column in dict.fromkeys(columns)]
-        self._coded = [*codes]
+        fields = [SCHEMAS[name].field(column) for column in dict.fromkeys(columns)]
+        self._codes = [*REPEATED.get(name, ())]
+        self._schema = coded(pa.schema(fields), self._codes)
         self._kept_rows = kept_rows
         self._file: tuple[Path, pq.ParquetFile] | None = None
         self._edges: dict[Path, Ints] = {}
@@ -38,7 +36,7 @@ class RowGroups:
     @property
     def empty(self) -> pa.Table:
         """Returns a table without rows."""
-        return coded(pa.schema(self._fields), self._coded).empty_table()
+        return self._schema.empty_table()
 
     def edges(self, path: Path) -> Ints:
         """Returns the rows at which the row groups of a file begin, and the number of its rows.
@@ -90,12 +88,12 @@ class RowGroups:
         return table
 
     def _read(self, path: Path, groups: Iterable[int]) -> pa.Table:
-        names = [field.name for field in self._fields]
+        names = self._schema.names
         try:
             table = self._opened(path).read_row_groups([*groups], columns=names)
         except (OSError, pa.ArrowException) as e:
             raise _unreadable(path, e) from e
-        for field in self._fields:
+        for field in self._schema:
             if field.name not in table.column_names:
                 if not field.nullable:
                     raise DamagedData(f"{path}: has no column {field.name}; restore it")
@@ -109,7 +107,7 @@ class RowGroups:
                 self._file = (
                     path,
                     pq.ParquetFile(
-                        path, page_checksum_verification=True, read_dictionary=self._coded
+                        path, page_checksum_verification=True, read_dictionary=self._codes
                     ),
                 )
             except (OSError, pa.ArrowException) as e:

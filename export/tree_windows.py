@@ -92,7 +92,6 @@ def windows(
     files = RowGroups(
         "nodes",
         ("tree_id", "node_id", *PLACES, *node_columns),
-        codes=["tree_id", "verdict"],
         kept_rows=min(MOST_KEPT, 2 * int(forest.nodes_of_part.max(initial=0))),
     )
     added = AddedScores.of(run, node_columns)

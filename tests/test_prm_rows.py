@@ -213,6 +213,18 @@ def test_steps_are_cleaned_all_at_once_as_one_by_one(delimiter: str) -> None:
     assert clean_steps(pa.array([], pa.string()), delimiter).to_pylist() == []
 
 
+CUT = ["", "a\n", "b", "é\n", "\n", "", "c d\n"]
+
+
+@pytest.mark.parametrize(
+    "texts", [CUT, CUT[::-1], ["", ""], ["\n"], ["a"], [*CUT, "\na"], [*CUT, "a\n\n"], ["a\nb\n"]]
+)
+@pytest.mark.parametrize("start", [0, 1])
+def test_steps_as_a_search_cuts_them_are_cleaned_alike(texts: list[str], start: int) -> None:
+    found = clean_steps(pa.array(texts).slice(start), "\n")
+    assert found.to_pylist() == [clean_step(text, "\n") for text in texts[start:]]
+
+
 WORD = 2**64 - 1
 
 

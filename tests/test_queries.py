@@ -366,6 +366,15 @@ def test_a_scan_is_narrowed_only_where_that_is_proved(
     assert len(found) < len(every) or "IS NOT NULL" in condition
 
 
+@pytest.mark.parametrize("name", ["trees", "nodes", "rollouts"])
+def test_texts_come_out_as_texts_however_they_are_read(run: RunFolder, name: str) -> None:
+    texts = [field.name for field in SCHEMAS[name] if field.type == pa.string()]
+    for question in (f"FROM {name}", f"FROM {name} WHERE tree_id = 'a'"):
+        found = run_query(run, question).select(texts)
+        assert {*found.schema.types} == {pa.string()}
+        assert found.num_rows
+
+
 def test_damage_in_a_tree_s_own_part_is_an_error(own_run: RunFolder) -> None:
     for path in own_run.path.glob("parts/w0-000001/nodes.parquet"):
         data = bytearray(path.read_bytes())
