@@ -9,7 +9,8 @@ one offline batch: it never waits and is free to order them. The two are compare
 in steady state, the middle of each run by tokens, and by the whole run, which has a slow end in
 which few trees are left; and by tokens a second of the processor, which others who use the machine
 disturb less and which counts all that the search does beside its engine. Rounds follow each other
-and the median of their ratios is printed, with the least and the most. Then the tokens of prompts
+and the median of their ratios is printed, with the least and the most. With vLLM the tokens that a
+step makes on average, of as many slots, say the same without a clock. Then the tokens of prompts
 and prefixes that were computed, and what a searcher without prefix sharing computes, one prefix for
 each continuation.
 """
@@ -43,6 +44,7 @@ from treeward.search.rollouts import rollouts
 from treeward.search.settings import SearchSettings
 from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersPolicy, TransformersSettings
+from treeward.search.vllm_engine import VllmEngine
 from treeward.search.vllm_policy import VllmPolicy, VllmSettings
 
 MIDDLE = (0.2, 0.8)
@@ -150,15 +152,15 @@ async def replay(meter: Meter, asks: Sequence[Ask]) -> None:
     await meter.close()
 
 
-def compare(given: argparse.Namespace) -> tuple[Meter, list[float], list[float]]:
-    """Returns what a search asked, and the speeds of search and offline batch."""
+def compare(given: argparse.Namespace) -> tuple[tuple[Meter, Meter], list[float], list[float]]:
+    """Returns what was asked by search and offline batch, and the speeds of both."""
     searched = Meter(open_policy(given.folder, given.backend, given.slots))
     problems = iter(make_plan(Options(problems=given.problems)).problems)
     with tempfile.TemporaryDirectory() as journal:
         asyncio.run(search_forest(searched, given, problems, Path(journal)))
     offline = Meter(open_policy(given.folder, given.backend, given.slots))
     asyncio.run(replay(offline, searched.asks))
-    return searched, searched.speeds(), offline.speeds()
+    return (searched, offline), searched.speeds(), offline.speeds()
 
 
 def main() -> None:
@@ -178,7 +180,7 @@ def main() -> None:
         rounds.append(compare(given))
         ratios = [f"{ours / batch:.2f}" for ours, batch in zip(*rounds[-1][1:], strict=True)]
         print("a round:", ", ".join(map(" ".join, zip(NAMES, ratios, strict=True))), flush=True)
-    searched = rounds[0][0]
+    searched, offline = rounds[0][0]
     print(
         f"{given.model}, {given.backend}, {given.search}, {given.concurrency} trees at once, "
         f"{given.slots} slots: {len(searched.asks):,} requests"
@@ -190,6 +192,10 @@ def main() -> None:
             f"{name:26} {ours:7,.0f} tokens/s, offline {batch:7,.0f}: "
             f"{statistics.median(ratios):.2f} of it [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
         )
+    for meter in (searched, offline):
+        engine = meter.policy.engine
+        if isinstance(engine, VllmEngine):
+            print(f"tokens a step: {sum(tokens for *_, tokens in meter.came) / engine.steps:.1f}")
     read = searched.policy.engine.read_tokens
     every = sum(len(ask.prompt_ids + ask.prefix_ids) * len(ask.seeds) for ask in searched.asks)
     print(f"prefixes: {read:,} tokens computed, {every:,} without sharing: {every / read:.1f}x")

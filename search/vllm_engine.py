@@ -5,15 +5,21 @@ tokens are fed to the same `Stepper` that cuts everywhere else, and a request th
 out before the next step: no text is decoded, no stop string is needed, and nothing is sampled
 beyond a step's end. (Where vLLM schedules ahead of its results, as it does on GPUs, one token more
 has been computed by then; it is dropped.)
+
+vLLM is handed twice as many continuations as it runs at once, so that it always has others at hand.
+The rest wait here: preparing thousands of requests would hold all steps up for as long.
 """
 
 import itertools
+from collections import deque
 from typing import Any, Protocol
 
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.jobs import Job, Row
 from treeward.search.tokens import Tokens
 
+_AHEAD = 2
+"""Continuations handed over for each that vLLM runs at once."""
 _LEAST, _MOST = 0.01, 2.0
 """Temperatures: vLLM raises what is below to the least, and refuses what is above the most."""
 
@@ -53,17 +59,20 @@ class Llm(Protocol):
 class VllmEngine:
     """Serves asks in ticks. Not thread-safe: one thread calls `add` and `tick`."""
 
-    def __init__(self, llm: Llm, tokens: Tokens, max_positions: int) -> None:
+    def __init__(self, llm: Llm, tokens: Tokens, max_positions: int, slots: int) -> None:
         """Takes an engine that schedules requests and does not detokenise.
 
         Args:
             llm: Runs in this process.
             tokens: What its token ids stand for.
             max_positions: Tokens that its context holds.
+            slots: Continuations that it runs at once.
         """
         self._llm = llm
         self._tokens = tokens
         self._max_positions = max_positions
+        self._most = _AHEAD * slots
+        self._waiting: deque[Row] = deque()
         self._rows: dict[str, Row] = {}
         self._names = map(str, itertools.count())
         self.steps = 0
@@ -76,7 +85,7 @@ class VllmEngine:
     @property
     def busy(self) -> bool:
         """Returns whether anything is under way."""
-        return bool(self._rows)
+        return bool(self._rows or self._waiting)
 
     @property
     def read_tokens(self) -> int:
@@ -85,20 +94,23 @@ class VllmEngine:
 
     def add(self, job: Job) -> None:
         """Takes a job; its continuations share what vLLM's prefix cache holds of its prefix."""
-        from vllm.inputs import tokens_input
-
         refusal = refuse_temperature("policy.temperature", job.ask.settings.temperature)
         if refusal is not None:
             job.done(refusal)
         elif job.is_work(self._max_positions):
-            prompt = tokens_input(list(job.ids))
-            for row in job.start(self._tokens):
-                name = next(self._names)
-                self._rows[name] = row
-                self._llm.add_request(name, prompt, _sampling_params(row))
+            self._waiting += job.start(self._tokens)
+
+    def _hand_over(self) -> None:
+        from vllm.inputs import tokens_input
+
+        while self._waiting and len(self._rows) < self._most:
+            row, name = self._waiting.popleft(), next(self._names)
+            self._rows[name] = row
+            self._llm.add_request(name, tokens_input(list(row.job.ids)), _sampling_params(row))
 
     def tick(self) -> None:
         """Adds a token to every continuation that vLLM runs."""
+        self._hand_over()
         self.steps += 1
         ended = []
         for output in self._llm.step():
@@ -123,6 +135,7 @@ class VllmEngine:
         """
         self._llm.abort_request(list(self._rows))
         self._rows.clear()
+        self._waiting.clear()
         self._llm.reset_prefix_cache()
 
 
@@ -147,4 +160,5 @@ def _sampling_params(row: Row) -> Any:
         logprobs=0,  # the sampled token's alone
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,  # nobody else has these; a deep copy would take half of all preparation
     )

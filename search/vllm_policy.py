@@ -142,7 +142,8 @@ def _opened(folder: Path, tokens: Tokens, settings: VllmSettings) -> Iterator[Vl
         if llm.vllm_config.device_config.device_type == "cpu":
             # The rank of a sampled token, which nobody asked for, would be compiled for 10 seconds.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield VllmEngine(llm, tokens, llm.vllm_config.model_config.max_model_len)
+        max_positions = llm.vllm_config.model_config.max_model_len
+        yield VllmEngine(llm, tokens, max_positions, settings.slots)
 
 
 @contextlib.contextmanager

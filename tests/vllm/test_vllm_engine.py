@@ -24,10 +24,12 @@ class ManyAtOnce:
         self.ids = TOKENS.encode(text)
         self.per_step = per_step
         self.said: dict[str, int] = {}
+        self.most = 0
         self.aborted: list[str] = []
 
     def add_request(self, request_id: str, prompt: Any, params: Any) -> str:
         self.said[request_id] = 0
+        self.most = max(self.most, len(self.said))
         return request_id
 
     def step(self) -> list[Any]:
@@ -59,9 +61,9 @@ class ManyAtOnce:
         return True
 
 
-def drawn(llm: ManyAtOnce, kind: Kind) -> list[Result]:
+def drawn(llm: ManyAtOnce, kind: Kind, slots: int = 2) -> list[Result]:
     ask = next(ask for ask in asks_for(TOKENS, 3, samples=2) if ask.kind is kind)
-    engine = VllmEngine(llm, TOKENS, max_positions=1000)
+    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=slots)
     results: list[Result] = []
     engine.add(Job(ask=ask, done=results.append))
     while engine.busy:
@@ -84,3 +86,29 @@ def test_a_continuation_that_vllm_ends_by_itself_is_a_failed_call() -> None:
     (result,) = drawn(ManyAtOnce("1+1", 1), Kind.SAMPLE)
     assert isinstance(result, CallFailed)
     assert (result.kind, result.message) == ("engine", "vLLM ended a continuation early: length")
+
+
+def test_vllm_is_handed_twice_what_it_runs_and_the_rest_in_turn() -> None:
+    ask = next(ask for ask in asks_for(TOKENS, 1, samples=7) if ask.kind is Kind.SAMPLE)
+    llm = ManyAtOnce("1+1=2\n", 1)
+    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=2)
+    results: list[Result] = []
+    engine.add(Job(ask=ask, done=results.append))
+    while engine.busy:
+        engine.tick()
+    ((*draws,),) = results
+    assert draws == [Draw(tuple(TOKENS.encode("1+1=2\n")), -3.0, Finish.STEP)] * 7
+    assert llm.most == 4
+
+
+def test_what_was_cleared_is_not_handed_over_later() -> None:
+    ask = next(ask for ask in asks_for(TOKENS, 1, samples=7) if ask.kind is Kind.SAMPLE)
+    llm = ManyAtOnce("1+1=2\n", 1)
+    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=2)
+    results: list[Result] = []
+    engine.add(Job(ask=ask, done=results.append))
+    engine.tick()
+    engine.clear()
+    assert not engine.busy
+    assert not llm.said
+    assert not results, "whoever clears tells those who wait"
