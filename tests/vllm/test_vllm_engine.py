@@ -96,7 +96,7 @@ def test_vllm_is_handed_twice_what_it_runs_and_the_rest_in_turn() -> None:
     engine.add(Job(ask=ask, done=results.append))
     while engine.busy:
         engine.tick()
-    ((*draws,),) = results
+    (draws,) = results
     assert draws == [Draw(tuple(TOKENS.encode("1+1=2\n")), -3.0, Finish.STEP)] * 7
     assert llm.most == 4
 
