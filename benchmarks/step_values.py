@@ -195,9 +195,21 @@ def main() -> None:
     parser.add_argument("--truth", type=int, default=4096, help="fresh rollouts a prefix")
     parser.add_argument("--nodes", type=int, default=60, help="prefixes with a truth")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--part", choices=("given", "mcts", "both"), default="both")
     a = parser.parse_args()
     plans = [plan_of(a, seed) for seed in range(a.seeds)]
     reader = plans[0].reader(load_tokens(plans[0].model.path))
+    cells = "  ".join(f"{name:24}" for name in ESTIMATES)
+    print(f"{'':30}   tokens  known           {cells}", flush=True)
+    if a.part in ("given", "both"):
+        show_given(a, plans, reader)
+    if a.part in ("mcts", "both"):
+        show_mcts(a, plans[0], reader)
+
+
+def show_given(a: argparse.Namespace, plans: Sequence[Plan], reader: Reader) -> None:
+    """Prints what the ways say about given solutions."""
+    print("on given solutions")
     measures = {f"Math-Shepherd, k = {k}": Shepherd(k=k) for k in MEASURES}
     others: dict[str, Way] = {
         "OmegaPRM, k = 8": Halves(k=8, first=False),
@@ -207,8 +219,6 @@ def main() -> None:
             settings=LocaliserSettings(confidence=0.95, least=0.003)
         ),
     }
-    cells = "  ".join(f"{name:24}" for name in ESTIMATES)
-    print(f"{'on given solutions':30}   tokens  known           {cells}", flush=True)
     truth: dict[Place, float] = {}
     costs, rows = [], []
     for name, way in (measures | others).items():
@@ -220,14 +230,17 @@ def main() -> None:
             costs.append(run.tokens)
             rows.append(found)
     compare(costs, rows)
+
+
+def show_mcts(a: argparse.Namespace, plan: Plan, reader: Reader) -> None:
+    """Prints what trees say about prefixes of their own."""
     print("mcts, a tree")
     costs, rows = [], []
     for k in MEASURES:
-        searched = [searching(a, seed, k) for seed in range(a.seeds)]
-        run = by_search(searched, reader)
-        own = truth_of(plans[0], pick(list(run.said), a.nodes), a.truth)
+        run = by_search([searching(a, seed, k) for seed in range(a.seeds)], reader)
+        truth = truth_of(plan, pick(list(run.said), a.nodes), a.truth)
         costs.append(run.tokens)
-        rows.append(describe(f"mcts, {k} rollouts a node", run, own, a.truth))
+        rows.append(describe(f"mcts, {k} rollouts a node", run, truth, a.truth))
     compare(costs, rows)
 
 

@@ -113,7 +113,9 @@ def open_run_folder(path: Path) -> RunFolder:
         body = unseal(path / "run.json", SCHEMA_VERSION)
     except OSError as e:
         reason = os.strerror(e.errno or 0)
-        raise BadInput(f"{path}: not a run folder: run.json: {reason}") from e
+        inside = sorted(str(run.parent) for run in path.glob("*/run.json"))
+        hint = f"; there is a run in it: {inside[0]}" if inside else ""
+        raise BadInput(f"{path}: not a run folder: run.json: {reason}{hint}") from e
     identity = Identity(
         settings=body["settings"],
         samplers=tuple(Sampler(**sampler) for sampler in body["samplers"]),

@@ -43,7 +43,7 @@ def grouped_attention(
     group = heads // key_heads
     query = query_BHQD.reshape(rows, key_heads, group * queries, width)
     scores = torch.matmul(query, key_BJKD.transpose(2, 3)).mul_(scaling)
-    scores = scores.view(rows, key_heads, group, queries, keys) + mask_B1QK[:, :, None]
+    scores = scores.view(rows, key_heads, group, queries, keys).add_(mask_B1QK[:, :, None])
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     weights = weights.view(rows, key_heads, group * queries, keys)
     output = torch.matmul(weights, value_BJKD).view(rows, heads, queries, width)

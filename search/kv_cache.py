@@ -4,12 +4,18 @@ L  layers      2  keys, values      J  key heads      T  positions      D  width
 R  slots       P  prefixes of one prefill
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache
+
+_ALIGNED = 64
+"""Bytes whose multiples are the addresses of torch's own memory; kernels take their time, and may
+choose their order, by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,26 +74,31 @@ def _size(chunk: Chunk) -> int:
 
 
 class PrefillCache(Cache):
-    """Gives a forward pass its context and takes what the pass adds; the context stays as it is."""
+    """Gives a forward pass its context, and keeps what the pass adds in the room behind it."""
 
-    def __init__(self, context_PL2JTD: torch.Tensor) -> None:
-        """Takes the context of every row; all have the same length, which may be 0."""
+    def __init__(self, kv_L2PJTD: torch.Tensor, context: int) -> None:
+        """Takes the keys and values of every row's context, with room for all that a pass adds.
+
+        Args:
+            kv_L2PJTD: Modified in place.
+            context: The context's length, the same in all rows; may be 0.
+        """
         super().__init__(layers=[])
-        self._context = context_PL2JTD
-        self.added: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._kv_L2PJTD = kv_L2PJTD
+        self._context = context
 
     def update(
         self, keys_PJTD: torch.Tensor, values_PJTD: torch.Tensor, layer: int, *_: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns context and new positions put together."""
-        assert layer == len(self.added), "layers are visited in order"
-        self.added.append((keys_PJTD, values_PJTD))
-        context = self._context[:, layer]
-        return torch.cat([context[:, 0], keys_PJTD], 2), torch.cat([context[:, 1], values_PJTD], 2)
+        """Returns context and new positions, one after the other."""
+        kept = self._kv_L2PJTD[layer]
+        kept[0, :, :, self._context :] = keys_PJTD
+        kept[1, :, :, self._context :] = values_PJTD
+        return kept[0], kept[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Returns the length of the context."""
-        return int(self._context.shape[4])
+        return self._context
 
 
 class SlotCache(Cache):
@@ -100,7 +111,7 @@ class SlotCache(Cache):
         """Makes empty slots."""
         super().__init__(layers=[])
         layers, *shape = shape_LRJTD
-        self._kv_L2RJTD = torch.zeros((layers, 2, *shape), dtype=dtype, device=device)
+        self._kv_L2RJTD = _zeros((layers, 2, *shape), dtype, device)
         self._places = torch.zeros(0, dtype=torch.long, device=device)
         self._rows = 0
         self._length = 0
@@ -146,3 +157,17 @@ class SlotCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Returns how far the next pass reads."""
         return self._length
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Returns zeros; on a CPU in memory that the system hands out only where it is written to.
+
+    Slots are as long as a prompt and its solution may get, and few ever are. torch writes its zeros
+    itself, to all of them.
+    """
+    if device != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.zeros(size + _ALIGNED, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNED
+    return torch.from_numpy(raw[start : start + size]).view(dtype).view(shape)

@@ -82,7 +82,7 @@ class Prefiller:
         ids_PT = torch.zeros((rows, width), dtype=torch.long)
         for row, ids in enumerate(group):
             ids_PT[row, : len(ids) - start] = torch.tensor(ids[start:])
-        cache = PrefillCache(self._context(rows, start, contexts))
+        kv_L2PJTD = self._kept(rows, start, width, contexts)
         hidden_TK = torch.ones((width, start + width), dtype=torch.bool).triu(start + 1)
         lengths = [len(ids) - start for ids in group]
         self.tokens += sum(lengths)
@@ -90,24 +90,31 @@ class Prefiller:
             ids_PT,
             torch.arange(start, start + width)[None].expand(rows, -1),
             hidden_TK[None].expand(rows, -1, -1),
-            cache,
+            PrefillCache(kv_L2PJTD, start),
             torch.tensor([length - 1 for length in lengths] + [0] * (rows - len(group))),
         )
-        kv_PL2JTD = torch.stack([torch.stack(layer, dim=1) for layer in cache.added], dim=1)
         chunks = [
-            Chunk(kv_L2JTD=kv_PL2JTD[row, ..., :length, :].clone(), logits_V=logits_PV[row].clone())
+            Chunk(
+                kv_L2JTD=kv_L2PJTD[:, :, row, :, start : start + length].clone(),
+                logits_V=logits_PV[row].clone(),
+            )
             for row, length in enumerate(lengths)
         ]
         for ids, chunk in zip(group, chunks, strict=True):
             self._cache.put(ids, chunk)
         return chunks
 
-    def _context(self, rows: int, start: int, contexts: Sequence[Sequence[Chunk]]) -> torch.Tensor:
-        """Returns the keys and values before a pass, [P, L, 2, J, start, D]."""
+    def _kept(
+        self, rows: int, start: int, width: int, contexts: Sequence[Sequence[Chunk]]
+    ) -> torch.Tensor:
+        """Returns the keys and values before a pass, [L, 2, P, J, start + width, D]."""
         net = self._network
-        shape = (rows, net.layers, 2, net.heads, start, net.width)
+        shape = (net.layers, 2, rows, net.heads, start + width, net.width)
         make = torch.zeros if self._padded else torch.empty  # only padding is left as it is made
-        context_PL2JTD = make(shape, dtype=net.dtype, device=net.device)
-        for row, chunks in enumerate(contexts if start else []):
-            torch.cat([chunk.kv_L2JTD for chunk in chunks], dim=3, out=context_PL2JTD[row])
-        return context_PL2JTD
+        kv_L2PJTD = make(shape, dtype=net.dtype, device=net.device)
+        for row, chunks in enumerate(contexts):
+            end = 0
+            for chunk in chunks:
+                begin, end = end, end + chunk.kv_L2JTD.shape[3]
+                kv_L2PJTD[:, :, row, :, begin:end] = chunk.kv_L2JTD
+        return kv_L2PJTD

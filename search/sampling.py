@@ -58,14 +58,17 @@ def draw_tokens(
     """
     source_N = range(len(logits_BV)) if source_N is None else source_N
     rows_N = torch.tensor(list(source_N), device=logits_BV.device)
-    # Against the largest, so that no temperature makes an infinite number of it.
-    shifted_BV = logits_BV - logits_BV.amax(dim=-1, keepdim=True)
-    plain_BV = shifted_BV.exp()
-    weights_BV = plain_BV if temperature == 1 else (shifted_BV / temperature).exp_()
+    # Against the largest, so that no temperature makes an infinite number of it. Of numbers as many
+    # as these few are made: fresh memory takes longer than the exponentials do.
+    largest_B1 = logits_BV.amax(dim=-1, keepdim=True)
+    weights_BV = (logits_BV - largest_B1).exp_()
+    total_B = weights_BV.sum(dim=-1)
+    if temperature != 1:
+        weights_BV = (logits_BV - largest_B1).div_(temperature).exp_()
     if top_p < 1:
         weights_BV = _keep_top(weights_BV / weights_BV.sum(dim=-1, keepdim=True), top_p)
     tokens_N = _invert(weights_BV, rows_N, torch.from_numpy(noise_N).to(logits_BV.device))
-    logprobs_N = shifted_BV[rows_N, tokens_N] - plain_BV.sum(dim=-1).log()[rows_N]
+    logprobs_N = logits_BV[rows_N, tokens_N] - largest_B1[rows_N, 0] - total_B.log()[rows_N]
     return tokens_N.tolist(), logprobs_N.tolist()
 
 
@@ -76,9 +79,9 @@ def _invert(weights_BV: torch.Tensor, rows_N: torch.Tensor, noise_N: torch.Tenso
     one block a draw are accumulated. A token of weight 0 is never drawn.
     """
     size = weights_BV.shape[-1]
-    blocks_BCK = functional.pad(weights_BV, (0, -size % _BLOCK)).reshape(
-        len(weights_BV), -1, _BLOCK
-    )
+    if size % _BLOCK:
+        weights_BV = functional.pad(weights_BV, (0, -size % _BLOCK))
+    blocks_BCK = weights_BV.view(len(weights_BV), -1, _BLOCK)
     sums_NC = blocks_BCK.sum(dim=-1)[rows_N].cumsum(dim=-1, dtype=torch.float64)
     target_N1 = noise_N[:, None] * sums_NC[:, -1:]
     block_N1 = _first_above(sums_NC, target_N1)

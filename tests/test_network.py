@@ -33,9 +33,9 @@ def test_logits_are_those_of_the_model(size: int, dtype: torch.dtype) -> None:
     mask_B1TK.masked_fill_(hidden_BTK[:, None], torch.finfo(dtype).min)
     last_B = torch.tensor([4, 0, 2, 4, 1, 3])
     network = Network(model)
-    context = torch.zeros((6, 2, 2, 2, 0, 8), dtype=dtype)
+    cache = PrefillCache(torch.zeros((2, 2, 6, 2, 5, 8), dtype=dtype), 0)
     positions_BT = torch.arange(5).expand(6, -1)
-    found = network.forward(ids_BT, positions_BT, hidden_BTK, PrefillCache(context), last_B)
+    found = network.forward(ids_BT, positions_BT, hidden_BTK, cache, last_B)
     expected = model(input_ids=ids_BT, attention_mask=mask_B1TK).logits[range(6), last_B]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-4)

@@ -127,6 +127,14 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_the_folder_around_a_run_says_where_the_run_is(tmp_path: Path) -> None:
+    with writing(tmp_path / "run", IDENTITY, PROBLEMS):
+        pass
+    with pytest.raises(BadInput) as caught:
+        open_run_folder(tmp_path)
+    assert str(caught.value).endswith(f"there is a run in it: {tmp_path / 'run'}")
+
+
 def test_making_it_may_be_interrupted_anywhere(
     file_size_limit: Callable[[int], AbstractContextManager[None]], tmp_path: Path
 ) -> None:
