@@ -81,7 +81,7 @@ def _invert(weights_BV: torch.Tensor, rows_N: torch.Tensor, noise_N: torch.Tenso
     size = weights_BV.shape[-1]
     if size % _BLOCK:
         weights_BV = functional.pad(weights_BV, (0, -size % _BLOCK))
-    blocks_BCK = weights_BV.view(len(weights_BV), -1, _BLOCK)
+    blocks_BCK = weights_BV.reshape(len(weights_BV), -1, _BLOCK)
     sums_NC = blocks_BCK.sum(dim=-1)[rows_N].cumsum(dim=-1, dtype=torch.float64)
     target_N1 = noise_N[:, None] * sums_NC[:, -1:]
     block_N1 = _first_above(sums_NC, target_N1)

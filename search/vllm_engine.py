@@ -160,5 +160,5 @@ def _sampling_params(row: Row) -> Any:
         logprobs=0,  # the sampled token's alone
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        skip_clone=True,  # nobody else has these; a deep copy would take half of all preparation
+        skip_clone=True,  # nobody else has these, and a deep copy takes long
     )

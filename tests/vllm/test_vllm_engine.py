@@ -8,7 +8,7 @@ from tests.vllm.drawing import Result, asks_for
 
 from treeward.search.errors import CallFailed
 from treeward.search.jobs import Job
-from treeward.search.policy import Draw
+from treeward.search.policy import Ask, Draw
 from treeward.search.requests import Kind
 from treeward.search.steps import Finish
 from treeward.search.tokens import byte_tokens
@@ -25,11 +25,13 @@ class ManyAtOnce:
         self.per_step = per_step
         self.said: dict[str, int] = {}
         self.most = 0
+        self.seeds: list[int] = []
         self.aborted: list[str] = []
 
     def add_request(self, request_id: str, prompt: Any, params: Any) -> str:
         self.said[request_id] = 0
         self.most = max(self.most, len(self.said))
+        self.seeds.append(params.seed)
         return request_id
 
     def step(self) -> list[Any]:
@@ -61,11 +63,17 @@ class ManyAtOnce:
         return True
 
 
-def drawn(llm: ManyAtOnce, kind: Kind, slots: int = 2) -> list[Result]:
-    ask = next(ask for ask in asks_for(TOKENS, 3, samples=2) if ask.kind is kind)
-    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=slots)
+def given(llm: ManyAtOnce, kind: Kind, samples: int) -> tuple[VllmEngine, Ask, list[Result]]:
+    """Returns an engine of two slots, what it was asked, and where its reply will be."""
+    ask = next(ask for ask in asks_for(TOKENS, 3, samples=samples) if ask.kind is kind)
+    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=2)
     results: list[Result] = []
     engine.add(Job(ask=ask, done=results.append))
+    return engine, ask, results
+
+
+def drawn(llm: ManyAtOnce, kind: Kind) -> list[Result]:
+    engine, _, results = given(llm, kind, samples=2)
     while engine.busy:
         engine.tick()
     return results
@@ -89,24 +97,19 @@ def test_a_continuation_that_vllm_ends_by_itself_is_a_failed_call() -> None:
 
 
 def test_vllm_is_handed_twice_what_it_runs_and_the_rest_in_turn() -> None:
-    ask = next(ask for ask in asks_for(TOKENS, 1, samples=7) if ask.kind is Kind.SAMPLE)
     llm = ManyAtOnce("1+1=2\n", 1)
-    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=2)
-    results: list[Result] = []
-    engine.add(Job(ask=ask, done=results.append))
+    engine, ask, results = given(llm, Kind.SAMPLE, samples=7)
     while engine.busy:
         engine.tick()
     (draws,) = results
     assert draws == [Draw(tuple(TOKENS.encode("1+1=2\n")), -3.0, Finish.STEP)] * 7
     assert llm.most == 4
+    assert tuple(llm.seeds) == ask.seeds
 
 
 def test_what_was_cleared_is_not_handed_over_later() -> None:
-    ask = next(ask for ask in asks_for(TOKENS, 1, samples=7) if ask.kind is Kind.SAMPLE)
     llm = ManyAtOnce("1+1=2\n", 1)
-    engine = VllmEngine(llm, TOKENS, max_positions=1000, slots=2)
-    results: list[Result] = []
-    engine.add(Job(ask=ask, done=results.append))
+    engine, _, results = given(llm, Kind.SAMPLE, samples=7)
     engine.tick()
     engine.clear()
     assert not engine.busy
