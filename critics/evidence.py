@@ -58,8 +58,8 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         tree: A grown tree; not modified.
         cut: Splits the ids of a rollout into steps, as the search did.
     """
-    counts = [[0] * len(tree) for _ in range(8)]
-    right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = counts
+    places: list[list[int]] = [[] for _ in range(8)]
+    right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = places
     spoken: set[int] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
@@ -69,22 +69,22 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         passed, end = passed_nodes(tree, index, cut)
         nodes = [start, *passed]
         if judgement.verdict is Verdict.UNKNOWN:
-            _count(unknown, nodes)
+            unknown += nodes
         elif judgement.verdict is Verdict.RIGHT:
-            _count(right, nodes)
+            right += nodes
             if end is None or end in spoken or tree.nodes.creation[end] is not Creation.BLIND:
-                right_last[nodes[-1]] += 1
+                right_last.append(nodes[-1])
             else:
                 spoken.add(end)
-            started_right[start] += 1
+            started_right.append(start)
         else:
-            _count(wrong, nodes)
-            started_wrong[start] += 1
+            wrong += nodes
+            started_wrong.append(start)
             if judgement.reason is Reason.NO_ANSWER:
-                _count(no_answer, nodes)
+                no_answer += nodes
             elif judgement.reason is Reason.LENGTH:
-                _count(length, nodes)
-    columns = np.array(counts, dtype=np.int64)
+                length += nodes
+    columns = [np.bincount(np.array(nodes, np.int64), minlength=len(tree)) for nodes in places]
     return Evidence(
         n_right=columns[0],
         n_wrong=columns[1],
@@ -95,11 +95,6 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         started_right=columns[6],
         started_wrong=columns[7],
     )
-
-
-def _count(column: list[int], nodes: list[int]) -> None:
-    for node in nodes:
-        column[node] += 1
 
 
 def outcome(tree: Tree, index: int) -> Judgement:

@@ -96,7 +96,7 @@ class Journal:
         self._open.clear()
 
     def known(self, tree_id: str, key: str) -> Reply | None:
-        """Returns the recorded reply to a request, or None if it was never recorded.
+        """Returns the reply to a request that an earlier journal recorded, or None if none did.
 
         Raises:
             DamagedData: The tree's file is not what was written.
@@ -111,13 +111,12 @@ class Journal:
         Raises:
             TreewardError: The disk is full or failed; the journal is as it was.
         """
-        replies = self._started(tree_id)
+        self._started(tree_id)
         try:
             self._file(tree_id).append(encode_entry(key, reply), sync=self._sync)
         except OSError:
             with disk_errors(self._folder, "cannot record a reply"):
                 raise
-        replies[key] = reply
 
     def drop(self, tree_id: str) -> None:
         """Forgets a tree; for after its part is committed."""
@@ -139,7 +138,7 @@ class Journal:
         return self._paths[tree_id]
 
     def _started(self, tree_id: str) -> dict[str, Reply]:
-        """Returns a tree's replies; the first time, reads its file and cuts off a torn line."""
+        """Returns a tree's replies as they were the first time, when it cuts off a torn line."""
         if tree_id not in self._replies:
             path = self._path(tree_id)
             replies, whole = read_entries(path)

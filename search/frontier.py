@@ -111,9 +111,9 @@ def _candidates(tree: Tree, open_nodes: OpenNodes, groups: Groups | None) -> Ite
     stack = [ROOT]
     while stack:
         node = stack.pop()
-        if open_nodes.ready[node]:
+        if node in open_nodes.ready:
             yield node
-        children = open_nodes.children[node]
+        children = open_nodes.children.get(node, [])
         if groups is None or not children:
             stack += children
         else:

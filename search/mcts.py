@@ -137,12 +137,10 @@ def settle(tree: Tree, notes: Notes, node: int, new: Sequence[int]) -> None:
     different = notes.groups.add(tree, node, new) if notes.groups else len(new)
     if not different:
         notes.full.add(node)
-    max_depth = notes.settings.max_depth
-    ready = [
-        child
-        for child in new
-        if not tree.is_terminal(child) and tree.nodes.depth[child] < max_depth
-    ]
+    ready = []
+    if tree.nodes.depth[node] + 1 < notes.settings.max_depth:
+        judgements = tree.nodes.judgement
+        ready += [child for child in new if judgements[child] is None]
     if missing(tree, notes, node):
         ready.append(node)
     notes.open_nodes.offer(tree, ready)

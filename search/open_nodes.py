@@ -5,7 +5,7 @@ Both change along one path at a time, so keeping them costs a path and never the
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from treeward.search.tree import ROOT, Tree
@@ -13,39 +13,40 @@ from treeward.search.tree import ROOT, Tree
 
 @dataclass(slots=True)
 class OpenNodes:
-    """Holds what is open in a tree; one entry a node."""
+    """Holds what is open in a tree."""
 
-    ready: list[bool] = field(default_factory=list)
-    """Whether a node may be asked for more steps."""
+    ready: set[int] = field(default_factory=set)
+    """Nodes that may be asked for more steps."""
 
-    children: list[list[int]] = field(default_factory=list)
-    """A node's open children, in the order of their making."""
+    children: dict[int, list[int]] = field(default_factory=dict)
+    """The open children, in the order of their making, of nodes that have any."""
 
     def is_open(self, node: int) -> bool:
         """Returns whether anything is left to ask at a node or below it."""
-        return self.ready[node] or bool(self.children[node])
+        return node in self.ready or node in self.children
 
     def take(self, tree: Tree, node: int) -> None:
         """Makes a node unready; closes it and what is above as far as nothing else is open."""
-        self.ready[node] = False
+        self.ready.discard(node)
         while node != ROOT and not self.is_open(node):
             parent = tree.nodes.parent[node]
-            self.children[parent].remove(node)
+            siblings = self.children[parent]
+            if len(siblings) > 1:
+                siblings.remove(node)
+                return
+            del self.children[parent]
             node = parent
 
-    def offer(self, tree: Tree, nodes: Sequence[int]) -> None:
+    def offer(self, tree: Tree, nodes: Iterable[int]) -> None:
         """Makes nodes ready; opens them and what is above."""
-        added = len(tree) - len(self.ready)
-        self.ready += [False] * added
-        self.children += [[] for _ in range(added)]
         for node in nodes:
-            self.ready[node] = True
+            self.ready.add(node)
             self._open(tree, node)
 
     def _open(self, tree: Tree, node: int) -> None:
         while node != ROOT:
             parent = tree.nodes.parent[node]
-            siblings = self.children[parent]
+            siblings = self.children.setdefault(parent, [])
             place = bisect_left(siblings, node)
             if place < len(siblings) and siblings[place] == node:
                 return

@@ -1,8 +1,8 @@
 """The phases that guided searches share: expand, evaluate, back up."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from treeward.search.fast import FAST_SAMPLER, FastRollouts, ask_fast
 from treeward.search.growing import (
@@ -42,8 +42,7 @@ def expand(
     return children
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """Says what was found out about one node."""
 
     node: int
@@ -79,14 +78,16 @@ def judge(
 
     Where a solution ends that is its verdict; elsewhere what rollouts and critics say together.
     """
-    inner = [node for node in nodes if not tree.is_terminal(node)]
-    rolled = ask_rollouts(tree, inner, settings.rollouts)
-    rolled += ask_fast(tree, inner, fast)
+    judgements = tree.nodes.judgement
+    inner = [node for node in nodes if judgements[node] is None]
+    rolled = ask_rollouts(tree, inner, settings.rollouts) + ask_fast(tree, inner, fast)
     asked = ask_scores(tree, nodes) if scored else []
-    replies = (yield [*rolled, *asked]) if rolled or asked else []
-    absorb_rollouts(tree, rolled, replies[: len(rolled)])
-    absorb_scores(tree, asked, replies[len(rolled) :])
-    counts = weigh(rolled, replies, fast)
+    counts: dict[int, tuple[float, float]] = {}
+    if rolled or asked:
+        replies = yield [*rolled, *asked]
+        absorb_rollouts(tree, rolled, replies[: len(rolled)])
+        absorb_scores(tree, asked, replies[len(rolled) :])
+        counts = weigh(rolled, replies, fast)
     found = []
     for node in nodes:
         right, known = counts.get(node, (0, 0))

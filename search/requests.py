@@ -2,10 +2,9 @@
 
 import struct
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from treeward.search.replies import Reply
 from treeward.search.tree import Tree
@@ -22,8 +21,7 @@ class Kind(StrEnum):
     """What critics say about the prefix; the policy is not asked."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """Asks for `n` continuations of a node's prefix."""
 
     kind: Kind
@@ -47,10 +45,9 @@ class Request:
 
 def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Request:
     """Returns the request for `n` more continuations of a node; counts them as drawn."""
-    drawn = tree.nodes.drawn[node]
-    key = f"{kind}:{sampler_id}"
-    first = drawn.get(key, 0)
-    drawn[key] = first + n
+    place = (node, kind, sampler_id)
+    first = tree.drawn.get(place, 0)
+    tree.drawn[place] = first + n
     return Request(
         kind=kind,
         node=node,
@@ -85,7 +82,7 @@ class Recorder(Protocol):
     """Remembers replies, so that a tree half grown can be grown again without asking."""
 
     def known(self, tree_id: str, key: str) -> Reply | None:
-        """Returns the recorded reply to a request, or None if it was never recorded."""
+        """Returns the reply to a request that was recorded before this process, or None."""
         ...
 
     def record(self, tree_id: str, key: str, reply: Reply) -> None:

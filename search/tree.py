@@ -4,7 +4,7 @@ Nodes and rollouts are only ever appended, parents before children, so an index 
 making: "existed when that was asked" is a comparison of integers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
@@ -17,6 +17,8 @@ from treeward.search.verdicts import Judgement, Verdict
 
 ROOT = 0
 NO_PARENT = -1
+FAMILY = 8
+"""More children than that are looked up by their steps in a dictionary; fewer, one by one."""
 KEPT_PREFIXES = 32
 """How many prefixes a tree keeps at hand; a search asks about few nodes at a time."""
 
@@ -66,9 +68,8 @@ class Nodes:
     """What critics say; None where they were not asked or failed."""
     score_failure: list[Failure | None] = field(default_factory=list)
     """Why critics that were asked gave no scores; None where they did."""
-    children: list[list[int]] = field(default_factory=list)
-    drawn: list[dict[str, int]] = field(default_factory=list)
-    """How many continuations were asked for, by kind and sampler."""
+    children: list[tuple[int, ...]] = field(default_factory=list)
+    """In the order of their making."""
 
 
 @dataclass(slots=True)
@@ -100,10 +101,12 @@ class Tree:
     """Tokens of prompts and prefixes sent to the policy, each request counted once."""
     stopped: str | None = None
     """How the tree stood when a budget ended it (a `Standing`); None where its search ended."""
-    _places: dict[tuple[int, tuple[int, ...]], int] = field(
+    drawn: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    """How many continuations were asked for, by node, kind and sampler."""
+    _families: dict[int, dict[tuple[int, ...], int]] = field(
         default_factory=dict, repr=False, compare=False
     )
-    """Each node by its parent and its step."""
+    """The children of each node that has many, by their steps."""
     _prefixes: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     """The token ids down to nodes whose children were asked about lately."""
 
@@ -142,24 +145,20 @@ class Tree:
         columns.stop_rule += nothing
         columns.scores += nothing
         columns.score_failure += nothing
-        columns.children += [[] for _ in steps]
-        columns.drawn += [{} for _ in steps]
+        columns.children += [()] * n
         if parent != NO_PARENT:
-            columns.children[parent] += range(first, first + n)
+            columns.children[parent] = (*columns.children[parent], *range(first, first + n))
 
     def add_samples(self, parent: int, completions: Sequence[Completion]) -> range:
         """Adds the policy's samples of a step below a node; returns the nodes that are new.
 
         Samples with identical ids share a node: the first makes it, the others count on it.
         """
-        first, places = len(self), self._places
+        first = len(self)
+        nodes = self._place(parent, [drawn.token_ids for drawn in completions])
         new: list[Completion] = []
-        nodes = []
-        for drawn in completions:
-            fresh = first + len(new)
-            node = places.setdefault((parent, drawn.token_ids), fresh)
-            nodes.append(node)
-            if node == fresh:
+        for drawn, node in zip(completions, nodes, strict=True):
+            if node == first + len(new):
                 new.append(drawn)
         self._append(
             parent,
@@ -191,7 +190,7 @@ class Tree:
         sample counts as 0.
         """
         fresh = len(self)
-        node = self._places.setdefault((parent, step_ids), fresh)
+        (node,) = self._place(parent, [step_ids])
         if node == fresh:
             self._append(parent, [step_ids], creation, [finish], [logprob], [judgement])
         self.nodes.n_samples[node] += samples
@@ -219,7 +218,29 @@ class Tree:
 
     def child_with(self, parent: int, step_ids: tuple[int, ...]) -> int | None:
         """Returns the child whose step has these ids, or None."""
-        return self._places.get((parent, step_ids))
+        family = self._families.get(parent)
+        if family is not None:
+            return family.get(step_ids)
+        steps = self.nodes.step_ids
+        for child in self.nodes.children[parent]:
+            if steps[child] == step_ids:
+                return child
+        return None
+
+    def _place(self, parent: int, steps: Iterable[tuple[int, ...]]) -> list[int]:
+        """Returns the child for each step; those to be made are numbered from the next node on."""
+        known, fresh = self.nodes.step_ids, len(self)
+        family = self._families.get(parent)
+        if family is None:
+            family = {known[child]: child for child in self.nodes.children[parent]}
+        children = []
+        for step_ids in steps:
+            child = family.setdefault(step_ids, fresh)
+            fresh += child == fresh
+            children.append(child)
+        if len(family) > FAMILY:
+            self._families[parent] = family
+        return children
 
     def path(self, node: int) -> list[int]:
         """Returns the nodes from the root to a node, both included."""

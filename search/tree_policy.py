@@ -154,7 +154,7 @@ def descend(
     nodes, ready, open_children = tree.nodes, open_nodes.ready, open_nodes.children
     path = [ROOT]
     node = ROOT
-    while not ready[node]:
+    while node not in ready:
         choices = open_children[node]
         if len(choices) == 1:
             node = choices[0]

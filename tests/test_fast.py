@@ -223,7 +223,7 @@ def test_a_fast_policy_must_have_the_policys_tokens(
 def test_fast_rollouts_weigh_as_told() -> None:
     # 1 of 2, and 3 of 4 that weigh a half each: (1 + 1.5) of (2 + 2).
     own = Request(kind=Kind.ROLLOUT, node=5, prefix_ids=(), n=2, first=0)
-    fast = replace(own, n=4, sampler_id=1)
+    fast = own._replace(n=4, sampler_id=1)
     counts = weigh(
         [own, fast], [reply(1, 2), reply(3, 4)], FastRollouts(n=4, weight=0.5, max_tokens=9)
     )

@@ -196,9 +196,8 @@ def test_the_tokens_of_a_tree_are_those_asked_for_and_drawn() -> None:
     replies = memory.kept.values()
     assert tree.policy_tokens == sum(len(c.token_ids) for r in replies for c in r.completions)
     # Two bytes of prompt, "0\n", for each request, and the steps above its node.
-    asked = [(node, key) for node in range(len(tree)) for key in tree.nodes.drawn[node]]
-    assert len(asked) == len(replies)
-    assert tree.prompt_tokens == sum(2 + len(tree.prefix_ids(node)) for node, _ in asked)
+    assert len(tree.drawn) == len(replies)
+    assert tree.prompt_tokens == sum(2 + len(tree.prefix_ids(node)) for node, *_ in tree.drawn)
 
 
 def test_a_fast_rollout_is_drawn_by_the_second_sampler_and_costs_the_first_nothing() -> None:
@@ -222,7 +221,7 @@ def test_fast_rollouts_start_only_where_their_budget_leaves_room() -> None:
     for tree in grow(ScriptedPolicy(script), search=FAST).values():
         for node in range(len(tree)):
             if not tree.is_terminal(node):
-                asked = "rollout:1" in tree.nodes.drawn[node]
+                asked = (node, "rollout", 1) in tree.drawn
                 lengths[asked].add(len(tree.prefix_ids(node)))
     assert 0 < max(lengths[True]) < 6 <= min(lengths[False])
 
@@ -239,7 +238,7 @@ def test_a_fast_sampler_that_fails_leaves_evidence_as_it_was() -> None:
         assert tree.nodes.value_sum == plain[name].nodes.value_sum
         assert tree.nodes.step_ids == plain[name].nodes.step_ids
         late = [failure.message for failure in tree.rollouts.failure if failure]
-        assert len(late) == 2 * sum("rollout:1" in drawn for drawn in tree.nodes.drawn)
+        assert len(late) == 2 * sum(sampler == 1 for *_, sampler in tree.drawn)
         assert tree.fast_tokens == 0
 
 

@@ -94,6 +94,7 @@ def test_another_journal_knows_what_was_recorded(tmp_path: Path) -> None:
     known = [second.known("tree", "a"), second.known("tree", "b"), second.known("other", "a")]
     assert known == [reply(1), reply(2), reply(3)]
     assert second.known("tree", "c") is None
+    assert first.known("tree", "a") is None, "who asked knows the reply"
     assert (first.n_used, second.n_used) == (0, 3)
 
 

@@ -226,7 +226,7 @@ def test_what_holds_for_every_search(world: World, search: SearchSettings) -> No
         family = nodes.children[leaf]
         failed = nodes.failure[leaf] is not None
         assert sum(nodes.n_samples[child] for child in family) == (0 if failed else search.width)
-        assert nodes.drawn[leaf]["sample:0"] == search.width
+        assert tree.drawn[leaf, "sample", 0] == search.width
     steps = [(nodes.parent[node], nodes.step_ids[node]) for node in range(1, len(tree))]
     assert len(set(steps)) == len(steps)
 

@@ -355,7 +355,7 @@ def test_no_sample_is_lost_and_none_is_asked_twice(
     for node in range(len(tree)):
         below = sum(tree.nodes.n_samples[child] for child in tree.nodes.children[node])
         assert below == arrived[node] == tree.nodes.n_samples_below[node]
-        assert tree.nodes.drawn[node].get("sample:0", 0) == paid[node]
+        assert tree.drawn.get((node, "sample", 0), 0) == paid[node]
     if own.width_max is None:
         assert len({request.node for request in asked}) == len(asked), "once each"
     # A near-duplicate is a node with rollouts of its own like any other.

@@ -1,7 +1,6 @@
 """What is drawn depends on what is asked for, never on when or how it is asked."""
 
 import asyncio
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,8 +118,8 @@ def test_a_seed_stands_for_one_continuation(
     equal = seeds_of(*one)[0] == seeds_of(*other)[0]
     assert equal == (place(*one) == place(*other))
     run_seed, problem, request = one
-    more = replace(request, n=request.n + 5)
-    later = replace(request, n=1, first=request.first + 5)
+    more = request._replace(n=request.n + 5)
+    later = request._replace(n=1, first=request.first + 5)
     assert seeds_of(run_seed, problem, more)[5] == seeds_of(run_seed, problem, later)[0]
 
 

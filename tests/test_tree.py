@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from treeward.search.problem import Problem
 from treeward.search.replies import Completion, Failure
 from treeward.search.steps import Finish
-from treeward.search.tree import NO_PARENT, ROOT, Creation, Tree
+from treeward.search.tree import FAMILY, NO_PARENT, ROOT, Creation, Tree
 from treeward.search.verdicts import Judgement, Reason
 
 
@@ -66,7 +66,7 @@ def test_a_failed_rollout_keeps_its_cause() -> None:
     assert tree.rollouts.failure[index] == Failure("timeout", "late")
 
 
-@given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=4))
+@given(st.lists(st.lists(st.integers(0, 15), max_size=2 * FAMILY), max_size=6))
 def test_samples_of_a_reply_are_added_as_if_one_by_one(replies: list[list[int]]) -> None:
     together, alone = new_tree(), new_tree()
     for number, ids in enumerate(replies):
@@ -74,7 +74,7 @@ def test_samples_of_a_reply_are_added_as_if_one_by_one(replies: list[list[int]])
             Completion(token_ids=(token, 9), logprob=-token / 8, finish=Finish.STEP, seed=number)
             for token in ids
         ]
-        parent = number % len(together)
+        parent = number // 3 % len(together)
         before = len(together)
         assert together.add_samples(parent, completions) == range(before, len(together))
         for drawn in completions:
@@ -90,3 +90,4 @@ def test_samples_of_a_reply_are_added_as_if_one_by_one(replies: list[list[int]])
     for node in range(1, len(together)):
         place = (together.nodes.parent[node], together.nodes.step_ids[node])
         assert together.child_with(*place) == node
+        assert together.child_with(node, (99,)) is None
