@@ -2,8 +2,10 @@
 
 B  rows      Q  query positions      K  key positions      D  width of a head
 H  query heads      J  key and value heads      G = H / J  query heads a key head
+X  groups of rows that start alike      N  most rows of a group      S  positions that they share
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +14,23 @@ from transformers import AttentionInterface
 from treeward.search.errors import BadInput
 
 NAME = "treeward_grouped"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Shared:
+    """Says which rows of a decoding pass have the same keys and values at their first positions."""
+
+    length: int
+    """How many positions, S; no row's query is among them."""
+
+    leaders: list[int]
+    """[X] a row of each group, whose keys and values are read for all of it."""
+
+    members: torch.Tensor
+    """[X * N] the rows of each group in turn, filled up with any."""
+
+    places: torch.Tensor
+    """[B] where each row stands among the members."""
 
 
 def grouped_attention(
@@ -25,6 +44,7 @@ def grouped_attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
+    shared: Shared | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Returns attention outputs of shape [B, Q, H, D]; keys are never repeated for their group.
@@ -39,15 +59,80 @@ def grouped_attention(
     if softcap is not None or s_aux is not None:
         raise BadInput("the transformers backend has no capped scores and no attention sinks")
     rows, heads, queries, width = query_BHQD.shape
-    key_heads, keys = key_BJKD.shape[1:3]
-    group = heads // key_heads
-    query = query_BHQD.reshape(rows, key_heads, group * queries, width)
+    key_heads = key_BJKD.shape[1]
+    query = query_BHQD.reshape(rows, key_heads, heads // key_heads * queries, width)
+    if shared is None:
+        output = _attend(query, key_BJKD, value_BJKD, mask_B1QK, scaling)
+    else:
+        output = _attend_shared(query, key_BJKD, value_BJKD, mask_B1QK, scaling, shared)
+    return output.view(rows, heads, queries, width).transpose(1, 2), None
+
+
+def _attend(
+    query: torch.Tensor,
+    key_BJKD: torch.Tensor,
+    value_BJKD: torch.Tensor,
+    mask_B1QK: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """Returns what queries of shape [B, J, G * Q, D] make of all keys."""
     scores = torch.matmul(query, key_BJKD.transpose(2, 3)).mul_(scaling)
-    scores = scores.view(rows, key_heads, group, queries, keys).add_(mask_B1QK[:, :, None])
+    _hide(scores, mask_B1QK)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = weights.view(rows, key_heads, group * queries, keys)
-    output = torch.matmul(weights, value_BJKD).view(rows, heads, queries, width)
-    return output.transpose(1, 2), None
+    return torch.matmul(weights, value_BJKD)
+
+
+def _attend_shared(
+    query_BJGD: torch.Tensor,
+    key_BJKD: torch.Tensor,
+    value_BJKD: torch.Tensor,
+    mask_B11K: torch.Tensor,
+    scaling: float,
+    shared: Shared,
+) -> torch.Tensor:
+    """Returns the same for one query position, reading the first positions once a group.
+
+    The softmax is taken over either part, and the parts are weighed by their sums of exponentials
+    (Juravsky et al. 2024, Hydragen, section 3.1).
+    """
+    start, key_heads, width = shared.length, *query_BJGD.shape[1::2]
+    groups = len(shared.leaders)
+    shape = (groups, -1, *query_BJGD.shape[1:])
+    query_XJND = query_BJGD.index_select(0, shared.members).view(shape).transpose(1, 2)
+    query_XJND = query_XJND.reshape(groups, key_heads, -1, width)
+    scores_XJNS = query_XJND.new_empty((*query_XJND.shape[:3], start))
+    for at, leader in enumerate(shared.leaders):
+        torch.bmm(query_XJND[at], key_BJKD[leader, :, :start].mT, out=scores_XJNS[at])
+    sums_XJN1, weights_XJNS = _normalise(scores_XJNS.float().mul_(scaling))
+    weights_XJNS = weights_XJNS.to(query_BJGD.dtype)
+    first_XJND = torch.empty_like(query_XJND)
+    for at, leader in enumerate(shared.leaders):
+        torch.bmm(weights_XJNS[at], value_BJKD[leader, :, :start], out=first_XJND[at])
+
+    def by_row(found_XJN: torch.Tensor) -> torch.Tensor:
+        found = found_XJN.view(groups, key_heads, -1, query_BJGD.shape[2], found_XJN.shape[-1])
+        return found.transpose(1, 2).flatten(0, 1).index_select(0, shared.places)
+
+    scores_BJGK = torch.matmul(query_BJGD, key_BJKD[:, :, start:].mT).float().mul_(scaling)
+    _hide(scores_BJGK, mask_B11K[..., start:])
+    sums_BJG1, weights_BJGK = _normalise(scores_BJGK)
+    own_BJGD = torch.matmul(weights_BJGK.to(query_BJGD.dtype), value_BJKD[:, :, start:])
+    share_BJG1 = torch.sigmoid(by_row(sums_XJN1) - sums_BJG1).to(query_BJGD.dtype)
+    return own_BJGD.lerp_(by_row(first_XJND), share_BJG1)
+
+
+def _hide(scores_BJ: torch.Tensor, mask_B1QK: torch.Tensor) -> None:
+    """Adds a mask to scores of shape [B, J, G * Q, K] in place."""
+    rows, key_heads, _, keys = scores_BJ.shape
+    queries = mask_B1QK.shape[2]
+    scores_BJ.view(rows, key_heads, -1, queries, keys).add_(mask_B1QK[:, :, None])
+
+
+def _normalise(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the logarithms of sums of exponentials, and the softmax in the memory of scores."""
+    highest = scores.amax(dim=-1, keepdim=True)
+    totals = scores.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+    return totals.log().add_(highest), scores.div_(totals)
 
 
 def register() -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from treeward.search.attention import Shared
 from treeward.search.branches import Branch, Pool
 from treeward.search.jobs import Job
 from treeward.search.kv_cache import PrefixCache, SlotCache
@@ -27,6 +28,7 @@ from treeward.search.network import Network
 from treeward.search.policy import Mode
 from treeward.search.prefill import VECTOR, Prefiller
 from treeward.search.sampling import draw_tokens, uniforms
+from treeward.search.shared_beginnings import find_shared
 from treeward.search.tokens import Tokens
 
 
@@ -162,10 +164,19 @@ class Engine:
             (torch.arange(length) > positions[:, None])[:, None],
             pool.cache,
             torch.zeros(shape, dtype=torch.long),
+            self._shared(branches),
         )
         for branch in branches:
             branch.length += 1
         pool.part(self._draw(branches, logits))
+
+    def _shared(self, branches: list[Branch]) -> Shared | None:
+        """Returns which rows of a pass are read together; their bits then depend on that."""
+        net = self._network
+        if self._padded or net.device != "cpu":
+            return None
+        ids = {branch.rows[0].job: branch.rows[0].job.ids for branch in branches}
+        return find_shared([ids[branch.rows[0].job] for branch in branches], net.heads * net.width)
 
     def _draw(self, branches: list[Branch], logits_BV: torch.Tensor) -> list[list[Branch]]:
         """Draws one token for each row; returns what each branch parts into, by token.

@@ -11,6 +11,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from treeward.search.attention import Shared
+
 _PIECE = 512
 """Tokens of the vocabulary whose logits are computed at once."""
 
@@ -42,6 +44,7 @@ class Network:
         hidden_BTK: torch.Tensor,
         cache: Cache,
         last_B: torch.Tensor,
+        shared: Shared | None = None,
     ) -> torch.Tensor:
         """Returns the float32 logits [B, V] after each row's last token.
 
@@ -51,6 +54,8 @@ class Network:
             hidden_BTK: Whether a key is hidden from a position.
             cache: Keys and values before the pass; takes those of the pass.
             last_B: Where each row's last token stands among its T.
+            shared: Which rows start alike; a model that does not hand it on to its attention reads
+                every row by itself.
         """
         mask_BTK = torch.zeros(hidden_BTK.shape, dtype=self.dtype)
         mask_BTK.masked_fill_(hidden_BTK, torch.finfo(self.dtype).min)
@@ -60,6 +65,7 @@ class Network:
             position_ids=positions_BT.to(self.device),
             past_key_values=cache,
             use_cache=True,
+            **({"shared": shared} if shared else {}),
         )
         rows = torch.arange(len(last_B), device=self.device)
         last_BE = output.last_hidden_state[rows, last_B.to(self.device)]

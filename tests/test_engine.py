@@ -15,6 +15,9 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
+from treeward.search import engine as engine_module
+from treeward.search import shared_beginnings
+from treeward.search.attention import Shared
 from treeward.search.engine import Engine, EngineSettings
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.jobs import Job
@@ -168,6 +171,33 @@ def test_draws_are_those_of_the_plain_model(
         for draw, plain in zip(draws, reference, strict=True):
             assert (draw.token_ids, draw.finish) == (plain.token_ids, plain.finish)
             assert draw.logprob == pytest.approx(plain.logprob, abs=1e-4)
+
+
+def test_rows_that_are_read_together_draw_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    tokens = load_tokens(folder)
+    asks = asks_for(tokens, 14)
+    expected = [[drawn_plainly(model, tokens, ask, seed) for seed in ask.seeds] for ask in asks]
+    for name, value in (("STEP", 1), ("SPLIT", 0), ("EACH", 0)):
+        monkeypatch.setattr(shared_beginnings, name, value)
+    found: list[Shared | None] = []
+
+    def find(*args: Any) -> Shared | None:
+        found.append(shared_beginnings.find_shared(*args))
+        return found[-1]
+
+    monkeypatch.setattr(engine_module, "find_shared", find)
+    for draws, reference in zip(run(engine_of(folder, SMALL), asks), expected, strict=True):
+        assert not isinstance(draws, BaseException)
+        for draw, plain in zip(draws, reference, strict=True):
+            assert (draw.token_ids, draw.finish) == (plain.token_ids, plain.finish)
+            assert draw.logprob == pytest.approx(plain.logprob, abs=1e-4)
+    assert {len(shared.leaders) > 1 for shared in found if shared} == {False, True}
+    count = len(found)
+    run(engine_of(folder, EXACT), asks)
+    assert len(found) == count, "deterministic passes read every row by itself"
 
 
 def test_deterministic_bits_do_not_depend_on_companions(folder: Path) -> None:
