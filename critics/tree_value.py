@@ -147,8 +147,7 @@ def _count(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> _Counts:
     def sum_below(column: Reals) -> Reals:
         return _sum_at(parent[inner], column[inner], len(parent))
 
-    creation = [made for tree in trees for made in tree.nodes.creation]
-    cut = np.array([made is not Creation.SAMPLED for made in creation])
+    cut = np.array([made is not Creation.SAMPLED for tree in trees for made in tree.nodes.creation])
     usable = sum_below(cut.astype(float))[parent] == 0
     samples = [count for tree in trees for count in tree.nodes.n_samples]
     return _Counts(

@@ -139,14 +139,15 @@ class Journal:
 
     def _started(self, tree_id: str) -> dict[str, Reply]:
         """Returns a tree's replies as they were the first time, when it cuts off a torn line."""
-        if tree_id not in self._replies:
+        replies = self._replies.get(tree_id)
+        if replies is None:
             path = self._path(tree_id)
             replies, whole = read_entries(path)
             with disk_errors(self._folder, "cannot open the journal"):
                 if path.exists() and path.stat().st_size > whole:
                     os.truncate(path, whole)
             self._replies[tree_id] = replies
-        return self._replies[tree_id]
+        return replies
 
     def _file(self, tree_id: str) -> _File:
         """Returns a tree's file, open; closes the one not written to for longest if need be."""
@@ -220,8 +221,8 @@ def _completion_text(drawn: Completion) -> str:
         judgement = f"[{_REASON[judged.reason]},{answer}]"
     logprob = drawn.logprob if isfinite(drawn.logprob) else _ENCODER.encode(drawn.logprob)
     return (
-        f'{{"token_ids":{[*drawn.token_ids]},"logprob":{logprob},'
-        f'"finish":{_FINISH[drawn.finish]},"seed":{drawn.seed},"judgement":{judgement}}}'
+        f'{{"token_ids":{[*drawn.token_ids]!r},"logprob":{logprob},'
+        f'"finish":{_FINISH[drawn.finish]},"seed":{drawn.seed!r},"judgement":{judgement}}}'
     )
 
 

@@ -5,7 +5,7 @@ Both change along one path at a time, so keeping them costs a path and never the
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treeward.search.tree import ROOT, Tree
@@ -37,20 +37,18 @@ class OpenNodes:
             del self.children[parent]
             node = parent
 
-    def offer(self, tree: Tree, nodes: Iterable[int]) -> None:
+    def offer(self, tree: Tree, nodes: Sequence[int]) -> None:
         """Makes nodes ready; opens them and what is above."""
+        self.ready.update(nodes)
+        parents, open_children = tree.nodes.parent, self.children
         for node in nodes:
-            self.ready.add(node)
-            self._open(tree, node)
-
-    def _open(self, tree: Tree, node: int) -> None:
-        while node != ROOT:
-            parent = tree.nodes.parent[node]
-            siblings = self.children.setdefault(parent, [])
-            place = bisect_left(siblings, node)
-            if place < len(siblings) and siblings[place] == node:
-                return
-            siblings.insert(place, node)
-            if len(siblings) > 1:  # then the parent was open before
-                return
-            node = parent
+            while node != ROOT:
+                parent = parents[node]
+                siblings = open_children.get(parent)
+                if siblings is not None:  # then the parent was open before
+                    place = bisect_left(siblings, node)
+                    if siblings[place : place + 1] != [node]:
+                        siblings.insert(place, node)
+                    break
+                open_children[parent] = [node]
+                node = parent

@@ -1,7 +1,6 @@
 """The phases that guided searches share: expand, evaluate, back up."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from treeward.search.fast import FAST_SAMPLER, FastRollouts, ask_fast
@@ -118,8 +117,15 @@ def weigh(
 
 def families(tree: Tree, found: Sequence[Judged]) -> Iterator[list[Judged]]:
     """Yields siblings together, where they stand side by side."""
-    for _, family in groupby(found, key=lambda judged: tree.nodes.parent[judged.node]):
-        yield list(family)
+    parents = tree.nodes.parent
+    family: list[Judged] = []
+    for judged in found:
+        if family and parents[judged.node] != parents[family[0].node]:
+            yield family
+            family = []
+        family.append(judged)
+    if family:
+        yield family
 
 
 def worth(

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Generator, Sequence
 from enum import StrEnum
+from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
@@ -106,7 +107,7 @@ def seeds_of(run_seed: int, problem_id: str, request: Request) -> tuple[int, ...
         blake2b(b"%b%d%b" % (head, index, tail), digest_size=8).digest()
         for index in range(request.first, request.first + request.n)
     ]
-    return tuple([int.from_bytes(digest, "little") >> 1 for digest in digests])
+    return tuple([word >> 1 for word in struct.unpack(f"<{request.n}Q", b"".join(digests))])
 
 
 def request_key(request: Request) -> str:
@@ -116,4 +117,9 @@ def request_key(request: Request) -> str:
 
 
 def _packed(prefix_ids: tuple[int, ...]) -> bytes:
-    return struct.pack(f"<{len(prefix_ids)}I", *prefix_ids)
+    return _layout(len(prefix_ids)).pack(*prefix_ids)
+
+
+@cache
+def _layout(length: int) -> struct.Struct:
+    return struct.Struct(f"<{length}I")
