@@ -4,7 +4,8 @@ Each tick prefills what is new, then adds one token to every row that has a slot
 computed in chunks that are kept by their tokens, so the samples of one node share one prefill and
 the next request there needs none. Rows of an ask stay together as a branch while they draw the same
 tokens, and a pass reads a branch once; a policy that is sure of itself is read a fraction as often
-as it is sampled. A branch that ends gives its slot to the next one in the same tick.
+as it is sampled. Positions that branches share are read once for all of them where that is faster.
+A branch that ends gives its slot to the next one in the same tick.
 
 In deterministic mode a row's bits depend on its own ask alone: every pass has a fixed number of
 rows, empty ones padded, and reads a number of positions that follows from the row's own ask. Then a
