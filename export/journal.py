@@ -111,7 +111,7 @@ class Journal:
         Raises:
             TreewardError: The disk is full or failed; the journal is as it was.
         """
-        self._started(tree_id)
+        self._started(tree_id)  # a torn line is cut off before another follows it
         try:
             self._file(tree_id).append(encode_entry(key, reply), sync=self._sync)
         except OSError:
@@ -138,7 +138,7 @@ class Journal:
         return self._paths[tree_id]
 
     def _started(self, tree_id: str) -> dict[str, Reply]:
-        """Returns a tree's replies as they were the first time, when it cuts off a torn line."""
+        """Returns the replies in a tree's file when first read; a torn line is then cut off."""
         replies = self._replies.get(tree_id)
         if replies is None:
             path = self._path(tree_id)

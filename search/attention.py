@@ -3,6 +3,7 @@
 B  rows      Q  query positions      K  key positions      D  width of a head
 H  query heads      J  key and value heads      G = H / J  query heads a key head
 X  groups of rows that start alike      N  most rows of a group      S  positions that they share
+M = N * G  queries of a group for a key head
 """
 
 from dataclasses import dataclass
@@ -95,30 +96,43 @@ def _attend_shared(
     The softmax is taken over either part, and the parts are weighed by their sums of exponentials
     (Juravsky et al. 2024, Hydragen, section 3.1).
     """
-    start, key_heads, width = shared.length, *query_BJGD.shape[1::2]
-    groups = len(shared.leaders)
-    shape = (groups, -1, *query_BJGD.shape[1:])
-    query_XJND = query_BJGD.index_select(0, shared.members).view(shape).transpose(1, 2)
-    query_XJND = query_XJND.reshape(groups, key_heads, -1, width)
-    scores_XJNS = query_XJND.new_empty((*query_XJND.shape[:3], start))
-    for at, leader in enumerate(shared.leaders):
-        torch.bmm(query_XJND[at], key_BJKD[leader, :, :start].mT, out=scores_XJNS[at])
-    sums_XJN1, weights_XJNS = _normalise(scores_XJNS.float().mul_(scaling))
-    weights_XJNS = weights_XJNS.to(query_BJGD.dtype)
-    first_XJND = torch.empty_like(query_XJND)
-    for at, leader in enumerate(shared.leaders):
-        torch.bmm(weights_XJNS[at], value_BJKD[leader, :, :start], out=first_XJND[at])
-
-    def by_row(found_XJN: torch.Tensor) -> torch.Tensor:
-        found = found_XJN.view(groups, key_heads, -1, query_BJGD.shape[2], found_XJN.shape[-1])
-        return found.transpose(1, 2).flatten(0, 1).index_select(0, shared.places)
-
+    start = shared.length
     scores_BJGK = torch.matmul(query_BJGD, key_BJKD[:, :, start:].mT).float().mul_(scaling)
     _hide(scores_BJGK, mask_B11K[..., start:])
     sums_BJG1, weights_BJGK = _normalise(scores_BJGK)
     own_BJGD = torch.matmul(weights_BJGK.to(query_BJGD.dtype), value_BJKD[:, :, start:])
-    share_BJG1 = torch.sigmoid(by_row(sums_XJN1) - sums_BJG1).to(query_BJGD.dtype)
-    return own_BJGD.lerp_(by_row(first_XJND), share_BJG1)
+    first_sums_BJG1, first_BJGD = _attend_groups(query_BJGD, key_BJKD, value_BJKD, scaling, shared)
+    share_BJG1 = torch.sigmoid(first_sums_BJG1 - sums_BJG1).to(query_BJGD.dtype)
+    return own_BJGD.lerp_(first_BJGD, share_BJG1)
+
+
+def _attend_groups(
+    query_BJGD: torch.Tensor,
+    key_BJKD: torch.Tensor,
+    value_BJKD: torch.Tensor,
+    scaling: float,
+    shared: Shared,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what each row makes of the shared positions: [B, J, G, 1] sums, and the outputs."""
+    groups, (_, key_heads, group, width) = len(shared.leaders), query_BJGD.shape
+    query_XNJGD = query_BJGD.index_select(0, shared.members).view(
+        groups, -1, key_heads, group, width
+    )
+    query_XJMD = query_XNJGD.transpose(1, 2).reshape(groups, key_heads, -1, width)
+    scores_XJMS = query_XJMD.new_empty((*query_XJMD.shape[:3], shared.length))
+    for at, leader in enumerate(shared.leaders):
+        torch.bmm(query_XJMD[at], key_BJKD[leader, :, : shared.length].mT, out=scores_XJMS[at])
+    sums_XJM1, weights_XJMS = _normalise(scores_XJMS.float().mul_(scaling))
+    weights_XJMS = weights_XJMS.to(query_BJGD.dtype)
+    first_XJMD = torch.empty_like(query_XJMD)
+    for at, leader in enumerate(shared.leaders):
+        torch.bmm(weights_XJMS[at], value_BJKD[leader, :, : shared.length], out=first_XJMD[at])
+
+    def by_row(found_XJM: torch.Tensor) -> torch.Tensor:
+        found_XJNG = found_XJM.view(groups, key_heads, -1, group, found_XJM.shape[-1])
+        return found_XJNG.transpose(1, 2).flatten(0, 1).index_select(0, shared.places)
+
+    return by_row(sums_XJM1), by_row(first_XJMD)
 
 
 def _hide(scores_BJ: torch.Tensor, mask_B1QK: torch.Tensor) -> None:

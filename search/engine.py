@@ -176,8 +176,7 @@ class Engine:
         net = self._network
         if self._padded or net.device != "cpu":
             return None
-        ids = {branch.rows[0].job: branch.rows[0].job.ids for branch in branches}
-        return find_shared([ids[branch.rows[0].job] for branch in branches], net.heads * net.width)
+        return find_shared([branch.rows[0].job.ids for branch in branches], net.heads * net.width)
 
     def _draw(self, branches: list[Branch], logits_BV: torch.Tensor) -> list[list[Branch]]:
         """Draws one token for each row; returns what each branch parts into, by token.

@@ -40,15 +40,17 @@ class OpenNodes:
     def offer(self, tree: Tree, nodes: Sequence[int]) -> None:
         """Makes nodes ready; opens them and what is above."""
         self.ready.update(nodes)
-        parents, open_children = tree.nodes.parent, self.children
         for node in nodes:
-            while node != ROOT:
-                parent = parents[node]
-                siblings = open_children.get(parent)
-                if siblings is not None:  # then the parent was open before
-                    place = bisect_left(siblings, node)
-                    if siblings[place : place + 1] != [node]:
-                        siblings.insert(place, node)
-                    break
-                open_children[parent] = [node]
-                node = parent
+            self._open(tree, node)
+
+    def _open(self, tree: Tree, node: int) -> None:
+        while node != ROOT:
+            parent = tree.nodes.parent[node]
+            siblings = self.children.get(parent)
+            if siblings is not None:  # then the parent was open before
+                place = bisect_left(siblings, node)
+                if siblings[place : place + 1] != [node]:
+                    siblings.insert(place, node)
+                return
+            self.children[parent] = [node]
+            node = parent

@@ -83,7 +83,7 @@ class Recorder(Protocol):
     """Remembers replies, so that a tree half grown can be grown again without asking."""
 
     def known(self, tree_id: str, key: str) -> Reply | None:
-        """Returns the reply to a request that was recorded before this process, or None."""
+        """Returns the reply that was recorded when the tree was grown before, or None."""
         ...
 
     def record(self, tree_id: str, key: str, reply: Reply) -> None:

@@ -28,7 +28,7 @@ def find_shared(starts: Sequence[Ids], numbers: int) -> Shared | None:
     """Returns what to share in a pass; None where reading every row by itself is as fast.
 
     Args:
-        starts: The tokens that each row starts with; those of a row's place may be the same object.
+        starts: The tokens of each row's prompt and prefix.
         numbers: How many numbers the keys of one position have in a layer.
     """
     shortest = min(map(len, starts))

@@ -1,5 +1,7 @@
 """Rows that start alike are read together where that pays, and what they attend to is the same."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
@@ -20,16 +22,23 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shared_beginnings, name, value)
 
 
+def saved_by(given_starts: list[tuple[int, ...]], length: int) -> float:
+    """What sharing so many positions saves where parting the attention costs nothing."""
+    sizes = Counter(ids[:length] for ids in given_starts)
+    padded = max(sizes.values()) * len(sizes)
+    return length * (len(given_starts) - 0.7 * len(sizes) - 0.23 * padded)
+
+
 @given(starts)
 def test_groups_are_rows_that_start_alike(given_starts: list[tuple[int, ...]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         always(patch)
         shared = find_shared(given_starts, 1)
+    saved = [saved_by(given_starts, at) for at in range(1, min(map(len, given_starts)) + 1)]
     if shared is None:
-        most = max(given_starts.count(ids) for ids in given_starts)
-        assert most < 2 or len(given_starts) > most, "rows that are all alike always share"
+        assert max(saved) <= 0
         return
-    assert 1 <= shared.length <= min(map(len, given_starts))
+    assert saved[shared.length - 1] == max(saved) > 0
     widest = len(shared.members) // len(shared.leaders)
     for row, place in enumerate(shared.places.tolist()):
         assert shared.members[place] == row
