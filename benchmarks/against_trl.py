@@ -2,20 +2,20 @@
 
     python benchmarks/against_trl.py --trl-python ENV/bin/python --out runs/against-trl
 
-nano is so small that the libraries are most of its memory. What a model of some size takes, here
-SmolLM2 on the problems of docs/first-light.md, as tokens of a larger vocabulary make their logits
-felt:
+nano is so small that the libraries are most of its memory. The same of a model that people have:
 
+    TERMS='min_terms=3&max_terms=3&min_digits=1&max_digits=1'
     python benchmarks/against_trl.py --trl-python ENV/bin/python --out runs/against-trl-smollm2 \
-        --model smollm2-135m-instruct --data data/rlvr --seeds 1 --steps 3 --prompts 2 \
-        --length 128 --gradient-checkpointing
+        --model smollm2-135m-instruct --problems "gym:chain_sum?n=60&seed=1&$TERMS" \
+        --fresh "gym:chain_sum?n=20&seed=2&$TERMS" --least-rate 0.1 --prompts 1 --length 64 \
+        --learning-rate 1e-5 --gradient-checkpointing --seeds 1
 
 ENV is an environment of its own with trl==1.16.0 and the torch of constraints.txt. Both train in
 float32 on one CPU thread, one process after the other: the same problems, 8 prompts of 8
 completions, up to 96 tokens each, the loss (dapo, rewards scaled by group, epsilon 0.2 and 0.28, no
 KL), AdamW without decay at a constant rate, gradients clipped at 1, and passes of the same number
-of groups. The problems are those that nano solves in 20 to 80 % of its tries, so nearly every group
-has a spread.
+of groups. The problems are those that the model solves in 20 (--least-rate) to 80 % of its tries,
+so nearly every group has a spread.
 
 What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 have one, so a step of
 ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
@@ -49,7 +49,6 @@ from treeward.search.tokens import load_tokens
 
 HERE = Path(__file__).parent
 GROUP = 8
-SAMPLING = ("--search=rollouts", "--set=search.max_depth=1", "--set=prompt.template=nano")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -61,8 +60,8 @@ class Outcome:
     steps: list[dict[str, float]]
     """One a step: reward, sampled and learned tokens, seconds, cpu_seconds."""
     peak_mb: float
-    fresh: float | None
-    """Share of fresh problems that the trained model solves; None where it was not asked."""
+    fresh: float
+    """Share of solutions to fresh problems that are right, of the trained model."""
 
     def speeds(self, clock: str) -> list[float]:
         """Returns sampled and learned tokens a second, for every step but the first."""
@@ -97,19 +96,26 @@ def treeward(*arguments: str) -> None:
     run([sys.executable, "-m", "treeward.cli", *arguments])
 
 
+def sample(a: argparse.Namespace, problems: str, model: str, out: Path, width: int) -> None:
+    """Draws some solutions to each problem from a model, or from one that was trained from it."""
+    template = resolve_model(a.model, cache_root(os.environ)).default_template
+    treeward(
+        *("generate", problems, f"--out={out}", f"--policy={model}", "--search=rollouts"),
+        *("--set=search.max_depth=1", f"--set=search.width={width}"),
+        f"--set=prompt.template={template}",
+    )
+
+
 def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
     """Writes the dataset of problems that are neither easy nor hopeless; returns them for TRL."""
-    found, data = a.data or a.out / "rlvr", a.out / "data" / "train.parquet"
+    found, data = a.out / "rlvr", a.out / "data" / "train.parquet"
     if not data.exists():
-        if a.data is None:
-            treeward(
-                "generate", a.problems, f"--out={a.out / 'run'}", *SAMPLING, "--set=search.width=16"
-            )
-            treeward("export", str(a.out / "run"), "rlvr", f"--out={found}")
+        sample(a, a.problems, a.model, a.out / "run", 16)
+        treeward("export", str(a.out / "run"), "rlvr", f"--out={found}")
         table = pq.read_table(found / "data" / "train.parquet")
         rate = table["pass_rate"]
         data.parent.mkdir(exist_ok=True)
-        fit = pc.and_(pc.greater_equal(rate, 0.2), pc.less_equal(rate, 0.8))
+        fit = pc.and_(pc.greater_equal(rate, a.least_rate), pc.less_equal(rate, 0.8))
         pq.write_table(table.filter(fit), data)
     model = resolve_model(a.model, cache_root(os.environ))
     template, tokens = load_template(model.default_template), load_tokens(model.path)
@@ -186,14 +192,13 @@ def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, 
     program = [sys.executable, "treeward_rlvr.py"] if ours else [a.trl_python, "trl_grpo.py"]
     peak = run([program[0], str(HERE / program[1]), str(job_file)])
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
-    fresh = solved(a, model, folder / "fresh") if a.data is None else None
+    fresh = solved(a, model, folder / "fresh")
     return Outcome(side=side, steps=lines, peak_mb=peak, fresh=fresh)
 
 
 def solved(a: argparse.Namespace, model: Path, out: Path) -> float:
     """Returns the share of solutions to fresh problems that are right."""
-    named = f"--policy={model}"
-    treeward("generate", a.fresh, f"--out={out}", named, *SAMPLING, "--set=search.width=8")
+    sample(a, a.fresh, str(model), out, 8)
     command = [sys.executable, "-m", "treeward.cli", "query", str(out), "--json"]
     sql = "SELECT avg(pass_rate) AS solved FROM trees"
     rows = json.loads(subprocess.check_output([*command, sql], env=os.environ | ENVIRONMENT))
@@ -224,9 +229,8 @@ def describe(a: argparse.Namespace, outcomes: dict[str, list[Outcome]]) -> list[
     for part in (0.25, 0.5, 0.75, 1.0):
         parts = [spread([o.reward_by(part * least) for o in side]) for side in outcomes.values()]
         row(f"reward at {part * least:,.0f} tokens", *parts)
-    if a.data is None:
-        fresh = [[o.fresh for o in side if o.fresh is not None] for side in outcomes.values()]
-        row("solves of fresh problems", *map(spread, fresh))
+    parts = [spread([o.fresh for o in side]) for side in outcomes.values()]
+    row("solves of fresh problems", *parts)
     for name, clock in (("second", "seconds"), ("CPU second", "cpu_seconds")):
         speeds = [
             statistics.median(speed for outcome in side for speed in outcome.speeds(clock))
@@ -244,9 +248,9 @@ def main() -> None:
     parser.add_argument("--trl-python", required=True, help="The interpreter of TRL's environment.")
     parser.add_argument("--out", type=Path, default=Path("runs/against-trl"))
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--data", type=Path, help="An rlvr dataset instead of --problems.")
     parser.add_argument("--problems", default="task:arithmetic?n=300&seed=7")
     parser.add_argument("--fresh", default="task:arithmetic?n=100&seed=8")
+    parser.add_argument("--least-rate", type=float, default=0.2, help="Of what the model solves.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
