@@ -6,10 +6,11 @@
         --tokens 80 --width 2 --truth 256 --nodes 24 --seeds 1
 
 Every way of `first_errors.py` gets the same solutions and is asked about the same prefixes of them;
-`mcts` makes prefixes of its own. `k/n` and `value` are strict evidence alone, `value` with a prior;
-`value_tree` is the tree's. Errors are squared, less what the truth's own noise adds to them, as
-means over problems with 90 % intervals by problem, and over the prefixes about which the way knows
-something: `known` says how many those are. Tokens are all of a solution's, its own included.
+`mcts` makes prefixes of its own, and each of its lines counts those of the sample that it made.
+`k/n` and `value` are strict evidence alone, `value` with a prior; `value_tree` is the tree's. Errors
+are squared, less what the truth's own noise adds to them, as means over problems with 90 %
+intervals by problem, and over the prefixes about which the way knows something: `known` says how
+many those are. Tokens are all of a solution's, its own included.
 
 The last lines say how many tokens strict evidence needs for an error as small, read off between the
 numbers of rollouts that were tried.
@@ -43,7 +44,7 @@ from treeward.train.estimates import Estimate, mean
 Place = tuple[str, tuple[int, ...]]
 """A problem's id, and the token ids of a prefix of some solution."""
 ESTIMATES = ("k/n", "value", "value_tree")
-MEASURES = (2, 4, 8, 16)
+MEASURES = (2, 4, 8, 16, 32)
 """Rollouts from every step, for strict evidence and the tree's beside each other."""
 
 
@@ -235,13 +236,14 @@ def show_given(a: argparse.Namespace, plans: Sequence[Plan], reader: Reader) -> 
 def show_mcts(a: argparse.Namespace, plan: Plan, reader: Reader) -> None:
     """Prints what trees say about prefixes of their own."""
     print("mcts, a tree")
-    costs, rows = [], []
-    for k in MEASURES:
-        run = by_search([searching(a, seed, k) for seed in range(a.seeds)], reader)
-        truth = truth_of(plan, pick(list(run.said), a.nodes), a.truth)
-        costs.append(run.tokens)
-        rows.append(describe(f"mcts, {k} rollouts a node", run, truth, a.truth))
-    compare(costs, rows)
+    runs = [by_search([searching(a, seed, k) for seed in range(a.seeds)], reader) for k in MEASURES]
+    # Drawn from all that any of them made, those that one made are a fair sample of its own.
+    truth = truth_of(plan, pick(list(set().union(*(run.said for run in runs))), a.nodes), a.truth)
+    rows = [
+        describe(f"mcts, {k} rollouts a node", run, truth, a.truth)
+        for k, run in zip(MEASURES, runs, strict=True)
+    ]
+    compare([run.tokens for run in runs], rows)
 
 
 def plan_of(a: argparse.Namespace, seed: int, *settings: str, algorithm: str | None = None) -> Plan:
