@@ -10,6 +10,9 @@ each: the search by itself; with the key and the seeds of every request and a jo
 reply; with the evidence of every node at the end. Then 256 trees in flight in a forest, with all of
 that, judged where solutions end or by a rollout a node.
 
+Trees of all sizes are grown in turns, a round as many small ones as have the nodes of the largest;
+medians over rounds with the least and the most, and how much of the speed remains at the largest.
+
 What the policy replies is made before the clock starts. Python's collector runs as rarely as in a
 forest. Speeds are per CPU second, which is steadier than the wall clock where others use the
 machine, but not by much: on two cores that others keep busy everything took up to three times as
@@ -27,7 +30,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -127,7 +130,7 @@ def drive(growth: Growth, answer: Answer) -> None:
 def one_tree(
     width: int, nodes: int, *, scored: bool, journal: bool, evidence: bool
 ) -> tuple[float, Tree]:
-    """Returns the nodes a CPU second of growing one tree, and the tree."""
+    """Returns the CPU seconds of growing one tree, and the tree."""
     tree = Tree(Problem(id="problem", prompt="?"))
     search = SearchSettings(
         simulations=nodes // width, width=width, rollouts=0, max_depth=DEPTH, c=1.0
@@ -143,11 +146,17 @@ def one_tree(
         if evidence:
             tree_values(tree, strict_evidence(tree, reader.cut))
         spent = time.process_time() - began
-    return (len(tree) - 1) / spent, tree
+    return spent, tree
 
 
-def show_tree(width: int, nodes: int, repeats: int) -> None:
-    """Prints our side of some nodes."""
+def speed_of(width: int, nodes: int, most: int, **parts: bool) -> float:
+    """Returns the nodes a CPU second of growing as many trees as have `most` nodes together."""
+    grown = [one_tree(width, nodes, **parts) for _ in range(most // nodes)]
+    return sum(len(tree) - 1 for _, tree in grown) / sum(spent for spent, _ in grown)
+
+
+def show_trees(width: int, sizes: Sequence[int], repeats: int) -> None:
+    """Prints our side, trees of all sizes in turns."""
     for scored in (True,) if width == 1 else (True, False):
         print("    judged by a critic" if scored else "    judged where solutions end")
         for what, journal, evidence in (
@@ -155,16 +164,21 @@ def show_tree(width: int, nodes: int, repeats: int) -> None:
             ("with keys, seeds, journal", True, False),
             ("and evidence", True, True),
         ):
-            runs = [
-                one_tree(width, nodes, scored=scored, journal=journal, evidence=evidence)
+            parts = {"scored": scored, "journal": journal, "evidence": evidence}
+            rounds = [
+                [speed_of(width, nodes, max(sizes), **parts) for nodes in sizes]
                 for _ in range(repeats)
             ]
-            speed, tree = max(runs, key=lambda run: run[0])
-            depth = statistics.mean(tree.nodes.depth)
-            print(
-                f"      {what:33}{speed:10,.0f}  ({len(tree) - 1:,} nodes, depth {depth:.1f} on"
-                f" average, {max(tree.nodes.depth)} at most)"
+            cells = "".join(
+                f"{statistics.median(column):10,.0f} [{min(column):,.0f}, {max(column):,.0f}]"
+                for column in zip(*rounds, strict=True)
             )
+            flat = statistics.median(row[-1] / row[0] for row in rounds)
+            print(f"      {what:27}{cells}   {flat:.2f} of the first's", flush=True)
+    for nodes in sizes:
+        _, tree = one_tree(width, nodes, scored=True, journal=False, evidence=False)
+        depths = tree.nodes.depth
+        print(f"    {nodes:,} nodes: {statistics.mean(depths):.1f} deep, {max(depths)} at most")
 
 
 class InstantPolicy:
@@ -252,7 +266,7 @@ def show_treequest(python: str, width: int, nodes: int) -> None:
 @click.option("--nodes", multiple=True, default=(1_000, 100_000), show_default=True, help="A tree.")
 @click.option("--width", multiple=True, default=(1, 4), show_default=True, help="Samples asked.")
 @click.option("--forest-nodes", default=200, show_default=True, help="A tree of the forest.")
-@click.option("--repeats", default=3, show_default=True, help="The fastest counts.")
+@click.option("--repeats", default=5, show_default=True, help="Rounds, in turns.")
 @click.option("--treequest-python", help="An interpreter with treequest==0.3.3.")
 def main(
     nodes: tuple[int, ...],
@@ -263,15 +277,16 @@ def main(
 ) -> None:
     """Prints nodes a CPU second."""
     for samples in width:
-        for size in nodes:
-            print(f"\nwidth {samples}, {size:,} nodes a tree")
-            show_tree(samples, size, repeats)
-            if treequest_python and samples > 1:
-                show_treequest(treequest_python, samples, size)
+        print(f"\nwidth {samples}, trees of {', '.join(f'{size:,}' for size in nodes)} nodes")
+        show_trees(samples, nodes, repeats)
+        for size in nodes if treequest_python and samples > 1 else ():
+            print(f"  {size:,} nodes")
+            show_treequest(treequest_python, samples, size)
     print(f"\n{IN_FLIGHT} trees of {forest_nodes:,} samples in flight, journal and evidence")
     for rollouts, what in ((0, "judged where solutions end"), (1, "a rollout a node")):
-        speed = max(forest(forest_nodes, rollouts) for _ in range(repeats))
-        print(f"    {what:35}{speed:10,.0f}")
+        speeds = [forest(forest_nodes, rollouts) for _ in range(repeats)]
+        middle = statistics.median(speeds)
+        print(f"    {what:35}{middle:10,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}]")
 
 
 if __name__ == "__main__":

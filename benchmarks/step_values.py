@@ -7,7 +7,7 @@
 
 Every way of `first_errors.py` gets the same solutions and is asked about the same prefixes of them;
 `mcts` makes prefixes of its own, and each of its lines counts those of the sample that it made.
-`k/n` and `value` are strict evidence alone, `value` with a prior; `value_tree` is the tree's. Errors
+`k/n` and `value` are strict evidence, `value` with a prior; `value_tree` is the tree's. Errors
 are squared, less what the truth's own noise adds to them, as means over problems with 90 %
 intervals by problem, and over the prefixes about which the way knows something: `known` says how
 many those are. Tokens are all of a solution's, its own included.
