@@ -44,8 +44,6 @@ from treeward.train.estimates import Estimate, mean
 Place = tuple[str, tuple[int, ...]]
 """A problem's id, and the token ids of a prefix of some solution."""
 ESTIMATES = ("k/n", "value", "value_tree")
-MEASURES = (2, 4, 8, 16, 32)
-"""Rollouts from every step, for strict evidence and the tree's beside each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +194,10 @@ def main() -> None:
     parser.add_argument("--truth", type=int, default=4096, help="fresh rollouts a prefix")
     parser.add_argument("--nodes", type=int, default=60, help="prefixes with a truth")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--rollouts", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="from every step"
+    )
+    parser.add_argument("--simulations", type=int, default=8, help="expansions of mcts")
     parser.add_argument("--part", choices=("given", "mcts", "both"), default="both")
     a = parser.parse_args()
     plans = [plan_of(a, seed) for seed in range(a.seeds)]
@@ -211,7 +213,7 @@ def main() -> None:
 def show_given(a: argparse.Namespace, plans: Sequence[Plan], reader: Reader) -> None:
     """Prints what the ways say about given solutions."""
     print("on given solutions")
-    measures = {f"Math-Shepherd, k = {k}": Shepherd(k=k) for k in MEASURES}
+    measures = {f"Math-Shepherd, k = {k}": Shepherd(k=k) for k in a.rollouts}
     others: dict[str, Way] = {
         "OmegaPRM, k = 8": Halves(k=8, first=False),
         "OmegaPRM, k = 8, first success": Halves(k=8, first=True),
@@ -236,12 +238,14 @@ def show_given(a: argparse.Namespace, plans: Sequence[Plan], reader: Reader) -> 
 def show_mcts(a: argparse.Namespace, plan: Plan, reader: Reader) -> None:
     """Prints what trees say about prefixes of their own."""
     print("mcts, a tree")
-    runs = [by_search([searching(a, seed, k) for seed in range(a.seeds)], reader) for k in MEASURES]
+    runs = [
+        by_search([searching(a, seed, k) for seed in range(a.seeds)], reader) for k in a.rollouts
+    ]
     # Drawn from all that any of them made, those that one made are a fair sample of its own.
     truth = truth_of(plan, pick(list(set().union(*(run.said for run in runs))), a.nodes), a.truth)
     rows = [
         describe(f"mcts, {k} rollouts a node", run, truth, a.truth)
-        for k, run in zip(MEASURES, runs, strict=True)
+        for k, run in zip(a.rollouts, runs, strict=True)
     ]
     compare([run.tokens for run in runs], rows)
 
@@ -265,7 +269,7 @@ def plan_of(a: argparse.Namespace, seed: int, *settings: str, algorithm: str | N
 
 def searching(a: argparse.Namespace, seed: int, rollouts: int) -> Plan:
     """Returns a search with so many rollouts a node."""
-    settings = (f"search.rollouts={rollouts}", "search.simulations=8")
+    settings = (f"search.rollouts={rollouts}", f"search.simulations={a.simulations}")
     return plan_of(a, seed, *settings, algorithm="mcts")
 
 
