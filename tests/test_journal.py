@@ -1,12 +1,15 @@
 """The journal gives back exactly what was recorded, or says that it cannot."""
 
+import json
 import math
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,7 +32,7 @@ text = st.text(st.characters(exclude_categories=[]))
 judgements = st.builds(Judgement, st.sampled_from(Reason), st.none() | text)
 completions = st.builds(
     Completion,
-    token_ids=st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple),
+    token_ids=st.lists(st.integers(0, 2**32 - 1), max_size=5).map(tuple),
     logprob=st.floats(allow_nan=False),
     finish=st.sampled_from(Finish),
     seed=st.integers(0, 2**63 - 1),
@@ -56,12 +59,13 @@ def test_an_entry_reads_back_exactly(key: str, given_reply: Reply) -> None:
     assert decode_entry(line[:-1]) == (key, given_reply)
 
 
-def test_a_line_without_scores_says_nothing_of_them() -> None:
-    """Journals that no critic had a part in read as they always did."""
-    assert encode_entry("k", reply(1)) == (
-        b'{"key":"k","reply":{"completions":[{"token_ids":[1, 2],"logprob":-0.1,"finish":"step",'
-        b'"seed":1,"judgement":null}],"failure":null},"crc":"%08x"}\n'
-    ) % zlib.crc32(encode_entry("k", reply(1)).rpartition(b',"crc"')[0])
+def test_a_line_is_json_with_its_numbers_packed_and_says_nothing_of_scores_not_asked_for() -> None:
+    numbers = b64encode(struct.pack("<dQII", -0.1, 1, 1, 2))
+    body = (
+        b'{"key":"k","reply":{"completions":[{"drawn":"%b","finish":"step","judgement":null}],'
+        b'"failure":null}'
+    ) % numbers
+    assert encode_entry("k", reply(1)) == body + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
 def test_surrogates_that_could_pair_up_stay_apart() -> None:
@@ -118,6 +122,17 @@ def test_a_line_cut_off_anywhere_never_existed(tmp_path: Path) -> None:
         assert journal.known("tree", "b") is None
         journal.record("tree", "b", reply(3))
         assert read_entries(path) == ({"a": reply(1), "b": reply(3)}, path.stat().st_size)
+
+
+@pytest.mark.parametrize("drawn", ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAA", "A", "?", None, 5])
+def test_numbers_that_are_none_are_damage_even_where_the_checksum_fits(
+    drawn: object, tmp_path: Path
+) -> None:
+    completion = json.dumps({"drawn": drawn, "finish": "step", "judgement": None})
+    body = f'{{"key":"k","reply":{{"completions":[{completion}],"failure":null}}'.encode()
+    (tmp_path / "tree.jsonl").write_bytes(body + b',"crc":"%08x"}\n' % zlib.crc32(body))
+    with pytest.raises(DamagedData, match=r"tree\.jsonl:1: damaged"):
+        Journal(tmp_path).known("tree", "k")
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
