@@ -190,9 +190,11 @@ def main() -> None:
     parser.add_argument("--problems", default="task:arithmetic?n=60&seed=41")
     parser.add_argument("--policy", default="nano")
     parser.add_argument("--tokens", type=int, default=96, help="of a solution, at most")
-    parser.add_argument("--width", type=int, default=4, help="solutions a problem")
+    parser.add_argument(
+        "--width", type=int, default=4, help="solutions a problem, samples an expansion"
+    )
     parser.add_argument("--truth", type=int, default=4096, help="fresh rollouts a prefix")
-    parser.add_argument("--nodes", type=int, default=60, help="prefixes with a truth")
+    parser.add_argument("--nodes", type=int, default=200, help="prefixes with a truth")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--rollouts", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="from every step"
@@ -269,7 +271,11 @@ def plan_of(a: argparse.Namespace, seed: int, *settings: str, algorithm: str | N
 
 def searching(a: argparse.Namespace, seed: int, rollouts: int) -> Plan:
     """Returns a search with so many rollouts a node."""
-    settings = (f"search.rollouts={rollouts}", f"search.simulations={a.simulations}")
+    settings = (
+        f"search.rollouts={rollouts}",
+        f"search.simulations={a.simulations}",
+        f"search.width={a.width}",
+    )
     return plan_of(a, seed, *settings, algorithm="mcts")
 
 
