@@ -1,23 +1,25 @@
 """Merges small parts of a run into larger ones; no row changes.
 
     RUN/.staging/parts/                 the parts as they will be: merged ones, links to the rest
-    RUN/parts/merged-<sequence>/        a part that was merged
+    RUN/parts/merged-<digest>/          a part that was merged, named by its trees
 
 The new parts are written whole beside the old, and one call to the operating system exchanges the
 two folders: whoever opens the run before it finds the old parts, whoever opens it after it the new
-ones. What critics said later is merged likewise, one folder a critic.
+ones. What critics said later is merged likewise, one folder a critic. Merged parts of several
+shards never share a name, so that they can still be put into one folder.
 """
 
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
 
 from treeward.export import disk
 from treeward.export.durable import disk_errors
-from treeward.export.parts import part_name, parts_in, read_manifest, write_tables
+from treeward.export.parts import parts_in, read_manifest, write_tables
 from treeward.export.run_folder import RunFolder, clear_staging, locked, open_run_folder
 from treeward.export.schema import TABLES
 from treeward.export.score_store import TABLE, score_sets
@@ -72,13 +74,11 @@ def _merge(run: RunFolder, place: Path, tables: Sequence[str]) -> None:
     disk.make_folder(staged)
     for file in (path for path in place.iterdir() if path.is_file()):
         disk.link(file, staged / file.name)
-    sequence = _last_sequence(place)
     for group in groups:
         if len(group) == 1:
             _link_part(group[0], staged / group[0].name)
             continue
-        sequence += 1
-        folder = staged / part_name(WORKER, sequence)
+        folder = staged / _name(group)
         disk.make_folder(folder)
         merged = {name: _read(group, name) for name in tables}
         write_tables(folder, merged, run.identity.versions)
@@ -120,9 +120,10 @@ def _groups(parts: Sequence[Path]) -> list[list[Path]]:
     return [*groups, small] if small else groups
 
 
-def _last_sequence(place: Path) -> int:
-    names = (part.name.rpartition("-") for part in parts_in(place))
-    return max((int(number) for worker, _, number in names if worker == WORKER), default=0)
+def _name(parts: Sequence[Path]) -> str:
+    """Returns the name of what some parts are merged into; no other trees have it."""
+    trees = sorted(tree for part in parts for tree in read_manifest(part).trees)
+    return f"{WORKER}-{blake2b(' '.join(trees).encode(), digest_size=8).hexdigest()}"
 
 
 def _link_part(part: Path, to: Path) -> None:

@@ -187,6 +187,20 @@ def test_shards_are_the_run(tmp_path: Path, treeward: Callable[..., Ran]) -> Non
     assert (again.code, "0 trees grown, 7 were there before" in again.out) == (0, True)
 
 
+def test_shards_can_be_compacted_before_they_are_put_together(
+    tmp_path: Path, treeward: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treeward.export.part_writer.PART_NODES", 1)
+    shards = [tmp_path / f"shard-{at}" for at in (1, 2)]
+    for at, out in enumerate(shards, start=1):
+        treeward("generate", PROBLEMS, "--out", out, *QUICK, "--shard", f"{at}/2")
+        assert "merged into 1" in treeward("compact", out).out
+    held = [tables(out)["trees"].num_rows for out in shards]
+    shutil.copytree(shards[1] / "parts", shards[0] / "parts", dirs_exist_ok=True)
+    assert verify_run(shards[0]) == ()
+    assert tables(shards[0])["trees"].num_rows == sum(held)
+
+
 def test_one_folder_takes_the_shards_one_after_the_other(
     tmp_path: Path, treeward: Callable[..., Ran]
 ) -> None:
