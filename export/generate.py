@@ -179,16 +179,23 @@ async def _grow(
             else:
                 await grow_on_budget(growing, work, funds, writer.add_block)
     finally:
-        # Finished trees are worth keeping, whatever stopped the others.
-        writer.commit()
-        watching.cancel()
-        for policy in {id(sampler.policy): sampler.policy for sampler in growing.samplers}.values():
-            await policy.close()
-        if growing.critic is not None:
-            await growing.critic.close()
+        try:
+            # Finished trees are worth keeping, whatever stopped the others.
+            writer.commit()
+        finally:
+            watching.cancel()
+            await _close(growing)
     if watch is not None:
         watch(work.progress, len(problems))
     return caught[0] if caught else None
+
+
+async def _close(growing: Forest) -> None:
+    """Ends what draws and scores; the thread of a policy left open keeps the process alive."""
+    for policy in {id(sampler.policy): sampler.policy for sampler in growing.samplers}.values():
+        await policy.close()
+    if growing.critic is not None:
+        await growing.critic.close()
 
 
 async def _watch(watch: Watch | None, progress: Progress, total: int) -> None:
