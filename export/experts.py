@@ -1,22 +1,28 @@
 """Expert solutions: those that came with the problems, and the best right ones of the trees."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from treeward.critics.verifier import AnswerVerifier
 from treeward.export.dataset_spec import Expert, Tally
 from treeward.export.tree_stream import Grown, Item
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
+from treeward.search.verdicts import Reason
 
 EXPERT_READS = ("node_id", "path", "step_text")
 """The columns of nodes from which a tree's solution is read."""
 
 EXPERT_SAYS = (
     "A reference solution is written the way the policy writes (the run's prompt template), with "
-    "the answer as its last step unless it says the answer already. A tree's solution is the path "
+    "the answer as its last step unless it says the answer already; one that says another is left "
+    "out. A tree's solution is the path "
     "to `best_node_id`, the right end that the policy finds most likely, as it was sampled. Right "
     "means that the final answer is; steps on the way may still be wrong."
 )
+
+
+_PLAIN = AnswerVerifier(("choice", "number"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,9 @@ def solutions(
 ) -> Iterator[Solution]:
     """Yields the wanted solutions of a problem; counts those that are missing."""
     reference = None if wanted == Expert.TREE else reference_steps(item.problem, template)
+    if reference is not None and contradicts(item.problem, template):
+        tally.left_out["reference solutions that say another answer"] += 1
+        reference = None
     if reference is not None:
         yield _counted(Solution(source=Expert.REFERENCE, steps=reference), tally)
     elif wanted == Expert.REFERENCE:
@@ -59,13 +68,25 @@ def reference_steps(problem: Problem, template: Template) -> tuple[str, ...] | N
     if not problem.solution:
         return None
     steps = template.solution_steps(problem.solution, problem.answer or "")
-    said = template.answer_in(problem.solution[-1])
-    if problem.answer is None or said == problem.answer.strip():
+    if problem.answer is None or template.answer_in(problem.solution[-1]) is not None:
         steps.pop()
     if not template.rule.answer_ends:
         # Only an end token ends such a solution: after a delimiter another step would follow.
         steps[-1] = steps[-1].removesuffix(template.rule.delimiter)
     return tuple(steps)
+
+
+def contradicts(problem: Problem, template: Template) -> bool:
+    """Returns whether a reference solution ends with an answer that is not the problem's.
+
+    Answers are compared as choices where they are such, otherwise as text and as plain numbers:
+    what only a checker of expressions could tell apart counts as another.
+    """
+    said = template.answer_in(problem.solution[-1]) if problem.solution else None
+    if said is None or problem.answer is None:
+        return False
+    plain = replace(problem, verifier="choice" if problem.verifier == "choice" else "number")
+    return _PLAIN.judge(plain, said).reason is not Reason.MATCH
 
 
 def best_steps(tree: Grown) -> tuple[str, ...] | None:
