@@ -10,6 +10,9 @@ import re
 MIN_ROLLOUTS = 8
 """Rollouts without a success that make a prefix wrong under the default label rule."""
 
+LABELLED = "n_rollouts > 0 OR verdict IN ('right', 'wrong')"
+"""Whether a node has a label: rollouts count for it, or a solution ends right or wrong there."""
+
 _WRONG = (
     "(error.n_rollouts >= min_rollouts"
     " OR (error.is_terminal AND coalesce(error.verdict = 'wrong', false)))"
@@ -77,7 +80,7 @@ CREATE TEMP VIEW problem_costs AS
         policy_tokens / nullif(known.n_labels, 0) AS tokens_per_label
     FROM trees LEFT JOIN (
         SELECT tree_id, count(*) AS n_labels FROM nodes
-        WHERE n_rollouts > 0 OR is_terminal GROUP BY tree_id
+        WHERE {LABELLED} GROUP BY tree_id
     ) known USING (tree_id);
 """
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import duckdb
 
 from treeward.export.journal import read_entries
+from treeward.export.macros import LABELLED
 from treeward.export.queries import connected
 from treeward.export.run_folder import RunFolder
 
@@ -18,7 +19,7 @@ SELECT (SELECT count(*) FROM problems),
 FROM trees
 """
 _SCORES = "SELECT critic, count(*) FROM scores GROUP BY critic ORDER BY critic"
-_LABELS = "SELECT count(*) FROM nodes WHERE n_rollouts > 0 OR verdict IN ('right', 'wrong')"
+_LABELS = f"SELECT count(*) FROM nodes WHERE {LABELLED}"
 _VERDICTS = "SELECT verdict, count(*) FROM rollouts GROUP BY verdict ORDER BY verdict"
 _STOPPED = "SELECT stopped, count(*) FROM trees WHERE stopped IS NOT NULL GROUP BY ALL ORDER BY ALL"
 _TREES = "SELECT status, count(*) FROM trees GROUP BY status ORDER BY status"

@@ -423,9 +423,10 @@ def test_costs_and_uncertainty_are_what_a_plain_reading_gives(run: RunFolder) ->
     assert len(costs) == len(TREES)
     for row in costs:
         own = [node for node in nodes if node["tree_id"] == row["tree_id"]]
-        known = sum(node["n_rollouts"] > 0 or node["is_terminal"] for node in own)
+        known = sum(node["n_rollouts"] > 0 or node["verdict"] in ("right", "wrong") for node in own)
         assert row["n_labels"] == known
         assert row["tokens_per_label"] == (row["policy_tokens"] / known if known else None)
+    assert sum(row["n_labels"] for row in costs) == run_status(run).n_labels
     widths = {
         (node["tree_id"], node["node_id"]): node["value_high"] - node["value_low"]
         for node in nodes
