@@ -8,7 +8,7 @@
 
 An export replaces a former one of the same kind and format, and nothing else. Two renames do that:
 whoever looks between them sees no folder, and a process that dies there leaves the former one
-whole, as `.OUT.old`, beside it.
+whole, as `.OUT.old`, beside it; the next export puts it back before it does anything else.
 """
 
 import contextlib
@@ -34,6 +34,9 @@ DATA = "data"
 ASIDES = ("dataset_info.json",)
 """What a consumer may want beside the data."""
 
+_CLAIM = ".treeward-export"
+"""Marks a folder that an export is being written to as ours to empty."""
+
 ROW_GROUP = 16_384
 
 
@@ -46,18 +49,24 @@ def check_replaceable(out: Path, kind: Kind, form: str | None = None) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise BadInput(f"{out}: is a file; give a new or empty folder")
+        raise BadInput(f"{out}: is a file; move it away or give another folder")
     with disk_errors(out, "cannot read the folder"):
         found = {path.name for path in out.iterdir()}
     if not found:
         return
     former, wanted = _kind_of(out), _full_name(kind, form)
     if former is None:
-        raise BadInput(f"{out}: holds {min(found)!r} and is no export; give a new or empty folder")
+        raise _no_export(out, min(found))
     if former != wanted:
         raise BadInput(f"{out}: holds a {former} export, not {wanted}; give another folder")
     if strange := found - {MARK, CARD, CROISSANT, DATA, *ASIDES}:
         raise BadInput(f"{out}: holds {min(strange)!r}, which no export made; move it away")
+
+
+def _no_export(place: Path, found: str) -> BadInput:
+    return BadInput(
+        f"{place}: holds {found!r} and is no export; move it away or give another folder"
+    )
 
 
 def _kind_of(out: Path) -> str | None:
@@ -74,19 +83,30 @@ def _full_name(kind: object, form: object) -> str:
 
 
 @contextlib.contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `out` that takes its place at the end, if all went well.
+def staged(out: Path, kind: Kind, form: str | None = None) -> Iterator[Path]:
+    """Yields a folder beside `out` that takes its place at the end, if all went well.
+
+    Args:
+        out: The place; what `check_replaceable` allows there is replaced.
+        kind: What will be in the folder.
+        form: The format of that, None for our own.
 
     Raises:
-        BadInput: The place cannot be written to.
+        BadInput: The place cannot be written to, or it or a folder beside it that is needed holds
+            what such an export may not replace.
         TreewardError: The disk is full or failed, or another export is under way here; what was
             there is still there.
     """
     half, old = out.with_name(f".{out.name}.half"), out.with_name(f".{out.name}.old")
     with disk_errors(out, "cannot write the dataset"), _claimed(half, out):
         try:
+            if not out.exists() and _kind_of(old):
+                old.rename(out)
+            for place in (out, old):
+                check_replaceable(place, kind, form)
             (half / DATA).mkdir()
             yield half
+            (half / _CLAIM).unlink()
             for path in sorted(half.rglob("*")):
                 sync(path)
             shutil.rmtree(old, ignore_errors=True)
@@ -99,16 +119,20 @@ def staged(out: Path) -> Iterator[Path]:
                     old.rename(out)
                 raise
             sync(out.parent)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _empty(half)
+                half.rmdir()
+            raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _claimed(half: Path, out: Path) -> Iterator[None]:
-    """Holds a folder, empty at first, that no other process writes to.
+    """Holds a folder, without data at first, that no other process writes to.
 
     Raises:
+        BadInput: It holds what no export made.
         TreewardError: Another process holds it.
     """
     half.mkdir(parents=True, exist_ok=True)
@@ -116,11 +140,20 @@ def _claimed(half: Path, out: Path) -> Iterator[None]:
     try:
         if not _locked(folder, half):
             raise TreewardError(f"{out}: another export is writing here; wait for it or stop it")
-        for left in half.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        found = {path.name for path in half.iterdir()}
+        if found and _CLAIM not in found and _kind_of(half) is None:
+            raise _no_export(half, min(found))
+        _empty(half)
+        (half / _CLAIM).touch()
         yield
     finally:
         os.close(folder)
+
+
+def _empty(half: Path) -> None:
+    """Removes what a folder holds; its mark goes last, so that whoever dies here leaves it ours."""
+    for left in sorted(half.iterdir(), key=lambda path: path.name == _CLAIM):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _locked(folder: int, half: Path) -> bool:

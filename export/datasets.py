@@ -127,7 +127,7 @@ def export_dataset(run: RunFolder, kind: Kind, out: Path, settings: ExportSettin
     dataset = make(run, settings, tally)
     columns = tuple(shape.columns(dataset.columns)) if shape else ()
     footer = {"treeward.kind": kind.value, "treeward.schema_version": str(SCHEMA_VERSION)}
-    with staged(place) as folder:
+    with staged(place, kind, settings.format) as folder:
         rows = _write(folder / DATA, run, dataset, settings, footer)
         if shape:
             dataset, rows = _in_format(folder, dataset, shape, columns, footer, tally)

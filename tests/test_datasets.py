@@ -326,6 +326,47 @@ def test_an_export_replaces_its_like_and_nothing_else(run: RunFolder, tmp_path: 
         export(run, Kind.PRM, file)
 
 
+@pytest.mark.parametrize("name", [".out.old", ".out.half"])
+def test_what_no_export_made_beside_it_is_left_alone(
+    run: RunFolder, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes").write_text("precious")
+    with pytest.raises(BadInput, match=rf"\{name}: holds 'notes' and is no export; move it away"):
+        export(run, Kind.PRM, tmp_path / "out")
+    assert contents(tmp_path) == {f"{name}/notes": b"precious"}
+
+
+def test_a_death_between_the_two_renames_loses_no_former_export(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    out, old = tmp_path / "out", tmp_path / ".out.old"
+    export(run, Kind.PRM, out)
+    before = contents(out)
+    out.rename(old)
+    with pytest.raises(BadInput, match="out: holds a prm export, not srl"):
+        export(run, Kind.SRL, out)
+    assert contents(tmp_path) == {f"out/{name}": data for name, data in before.items()}
+    out.rename(old)
+    with pytest.raises(KeyboardInterrupt), staged(out, Kind.PRM):
+        raise KeyboardInterrupt
+    assert contents(tmp_path) == {f"out/{name}": data for name, data in before.items()}
+    out.rename(old)
+    export(run, Kind.PRM, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_another_kind_that_was_put_aside_is_not_replaced(run: RunFolder, tmp_path: Path) -> None:
+    out, old = tmp_path / "out", tmp_path / ".out.old"
+    export(run, Kind.SRL, out)
+    out.rename(old)
+    out.mkdir()
+    before = contents(tmp_path)
+    with pytest.raises(BadInput, match=r"\.out\.old: holds a srl export, not prm"):
+        export(run, Kind.PRM, out)
+    assert contents(tmp_path) == before
+
+
 def test_what_fails_leaves_the_former_export_whole(
     run: RunFolder,
     tmp_path: Path,
@@ -347,13 +388,14 @@ def test_what_fails_leaves_the_former_export_whole(
 
 def test_an_export_waits_for_no_other_at_its_place(run: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    with staged(out) as folder:
+    died = tmp_path / "died"
+    with staged(out, Kind.PRM) as folder:
         (folder / "README.md").write_text("first")
+        shutil.copytree(folder, died)
         with pytest.raises(TreewardError, match="another export is writing here"):
             export(run, Kind.PRM, out)
     assert (out / "README.md").read_text() == "first"
-    (tmp_path / ".data.half" / "data").mkdir(parents=True)  # Left by one that died.
-    (tmp_path / ".data.half" / "left").write_text("")
+    died.rename(tmp_path / ".data.half")
     shutil.rmtree(out)
     assert export(run, Kind.PRM, out)
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
