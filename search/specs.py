@@ -19,7 +19,7 @@ Reader = Callable[[str], object]
 SCHEMES = ("task", "gym")
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,24})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The text of a rule is read, written and read again as the same rule; what is none is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from treeward.export.label_spec import CUT, PARTS, PartSpec, RuleSpec, Value, parse_rule
@@ -63,7 +63,21 @@ def specs(draw: st.DrawFn) -> RuleSpec:
     return RuleSpec(parts=tuple(parts), cut=PartSpec(name="cut", version=1, values=cut))
 
 
+THRESHOLD: dict[str, str | int | float] = {
+    "of": "share",
+    "at": 0.0002438822301879392,
+    "by": "mean",
+    "min_rollouts": 1,
+}
+
+
 @given(specs())
+@example(
+    RuleSpec(
+        parts=(PartSpec(name="threshold", version=1, values=THRESHOLD),),
+        cut=PartSpec(name="cut", version=1, values={"wrong": "end", "undecided": "end"}),
+    )
+)
 def test_every_rule_s_text_is_read_as_that_rule(spec: RuleSpec) -> None:
     assert parse_rule(str(spec)) == spec
 
