@@ -19,6 +19,7 @@ from treeward.export.command_line import (
     print_result,
 )
 from treeward.export.commands import generate, label
+from treeward.export.console import clean
 from treeward.export.view_command import view
 from treeward.search.errors import TreewardError
 from treeward.search.specs import nearest
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except TreewardError as e:
-        click.echo(f"error: {e}", err=True)
+        # It may quote what a model or a file says.
+        click.echo("error: " + "\n".join(map(clean, str(e).split("\n"))), err=True)
         code = e.exit_code
     except BrokenPipeError:
         # The reader of our output is gone, and so is the need for the rest of it.

@@ -185,6 +185,24 @@ def test_a_bad_statement_is_one_line(
     assert ran.out == ""
 
 
+def test_what_a_model_wrote_cannot_act_on_the_terminal_by_way_of_an_error(
+    treeward: Command, nano_run: Path
+) -> None:
+    ran = treeward("query", nano_run, "SELECT (chr(27) || '[2J' || answer)::INT FROM trees")
+    assert ran.code == 2
+    assert "\N{REPLACEMENT CHARACTER}[2J" in ran.err
+    assert "\x1b" not in ran.err
+
+
+def test_an_error_of_several_lines_keeps_them(treeward: Command, nano_run: Path) -> None:
+    others = ("search.rollouts=2", "--set", "search.width=3")
+    ran = treeward("generate", "task:arithmetic?n=3", "--out", nano_run, *QUICK[:3], *others)
+    assert ran.code == 3
+    lines = ran.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert any(line.strip().startswith("search.width: run has") for line in lines)
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(treeward: Command, tmp_path: Path) -> None:
     ran = treeward("generate", "task:arithmetic?n=3", "--out", tmp_path / "run", "--dry-run")
     assert ran.code == 0
