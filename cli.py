@@ -3,7 +3,6 @@
 Data goes to stdout, everything else to stderr.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from treeward import __version__
 from treeward.export.command_line import (
     PATH,
+    StandardOutput,
     json_option,
     print_result,
 )
@@ -59,10 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # It may quote what a model or a file says.
         click.echo("error: " + "\n".join(map(clean, str(e).split("\n"))), err=True)
         code = e.exit_code
-    except BrokenPipeError:
-        # The reader of our output is gone, and so is the need for the rest of it.
-        sys.stderr.close()
-        code = 0
     raise SystemExit(code)
 
 
@@ -133,7 +129,7 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
         run,
         sql,
         "json" if as_json else form,
-        sys.stdout.buffer,
+        StandardOutput(),
         timeout=timeout,
         memory=memory,
     )

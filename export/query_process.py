@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 
@@ -30,6 +30,16 @@ _START_SECONDS = 120.0
 _CHUNK = 1 << 16
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _ERRORS = {error.exit_code: error for error in (BadInput, DamagedData, TreewardError)}
+
+
+class Sink(Protocol):
+    """Takes bytes, as a file does."""
+
+    def write(self, data: bytes, /) -> object:
+        """Writes some bytes."""
+
+    def flush(self) -> object:
+        """Writes what waits."""
 
 
 def memory_bytes(text: str) -> int:
@@ -46,7 +56,7 @@ def memory_bytes(text: str) -> int:
 
 
 def query_in_process(
-    run: Path, sql: str, form: str, out: BinaryIO, *, timeout: float, memory: str
+    run: Path, sql: str, form: str, out: Sink, *, timeout: float, memory: str
 ) -> None:
     """Writes the result of one statement that reads a run.
 

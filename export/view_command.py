@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from treeward.export.command_line import PATH, json_option, print_result
+from treeward.export.command_line import PATH, json_option, output_errors, print_result
 
 
 @click.command()
@@ -80,4 +80,5 @@ def _show(path: Path, tree_id: str | None, *, as_json: bool) -> None:
     if as_json:
         print_result(nodes, as_json=True, text=str)
     else:
-        Console(highlight=False).print(draw_tree(nodes), end="", soft_wrap=True)
+        with output_errors():
+            Console(highlight=False).print(draw_tree(nodes), end="", soft_wrap=True)

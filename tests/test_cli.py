@@ -1,6 +1,8 @@
 """What a stranger meets at the terminal: one clear line and the documented exit code."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -201,6 +203,56 @@ def test_an_error_of_several_lines_keeps_them(treeward: Command, nano_run: Path)
     lines = ran.err.splitlines()
     assert lines[0].startswith("error: ")
     assert any(line.strip().startswith("search.width: run has") for line in lines)
+
+
+def program(*arguments: str | Path) -> list[str]:
+    """The command line of a command in a process of its own."""
+    return [sys.executable, "-m", "treeward.cli", *map(str, arguments)]
+
+
+LONG = ("SELECT repeat('x', 90) FROM range(9000)", "--format", "csv")
+
+
+@pytest.mark.parametrize("command", [("status", "{run}"), ("query", "{run}", *LONG)])
+def test_output_that_cannot_be_written_is_one_line(
+    nano_run: Path, command: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            program(*(each.format(run=nano_run) for each in command)),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: standard output: ")
+    assert "No space left on device" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("status", "{run}"), ("query", "{run}", *LONG)])
+def test_a_reader_that_has_read_enough_ends_a_command_quietly(
+    nano_run: Path, command: tuple[str, ...]
+) -> None:
+    with subprocess.Popen(
+        program(*(each.format(run=nano_run) for each in command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as ran:
+        assert ran.stdout is not None
+        assert ran.stderr is not None
+        ran.stdout.close()
+        assert ran.stderr.read() == b""
+    assert ran.returncode == 0
+
+
+def test_damage_is_reported_by_the_exit_code_though_nobody_reads(nano_run: Path) -> None:
+    next(nano_run.glob("parts/*/nodes.parquet")).write_bytes(b"")
+    with subprocess.Popen(program("verify", nano_run), stdout=subprocess.PIPE) as ran:
+        assert ran.stdout is not None
+        ran.stdout.close()
+    assert ran.returncode == 5
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(treeward: Command, tmp_path: Path) -> None:
