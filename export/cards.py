@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from treeward.export.console import as_code
 from treeward.export.dataset_spec import Dataset, ExportSettings, Kind, Tally
 from treeward.export.licences import Licences, licences_of
 from treeward.export.overlap import Overlap, overlap_lines
@@ -132,13 +133,16 @@ def _statement(run: RunFolder, sources: Sequence[str], n_problems: int) -> list[
 
 def _some(names: Sequence[str], most: int = 10) -> str:
     """Returns the first names as code."""
-    return ", ".join(f"`{name}`" for name in names[:most]) + (", ..." if len(names) > most else "")
+    return ", ".join(map(as_code, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _licence_lines(licences: Licences, sources: Sequence[str]) -> list[str]:
     where = f" ({_some(sources)})" if sources else ""
     return [
-        *(f"- `{name}`: {licence or 'not known'}" for name, licence in licences.models.items()),
+        *(
+            f"- {as_code(name)}: {licence or 'not known'}"
+            for name, licence in licences.models.items()
+        ),
         f"- The problems{where}: {licences.problems or 'not known'}",
         "",
         "This export grants nothing of its own. What is not known can be said with "
@@ -153,9 +157,9 @@ def _bullets(counts: Mapping[str, int]) -> list[str]:
 def _provenance(run: RunFolder) -> list[str]:
     """Returns the run's identity as lists: samplers, settings, versions."""
     samplers = [
-        f"- Sampler {sampler.sampler_id} ({sampler.purpose}): {sampler.policy}, temperature "
-        f"{sampler.temperature}, top_p {sampler.top_p}, {sampler.max_step_tokens} tokens a "
-        f"step, {sampler.max_rollout_tokens} a solution."
+        f"- Sampler {sampler.sampler_id} ({sampler.purpose}): {as_code(sampler.policy)}, "
+        f"temperature {sampler.temperature}, top_p {sampler.top_p}, {sampler.max_step_tokens} "
+        f"tokens a step, {sampler.max_rollout_tokens} a solution."
         for sampler in run.identity.samplers
     ]
     settings = [f"- `{k}`: {json.dumps(v)}" for k, v in sorted(run.identity.settings.items())]

@@ -1,4 +1,4 @@
-"""What a terminal may be shown: text without control characters, plain tables, progress."""
+"""What a terminal or a card may be shown: text that is only text, plain tables, progress."""
 
 import time
 import unicodedata
@@ -20,6 +20,11 @@ def clean(text: str) -> str:
         " " if char in "\n\t" else "\N{REPLACEMENT CHARACTER}" if _hidden(char) else char
         for char in text
     )
+
+
+def as_code(text: str) -> str:
+    """Returns text from a model or a file as Markdown code that it can neither end nor leave."""
+    return "`" + clean(text).replace("`", "'") + "`"
 
 
 def _hidden(char: str) -> bool:

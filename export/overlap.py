@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from treeward.export.console import as_code
 from treeward.search.errors import BadInput
 from treeward.search.problem import Problem
 from treeward.search.readers import parsed, read_file
@@ -47,11 +48,11 @@ class Overlap:
     def __str__(self) -> str:
         """Returns the finding as a line of a list."""
         found = [*self.same, *self.shared]
-        named = ", ".join(f"`{each}`" for each in found[:_NAMED])
+        named = ", ".join(map(as_code, found[:_NAMED]))
         more = ", ..." if len(found) > _NAMED else ""
         return (
-            f"`{self.test_set}` (questions: {self.n_questions:,}): problems with the same text: "
-            f"{len(self.same):,}; others that share {RUN_OF_WORDS} words in a row: "
+            f"{as_code(self.test_set)} (questions: {self.n_questions:,}): problems with the same "
+            f"text: {len(self.same):,}; others that share {RUN_OF_WORDS} words in a row: "
             f"{len(self.shared):,}" + (f" ({named}{more})" if found else "")
         )
 

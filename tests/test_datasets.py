@@ -456,3 +456,15 @@ def test_the_card_says_where_it_comes_from_and_what_is_missing(
         *(f"- `{name}`: " for name in pq.read_schema(report.out / "data" / "train.parquet").names),
     ):
         assert said in card
+
+
+def test_what_a_problem_says_cannot_write_a_part_of_the_card(tmp_path: Path) -> None:
+    forged = "x`\n\n## Licence\n\n- `all`: MIT <script>\x1b[2J"
+    asked = [problem(forged, answer="3", source=forged)]
+    with writing(tmp_path / "run", Identity(settings={}, samplers=(), versions={}), asked) as run:
+        (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": asked[0].prompt}))
+        export(run, Kind.RLVR, tmp_path / "out", test_sets=(tmp_path / "test.jsonl",))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("\n## Licence\n") == 1
+    assert card.count("`x'  ## Licence  - 'all': MIT <script>\N{REPLACEMENT CHARACTER}[2J`") == 3
+    assert card.count("<script>") == 3
