@@ -1,7 +1,5 @@
 """What a `generate` command means: its problems, model and settings, checked before any work."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +19,7 @@ from treeward.export.prompt_settings import (
     choose_template,
     steps_of,
 )
-from treeward.export.run_folder import CRITIC, Identity, Sampler
+from treeward.export.run_folder import CRITIC, Identity, Sampler, digest
 from treeward.export.shard import Shard, choose_shard
 from treeward.export.solutions import Steps, judged
 from treeward.search import gym
@@ -99,14 +97,14 @@ class Plan:
             **flatten("label", self.label),
             "policy.name": self.model.name,
             "prompt.template": self.template.name,
-            "prompt.fingerprint": _digest(asdict(self.template)),
+            "prompt.fingerprint": digest(asdict(self.template)),
             **self.steps,
             **(self.fast.identity if self.fast else {}),
             **(flatten("budget", self.budget) if self.budget.tokens is not None else {}),
             "seed": self.seed,
         }
         if self.solutions:
-            settings["given.solutions"] = _digest(dict(self.solutions))
+            settings["given.solutions"] = digest(dict(self.solutions))
         backend = identity_without_loading(self.model, self.backend)
         settings |= {f"backend.{name}": value for name, value in backend.items()}
         settings = self._with_critic(settings)
@@ -167,7 +165,7 @@ class Plan:
 
     def tree_id(self, problem: Problem) -> str:
         """Returns the id of a problem's tree in this run."""
-        return _digest([_digest(dict(self.identity.settings)), problem.id])
+        return self.identity.tree_id(problem.id)
 
 
 def make_plan(
@@ -285,9 +283,3 @@ def make_verifier(problems: Iterable[Problem]) -> AnswerVerifier:
     names = {problem.verifier for problem in problems}
     scorers = {name: gym.gym_scorer for name in names if name.startswith(gym.PREFIX)}
     return AnswerVerifier(names, scorers)
-
-
-def _digest(data: Any) -> str:
-    """Returns 16 hex digits that stand for some plain data."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

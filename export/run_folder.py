@@ -1,12 +1,15 @@
 """The run folder: what identifies a run, who may write to it, and where its files are."""
 
 import fcntl
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from treeward.export import disk
 from treeward.export.durable import disk_errors, file_sha256, seal, unseal, write_file
@@ -65,6 +68,10 @@ class Identity:
         """Returns whether the run was grown with critics, whose scores are in its nodes."""
         return any(name.startswith(CRITIC) for name in self.settings)
 
+    def tree_id(self, problem_id: str) -> str:
+        """Returns the id of a problem's tree in this run; no run with other settings has it."""
+        return digest([digest(dict(self.settings)), problem_id])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
@@ -98,6 +105,12 @@ class RunFolder:
             DamagedData: The file is missing or not what was written.
         """
         return count_sources(self.problems_path)
+
+
+def digest(data: Any) -> str:
+    """Returns 16 hex digits that stand for some plain data."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def open_run_folder(path: Path) -> RunFolder:

@@ -89,7 +89,7 @@ def _problems(run: RunFolder) -> Iterator[Finding]:
 
 
 def _parts(run: RunFolder, sizes: dict[str, int]) -> Iterator[Finding]:
-    """Checks each part, and that no tree and no problem is in two of them.
+    """Checks each part, that it is this run's, and that no tree and no problem is in two of them.
 
     Adds the number of nodes of each tree to `sizes`.
     """
@@ -111,6 +111,7 @@ def _parts(run: RunFolder, sizes: dict[str, int]) -> Iterator[Finding]:
         if not run.identity.has_critics and _has_scores(tables["nodes"]):
             yield _damage(part / "nodes.parquet", "has critics' scores and run.json no critics")
         trees = part / "trees.parquet"
+        yield from _of_other_runs(run, trees, tables["trees"])
         for column in ("tree_id", "problem_id"):
             for value in tables["trees"][column].to_pylist():
                 other = first_seen.setdefault((column, value), part)
@@ -118,6 +119,20 @@ def _parts(run: RunFolder, sizes: dict[str, int]) -> Iterator[Finding]:
                     yield _damage(trees, f"{column} {value} is in {other.name} too")
                 if column == "problem_id" and known is not None and value not in known:
                     yield _damage(trees, f"problem {value} is not in problems.parquet")
+
+
+def _of_other_runs(run: RunFolder, file: Path, trees: pa.Table) -> Iterator[Finding]:
+    """Finds trees whose ids are not those that the settings in run.json give."""
+    pairs = zip(trees["tree_id"].to_pylist(), trees["problem_id"].to_pylist(), strict=True)
+    foreign = [pair for pair in pairs if pair[0] != run.identity.tree_id(pair[1])]
+    if foreign:
+        tree, problem = foreign[0]
+        others = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        yield _damage(
+            file,
+            f"tree_id {tree} is not that of problem {problem} with the settings in run.json: "
+            f"another run's{others}",
+        )
 
 
 def _has_scores(nodes: pa.Table) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 from treeward.cli import main
 from treeward.export.datasets_critic import COLUMNS as CRITIC_COLUMNS
+from treeward.export.run_folder import Identity
 from treeward.export.schema import SCHEMAS, TABLES
 from treeward.search.models import NANO, resolve_model
 from treeward.search.verdicts import VERDICT_OF, Reason
@@ -130,9 +131,14 @@ def treeward(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 @pytest.fixture(scope="session")
 def random_part() -> Callable[..., Tables]:
-    """Makes the tables of a part: `random_part(seed, trees=("a", "b"))`; rows are shuffled."""
+    """Makes the tables of a part: `random_part(seed, trees=("a", "b"))`; rows are shuffled.
 
-    def make(seed: int, trees: tuple[str, ...] = ("a", "b", "c")) -> Tables:
+    Tree `a` is of problem `p-a`; with the identity of a run it has the id that it has there.
+    """
+
+    def make(
+        seed: int, trees: tuple[str, ...] = ("a", "b", "c"), identity: Identity | None = None
+    ) -> Tables:
         rng = random.Random(seed)
         rows: dict[str, list[Row]] = {name: [] for name in TABLES}
         for tree in trees:
@@ -151,6 +157,9 @@ def random_part() -> Callable[..., Tables]:
             )
         for name in TABLES:
             rng.shuffle(rows[name])
+            if identity is not None:
+                for row in rows[name]:
+                    row["tree_id"] = identity.tree_id(f"p-{row['tree_id']}")
         return {name: _table(name, rows[name]) for name in TABLES}
 
     return make

@@ -216,6 +216,22 @@ def test_one_folder_takes_the_shards_one_after_the_other(
     assert (empty.code, "0 trees grown" in empty.out) == (0, True)
 
 
+def test_a_shard_of_a_run_with_another_seed_is_damage(
+    tmp_path: Path, treeward: Callable[..., Ran]
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    for at, seed, out in ((1, 0, run), (2, 7, other)):
+        shard = ("--shard", f"{at}/2", "--limit", 4, "--seed", seed)
+        assert treeward("generate", PROBLEMS, "--out", out, *QUICK, *shard).code == 0
+    shutil.copytree(other / "parts", run / "parts", dirs_exist_ok=True)
+    found = treeward("verify", run)
+    assert found.code == 5
+    assert "shard-2-of-2-000001/trees.parquet: tree_id" in found.err
+    assert "with the settings in run.json" in found.err
+    assert treeward("verify", run, "--set-aside").code == 0
+    assert run_status(open_run_folder(run)).n_trees == 2
+
+
 def test_label_has_a_budget_too(tmp_path: Path, treeward: Callable[..., Ran]) -> None:
     problem = make_plan(replace(OPTIONS, limit=1)).problems[0]
     row = {"prompt": problem.prompt, "answer": problem.answer, "verifier": problem.verifier}

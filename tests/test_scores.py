@@ -53,13 +53,22 @@ def make_run(path: Path, settings: dict[str, Any]) -> RunFolder:
         return run
 
 
+def add_part(path: Path, worker: str, random_part: Maker, seed: int, *trees: str) -> None:
+    identity = open_run_folder(path).identity
+    write_part(path, worker, random_part(seed, trees=trees, identity=identity), {})
+
+
+def id_in(run: Path, tree: str) -> str:
+    return open_run_folder(run).identity.tree_id(f"p-{tree}")
+
+
 @pytest.fixture
 def run(random_part: Maker, tmp_path: Path) -> Path:
     """A run of four random trees in two parts; two of its problems have no tree."""
     path = tmp_path / "run"
     make_run(path, {"backend.mode": "deterministic"})
-    write_part(path, "w0", random_part(1, trees=("a", "b")), {})
-    write_part(path, "w1", random_part(2, trees=("c", "d")), {})
+    add_part(path, "w0", random_part, 1, "a", "b")
+    add_part(path, "w1", random_part, 2, "c", "d")
     return path
 
 
@@ -94,13 +103,13 @@ def test_every_node_gets_the_scores_of_its_prefix(run: Path) -> None:
         "JOIN scores s USING (tree_id, node_id)",
     )
     text = {(row["tree_id"], row["node_id"]): row["step_text"] for row in query(run, "FROM nodes")}
-    nodes = query(run, "SELECT tree_id, node_id, path, value_critic, progress_critic, "
+    nodes = query(run, "SELECT tree_id, problem_id, node_id, path, value_critic, progress_critic, "
                   "outcome_critic FROM nodes")  # fmt: skip
     assert len(rows) == len(nodes) == len(text)
     for node in nodes:
         steps = [text[node["tree_id"], at] for at in node["path"][1:]]
         said = Scores(node["value_critic"], node["progress_critic"], node["outcome_critic"])
-        assert said == opinion(f"say {node['tree_id']}", steps)
+        assert said == opinion(node["problem_id"].replace("p-", "say "), steps)
     for row in rows:
         assert row["value"] == row["value_critic"]
         assert row["progress"] == row["progress_critic"]
@@ -117,7 +126,7 @@ def test_one_pass_a_leaf_and_each_alone_in_deterministic_runs(run: Path) -> None
 
 def test_leaves_of_a_tree_go_together_in_other_runs(random_part: Maker, tmp_path: Path) -> None:
     make_run(tmp_path, {"backend.mode": "normal"})
-    write_part(tmp_path, "w0", random_part(1, trees=("a", "b")), {})
+    add_part(tmp_path, "w0", random_part, 1, "a", "b")
     critic = Counting()
     score_run(tmp_path, critic)
     assert len(critic.batches) == 2
@@ -132,7 +141,7 @@ def test_the_same_critic_again_does_nothing_until_trees_are_new(
     scoring = score_run(run, again)
     assert (scoring.scored, scoring.before, again.batches) == (0, 4, [])
     assert files(run) == before
-    write_part(run, "w2", random_part(3, trees=("e", "f")), {})
+    add_part(run, "w2", random_part, 3, "e", "f")
     later = Counting()
     assert (scored := score_run(run, later)).scored == 2
     assert scored.before == 4
@@ -159,7 +168,7 @@ def test_a_run_grown_with_critics_shows_what_they_said_then(
     random_part: Maker, tmp_path: Path
 ) -> None:
     make_run(tmp_path, {"critic.fingerprint": "then"})
-    write_part(tmp_path, "w0", random_part(1, trees=("a",)), {})
+    add_part(tmp_path, "w0", random_part, 1, "a")
     score_run(tmp_path, Counting())
     (count,) = query(tmp_path, "SELECT count(*) AS n, count(value_critic) AS scored FROM nodes")
     assert count["scored"] == 0
@@ -169,7 +178,7 @@ def test_a_run_grown_with_critics_shows_what_they_said_then(
 
 def test_macros_walk_scored_nodes(run: Path) -> None:
     score_run(run, Counting())
-    rows = query(run, "SELECT value_critic FROM subtree('a', 0)")
+    rows = query(run, f"SELECT value_critic FROM subtree('{id_in(run, 'a')}', 0)")
     assert rows
     assert all(row["value_critic"] is not None for row in rows)
 
@@ -270,11 +279,11 @@ def test_scores_of_what_is_not_there_are_damage(run: Path, random_part: Maker) -
     place = run / "scores" / score_run(run, Counting()).critic
     other = run.parent / "other"
     make_run(other, {"backend.mode": "deterministic"})
-    write_part(other, "w0", random_part(9, trees=("a", "e")), {})
+    add_part(other, "w0", random_part, 9, "a", "e")
     theirs = other / "scores" / score_run(other, Counting()).critic / "main-000001"
     theirs.rename(place / "main-000002")
     said = [message for _, message in damaged(run)]
-    assert "tree_id a is in main-000001 too" in said
+    assert f"tree_id {id_in(run, 'a')} is in main-000001 too" in said
     assert any("every node of its tree is there once" in message for message in said)
     place.rename(place.with_name("0" * 16))
     said = [message for _, message in damaged(run)]
@@ -289,13 +298,13 @@ def test_damaged_trees_are_not_blamed_on_scores(run: Path) -> None:
 
 
 def test_scores_from_nowhere_in_a_part_are_damage(tmp_path: Path, random_part: Maker) -> None:
-    tables = random_part(1, trees=("a",))
-    column = tables["nodes"].schema.get_field_index("value_critic")
-    half = [0.5] * len(tables["nodes"])
-    field = tables["nodes"].schema.field(column)
-    tables["nodes"] = tables["nodes"].set_column(column, field, [half])
     for name, settings in (("without", {}), ("with", {"critic.fingerprint": "x"})):
-        make_run(tmp_path / name, settings)
+        identity = make_run(tmp_path / name, settings).identity
+        tables = random_part(1, trees=("a",), identity=identity)
+        column = tables["nodes"].schema.get_field_index("value_critic")
+        half = [0.5] * len(tables["nodes"])
+        field = tables["nodes"].schema.field(column)
+        tables["nodes"] = tables["nodes"].set_column(column, field, [half])
         write_part(tmp_path / name, "w0", tables, {})
     assert damaged(tmp_path / "with") == []
     assert damaged(tmp_path / "without") == [

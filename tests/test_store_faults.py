@@ -57,13 +57,17 @@ def script(_: str, text: str) -> list[tuple[str, float]]:
     return ENDS if text.count("\n") == 2 else STEPS
 
 
+def tree_id_of(problem: Problem) -> str:
+    return IDENTITY.tree_id(problem.id)
+
+
 def grow(path: Path, problems: Sequence[Problem] = PROBLEMS, aside: Executor | None = None) -> None:
     """Does what `generate` does, with a policy that follows a script."""
     policy = ScriptedPolicy(script)
     reader = Reader(Template(name="letters"), policy.tokens)
     with writing(path, IDENTITY, problems) as run:
         done = committed_trees(run.path)
-        left = [problem for problem in problems if problem.id not in done]
+        left = [problem for problem in problems if tree_id_of(problem) not in done]
         journal = Journal(run.journal)
         for tree_id in journal.trees() & done.keys():
             journal.drop(tree_id)
@@ -76,11 +80,11 @@ def grow(path: Path, problems: Sequence[Problem] = PROBLEMS, aside: Executor | N
             verifier=Exact(),
             recorder=journal,
             seed=0,
-            tree_id=lambda problem: problem.id,
+            tree_id=tree_id_of,
             quick=lambda _: True,
         )
         origin = Origin(reader=reader, search="mcts", policy="scripted", seed=0)
-        writer = PartWriter(run, journal, lambda problem: problem.id, origin, aside or InPlace())
+        writer = PartWriter(run, journal, tree_id_of, origin, aside or InPlace())
         asyncio.run(generate._grow(growing, writer, left, 3, None, None))
 
 
@@ -139,7 +143,7 @@ class Checks:
             self.look(path)
         grow(path, self.problems)
         self.look(path)
-        assert committed_trees(path).keys() == {problem.id for problem in self.problems}
+        assert committed_trees(path).keys() == {*map(tree_id_of, self.problems)}
         assert not any((path / ".staging").iterdir())
         assert not any((path / "journal").iterdir())
 

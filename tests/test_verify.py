@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.fakes import SAMPLER
 from treeward.export.invariants import LAWS, broken_laws
 from treeward.export.journal import Journal
 from treeward.export.parts import write_part
-from treeward.export.run_folder import Identity, writing
+from treeward.export.run_folder import Identity, open_run_folder, writing
 from treeward.export.schema import SCHEMAS
 from treeward.export.verify import Level, require_sound, verify_run
 from treeward.search.errors import DamagedData
@@ -21,6 +22,7 @@ from treeward.search.replies import Failure, Reply
 
 Maker = Callable[..., dict[str, Any]]
 
+IDENTITY = Identity(settings={"seed": 0}, samplers=(SAMPLER,), versions={})
 PART = "parts/w0-000001"
 FILES = [
     "run.json",
@@ -37,9 +39,8 @@ def sound_run(random_part: Maker, tmp_path_factory: pytest.TempPathFactory) -> P
     """A sound run of three random trees; only read."""
     path = tmp_path_factory.mktemp("run")
     problems = [Problem(id=f"p-{tree}", prompt=tree) for tree in "abc"]
-    identity = Identity(settings={}, samplers=(SAMPLER,), versions={})
-    with writing(path, identity, problems):
-        write_part(path, "w0", random_part(1), {})
+    with writing(path, IDENTITY, problems):
+        write_part(path, "w0", random_part(1, identity=IDENTITY), {})
     return path
 
 
@@ -100,13 +101,28 @@ def test_leftovers_are_told_but_are_no_damage(run: Path) -> None:
 def test_a_tree_is_in_one_part_only_and_its_problem_in_the_run(
     run: Path, random_part: Maker
 ) -> None:
-    write_part(run, "w1", random_part(1, trees=("a",)), {})
-    write_part(run, "w2", random_part(1, trees=("new",)), {})
+    write_part(run, "w1", random_part(1, trees=("a",), identity=IDENTITY), {})
+    write_part(run, "w2", random_part(1, trees=("new",), identity=IDENTITY), {})
     messages = [finding.message for finding in verify_run(run)]
     assert messages == [
-        "tree_id a is in w0-000001 too",
+        f"tree_id {IDENTITY.tree_id('p-a')} is in w0-000001 too",
         "problem_id p-a is in w0-000001 too",
         "problem p-new is not in problems.parquet",
+    ]
+
+
+def test_a_part_of_a_run_with_other_settings_is_damage(
+    sound_run: Path, random_part: Maker, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", replace(IDENTITY, settings={"seed": 7})
+    with writing(run, other, open_run_folder(sound_run).problems()):
+        write_part(run, "w0", random_part(1, trees=("a",), identity=other), {})
+    assert verify_run(run) == ()
+    part = write_part(run, "w1", random_part(1, trees=("b", "c"), identity=IDENTITY), {})
+    first, problem = min((IDENTITY.tree_id(each), each) for each in ("p-b", "p-c"))
+    assert [str(finding) for finding in verify_run(run)] == [
+        f"damage: {part / 'trees.parquet'}: tree_id {first} is not that of problem {problem} with "
+        "the settings in run.json: another run's (and 1 more)"
     ]
 
 
