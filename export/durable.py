@@ -91,7 +91,7 @@ def unseal(path: Path, newest: int) -> dict[str, Any]:
         body = json.loads(data)
         version = body["schema_version"]
         del body["sha256"]
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise DamagedData(f"{path}: damaged: not the JSON that was written; restore it") from e
     if isinstance(version, int) and version > newest and seal(body) == data:
         raise BadInput(

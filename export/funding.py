@@ -3,7 +3,7 @@
 from treeward.critics.standing import standing_of
 from treeward.export.parts import committed_trees
 from treeward.export.plan import Plan
-from treeward.export.queries import connected
+from treeward.export.queries import reading
 from treeward.export.run_folder import RunFolder
 from treeward.search.errors import DamagedData
 from treeward.search.spending import Funds
@@ -31,7 +31,7 @@ def open_funds(plan: Plan, run: RunFolder) -> Funds | None:
             f"(budget.block), and of these some are missing; restore the missing parts"
         )
     reader = plan.reader(load_tokens(plan.model.path))
-    with connected(run) as connection:
+    with reading(run) as connection:
         drawn = int(connection.execute(_DRAWN).fetchall()[0][0])
     return Funds(
         tokens=settings.tokens - drawn,

@@ -7,10 +7,10 @@ from typing import Any
 import duckdb
 
 from treeward.export.plots import Figure, figures_of
+from treeward.export.queries import reading
 from treeward.export.run_folder import RunFolder
 from treeward.export.status import RunStatus, run_status
 from treeward.export.svg import short
-from treeward.export.viewer import reading
 
 LISTED_TREES = 20_000
 EMBEDDED_NODES = 5_000

@@ -160,6 +160,22 @@ def connected(run: RunFolder, *, memory_limit: str = "4GB") -> Iterator[duckdb.D
         connection.close()
 
 
+@contextmanager
+def reading(run: RunFolder) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a database on a run for statements of our own: what fails is the run's fault.
+
+    Raises:
+        DamagedData: A file of the run is not what was written.
+    """
+    try:
+        with connected(run) as connection:
+            yield connection
+    except duckdb.Error as e:
+        message = " ".join(str(e).split())
+        hint = f"`treeward verify {run.path}` names the file"
+        raise DamagedData(f"{run.path}: {message}; {hint}") from e
+
+
 def _register_tables(connection: duckdb.DuckDBPyConnection, run: RunFolder) -> None:
     """Makes the views of what is in parts, and of scores that were added later."""
     sets = score_sets(run.path)

@@ -98,6 +98,11 @@ class RowGroups:
                 if not field.nullable:
                     raise DamagedData(f"{path}: has no column {field.name}; restore it")
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+            there = table.schema.field(field.name).type
+            if there != field.type:
+                raise DamagedData(
+                    f"{path}: column {field.name} holds {there} and not {field.type}; restore it"
+                )
         return table.select(names)
 
     def _opened(self, path: Path) -> pq.ParquetFile:

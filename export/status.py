@@ -7,7 +7,7 @@ import duckdb
 
 from treeward.export.journal import read_entries
 from treeward.export.macros import LABELLED
-from treeward.export.queries import connected
+from treeward.export.queries import reading
 from treeward.export.run_folder import RunFolder
 
 _TOTALS = """
@@ -77,7 +77,7 @@ def run_status(run: RunFolder) -> RunStatus:
     Raises:
         DamagedData: A file of the run is not what was written.
     """
-    with connected(run) as connection:
+    with reading(run) as connection:
         row = connection.execute(_TOTALS).fetchall()[0]
         problems, trees, nodes, rollouts, tokens, fast_tokens, prompt_tokens, solved = map(int, row)
         labels = int(connection.execute(_LABELS).fetchall()[0][0])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treeward.export.labels import Label, LabelRule
-from treeward.export.queries import connected
+from treeward.export.queries import reading
 from treeward.export.run_folder import RunFolder
 
 Node = Mapping[str, Any]
@@ -36,8 +36,12 @@ class Confusion:
 
 
 def read_trees(run: RunFolder) -> list[list[Node]]:
-    """Returns the nodes of every tree, each in pre-order."""
-    with connected(run) as connection:
+    """Returns the nodes of every tree, each in pre-order.
+
+    Raises:
+        DamagedData: A file of the run is not what was written.
+    """
+    with reading(run) as connection:
         table = connection.sql("SELECT * FROM nodes ORDER BY tree_id, pre").to_arrow_table()
     trees: dict[str, list[Node]] = {}
     for node in table.to_pylist():

@@ -15,9 +15,9 @@ from treeward.export.page import make_page
 from treeward.export.page_run import run_data
 from treeward.export.page_tree import Columns, no_such_tree, trees_data
 from treeward.export.plots import markup
+from treeward.export.queries import reading
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_windows import windows
-from treeward.export.viewer import reading
 from treeward.search.errors import BadInput
 
 Blocks = dict[str, Any]

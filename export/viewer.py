@@ -1,35 +1,17 @@
 """Draws a tree for a terminal: one line a step, with its evidence."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from rich.text import Text
 
 from treeward.export.console import clean
-from treeward.export.queries import connected
+from treeward.export.queries import reading
 from treeward.export.run_folder import RunFolder
-from treeward.search.errors import BadInput, DamagedData
+from treeward.search.errors import BadInput
 
 Node = Mapping[str, Any]
-
-
-@contextmanager
-def reading(run: RunFolder) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Opens a database on a run for statements of our own: what fails is the run's fault.
-
-    Raises:
-        DamagedData: A file of the run is not what was written.
-    """
-    try:
-        with connected(run) as connection:
-            yield connection
-    except duckdb.Error as e:
-        message = " ".join(str(e).split())
-        hint = f"`treeward verify {run.path}` names the file"
-        raise DamagedData(f"{run.path}: {message}; {hint}") from e
 
 
 _COLUMNS = (

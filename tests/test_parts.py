@@ -160,6 +160,13 @@ def test_a_flipped_bit_in_sealed_json_is_found(tmp_path: Path, place: int) -> No
         data[place] ^= 1 << bit
 
 
+def test_json_that_is_too_deep_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "sealed.json"
+    path.write_bytes(b"[" * 200_000)
+    with pytest.raises(DamagedData, match=r"sealed\.json: damaged: not the JSON"):
+        unseal(path, 1)
+
+
 def test_a_newer_version_is_told_from_damage(tmp_path: Path) -> None:
     path = tmp_path / "sealed.json"
     path.write_bytes(seal({"schema_version": 2}))

@@ -168,6 +168,22 @@ def test_nodes_that_are_not_their_trees_are_refused(
             exported(run, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("table", "column"), [("trees", "n_nodes"), ("nodes", "n_right"), ("nodes", "verdict")]
+)
+def test_a_column_of_another_type_is_refused(
+    run: RunFolder, tmp_path: Path, table: str, column: str
+) -> None:
+    path = run.path / "parts" / "main-000002" / f"{table}.parquet"
+    rows = pq.read_table(path)
+    there = rows.schema.get_field_index(column)
+    kind = pa.int64() if column == "verdict" else pa.string()
+    other = pa.array([None if column == "verdict" else "many"] * len(rows), kind)
+    pq.write_table(rows.set_column(there, column, other), path)
+    with pytest.raises(DamagedData, match=rf"{table}\.parquet: column {column} holds {kind} and"):
+        exported(run, tmp_path / "out")
+
+
 def test_critics_may_have_scored_the_run_since(
     run: RunFolder, trees: dict[str, list[Row]], tmp_path: Path
 ) -> None:

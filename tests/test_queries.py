@@ -22,6 +22,8 @@ from treeward.export.run_folder import (
 from treeward.export.schema import SAMPLERS, SCHEMAS
 from treeward.export.status import run_status
 from treeward.export.tree_lookup import trees_admitted
+from treeward.export.truth import read_trees
+from treeward.export.viewer import read_nodes
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 from treeward.search.problem import Problem
 
@@ -61,6 +63,10 @@ def own_run(run: RunFolder, tmp_path: Path) -> RunFolder:
     """A copy of the run that a test may damage."""
     shutil.copytree(run.path, tmp_path / "run")
     return open_run_folder(tmp_path / "run")
+
+
+def read_nodes_of_a(run: RunFolder) -> Any:
+    return read_nodes(run, "a")
 
 
 def rows(run: RunFolder, sql: str) -> list[Row]:
@@ -266,6 +272,25 @@ def test_a_flipped_bit_is_an_error_and_never_another_number(own_run: RunFolder) 
         except DamagedData:
             noticed += 1
     assert noticed
+
+
+@pytest.mark.parametrize("read", [run_status, read_trees, read_nodes_of_a])
+@pytest.mark.parametrize("content", [b"", b"PAR1 no more PAR1"])
+def test_readers_of_our_own_say_which_run_is_damaged(
+    own_run: RunFolder, read: Callable[[RunFolder], Any], content: bytes
+) -> None:
+    (own_run.path / "parts" / "w0-000001" / "nodes.parquet").write_bytes(content)
+    with pytest.raises(DamagedData) as refused:
+        read(own_run)
+    assert str(own_run.path) in str(refused.value)
+    assert f"`treeward verify {own_run.path}` names the file" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_status_says_that_problems_are_damaged(own_run: RunFolder) -> None:
+    own_run.problems_path.write_bytes(b"PAR1 no more PAR1")
+    with pytest.raises(DamagedData, match="names the file"):
+        run_status(own_run)
 
 
 def test_a_missing_file_is_named(own_run: RunFolder) -> None:
