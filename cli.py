@@ -233,8 +233,8 @@ def verify(run: Path, put_away: bool, as_json: bool) -> None:
     if put_away:
         from treeward.export.set_aside import set_aside
 
-        for part, place in set_aside(run, findings):
-            click.echo(f"{part}: set aside as {place}", err=True)
+        for moved in set_aside(run, findings):
+            click.echo(str(moved), err=True)
         findings = verify_run(run)
     listed = [{"level": f.level, "file": str(f.file), "message": f.message} for f in findings]
     print_result(

@@ -12,11 +12,13 @@ import pytest
 from tests.conftest import Ran
 from tests.test_resume import kill_at, tables
 
+from treeward.export.compact import compact
 from treeward.export.estimate import estimate
 from treeward.export.generate import generate
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
 from treeward.export.run_folder import open_run_folder
+from treeward.export.set_aside import set_aside
 from treeward.export.status import describe, run_status
 from treeward.export.verify import verify_run
 from treeward.search.errors import DamagedData, SettingsConflict
@@ -104,6 +106,57 @@ def test_a_missing_block_is_damage(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(min((half / "parts").iterdir()))
     with pytest.raises(DamagedData, match="come in blocks of 3"):
         generate(make_plan(OPTIONS), half, concurrency=4)
+
+
+@pytest.mark.parametrize(
+    ("block", "name"), [(0, "nodes.parquet"), (1, "manifest.json"), (2, "trees.parquet")]
+)
+def test_what_comes_after_a_damaged_block_is_set_aside_with_it(
+    run: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, pa.Table],
+    treeward: Callable[..., Ran],
+    block: int,
+    name: str,
+) -> None:
+    broken = shutil.copytree(run, tmp_path / "broken")
+    parts = sorted((broken / "parts").iterdir())
+    (parts[block] / name).write_bytes(b"")
+    mended = treeward("verify", broken, "--set-aside")
+    assert mended.code == 0
+    for part in parts[block:]:
+        assert f"{part}: set aside as {broken / 'damaged' / part.name}" in mended.err
+    said = "(a run with a budget goes on after its last whole block)"
+    assert mended.err.count(said) == len(parts) - block - 1
+    assert sorted((broken / "parts").iterdir()) == parts[:block]
+    outcome = generate(make_plan(OPTIONS), broken, concurrency=4)
+    assert (outcome.before, outcome.left) == (3 * block, 0)
+    assert tables(broken) == undisturbed
+
+
+def test_a_part_with_blocks_from_both_sides_of_the_damage_is_set_aside(
+    run: Path, tmp_path: Path, undisturbed: dict[str, pa.Table]
+) -> None:
+    """Blocks 0 and 2 lie in one merged part, and block 1 is damaged."""
+    broken = shutil.copytree(run, tmp_path / "broken")
+    middle = sorted((broken / "parts").iterdir())[1]
+    middle.rename(tmp_path / middle.name)
+    compact(broken)
+    (tmp_path / middle.name).rename(middle)
+    (middle / "nodes.parquet").write_bytes(b"")
+    assert len(set_aside(broken, verify_run(broken))) == 2
+    generate(make_plan(OPTIONS), broken, concurrency=4)
+    assert tables(broken) == undisturbed
+
+
+def test_damage_to_the_problems_comes_before_what_they_order(run: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(run, tmp_path / "broken")
+    parts = sorted((broken / "parts").iterdir())
+    (parts[0] / "nodes.parquet").write_bytes(b"")
+    (broken / "problems.parquet").write_bytes(b"")
+    with pytest.raises(DamagedData, match=r"problems\.parquet: .*restore it"):
+        set_aside(broken, verify_run(broken))
+    assert sorted((broken / "parts").iterdir()) == parts
 
 
 def test_another_budget_is_another_run(run: Path, undisturbed: dict[str, pa.Table]) -> None:
