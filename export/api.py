@@ -1,6 +1,10 @@
 """What Python users call: `treeward.generate`, `treeward.open_run` and `treeward.score`."""
 
+import asyncio
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +14,21 @@ import pyarrow as pa
 
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import ExportReport, export_dataset
+from treeward.export.generate import Outcome
 from treeward.export.generate import generate as grow
 from treeward.export.notebook import tree_html
 from treeward.export.open_critic import open_critic
 from treeward.export.options import Options
-from treeward.export.plan import make_plan
+from treeward.export.plan import Plan, make_plan
 from treeward.export.queries import Session, run_query, session
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.scores import score_run
 from treeward.export.view import Written, write_run_page, write_tree_page
 from treeward.export.viewer import Node, draw_tree, read_nodes
 from treeward.search.critic import Critic
+from treeward.search.errors import BadInput
+from treeward.search.forest import Progress
+from treeward.search.specs import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,13 @@ class Run:
         return write_run_page(self.folder, Path(out), **settings)
 
     def export(self, kind: str, out: Path | str, **settings: Any) -> ExportReport:
-        """Writes a dataset; settings are those of `ExportSettings`."""
+        """Writes a dataset; settings are those of `ExportSettings`.
+
+        Raises:
+            BadInput: There is no such kind, or `export_dataset` refuses what is asked for.
+        """
+        if kind not in {*Kind}:
+            raise BadInput(f"kind: no {kind!r}; {nearest(kind, [*Kind])}")
         return export_dataset(self.folder, Kind(kind), Path(out), ExportSettings(**settings))
 
 
@@ -99,7 +113,9 @@ def open_run(path: Path | str) -> Run:
     return Run(open_run_folder(Path(path)))
 
 
-def generate(problems: str, out: Path | str, *, concurrency: int = 64, **options: Any) -> Run:
+def generate(
+    problems: Path | str, out: Path | str, *, concurrency: int = 64, **options: Any
+) -> Run:
     """Grows a tree for each problem, or goes on with a run that was begun; returns the run.
 
     Args:
@@ -112,9 +128,48 @@ def generate(problems: str, out: Path | str, *, concurrency: int = 64, **options
     Raises:
         BadInput: Something asked for breaks its rule.
         SettingsConflict: The folder holds a run with other settings.
+        KeyboardInterrupt: Ctrl-C ended it; what is finished is committed, and the same call goes
+            on.
+        SystemExit: SIGTERM ended it, likewise.
     """
-    grow(make_plan(Options(problems=problems, **options)), Path(out), concurrency=concurrency)
+    plan = make_plan(Options(problems=str(problems), **options))
+    growing = _grow_apart if _in_a_loop() else grow
+    outcome = growing(plan, Path(out), concurrency=concurrency)
+    if outcome.interrupted == signal.SIGINT:
+        raise KeyboardInterrupt
+    if outcome.interrupted is not None:
+        raise SystemExit(outcome.exit_code(None))
     return open_run(out)
+
+
+def _in_a_loop() -> bool:
+    """Returns whether an event loop runs on this thread, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _grow_apart(plan: Plan, out: Path, *, concurrency: int) -> Outcome:
+    """Grows a run on a thread of its own, beside the event loop of the caller.
+
+    Ctrl-C reaches the caller's thread alone, which passes it on.
+    """
+    stopping = threading.Event()
+
+    def watch(progress: Progress, total: int) -> None:
+        if stopping.is_set():
+            # Out of a task, this ends the loop; what is finished is committed on the way.
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1, "generate") as thread:
+        growing = thread.submit(grow, plan, out, concurrency=concurrency, watch=watch)
+        try:
+            return growing.result()
+        except KeyboardInterrupt:
+            stopping.set()
+            raise
 
 
 def score(run: Path | str, critics: Path | str | Critic, *, device: str = "cpu") -> Run:

@@ -12,8 +12,9 @@ from treeward.export.columns import Origin
 from treeward.export.funding import open_funds
 from treeward.export.journal import Journal
 from treeward.export.part_writer import PartWriter
-from treeward.export.parts import committed_trees
+from treeward.export.parts import committed_parts, committed_trees
 from treeward.export.plan import Plan
+from treeward.export.row_groups import RowGroups
 from treeward.export.run_folder import writing
 from treeward.search import forest
 from treeward.search.backends import is_deterministic, open_policy
@@ -43,6 +44,9 @@ class Outcome:
     failed: int
     """Trees of this call in which calls failed."""
 
+    failed_before: int
+    """Trees in which calls failed of those that were there already."""
+
     left: int
     """Problems without a tree; more than 0 only where the call was interrupted."""
 
@@ -58,9 +62,10 @@ class Outcome:
         """
         if self.interrupted is not None:
             return 128 + self.interrupted
-        if fail_on_error is not None and self.failed > fail_on_error * self.grown:
+        failed, trees = self.failed + self.failed_before, self.grown + self.before
+        if fail_on_error is not None and failed > fail_on_error * trees:
             return 1
-        return 4 if self.failed else 0
+        return 4 if failed else 0
 
     def __str__(self) -> str:
         """Returns one line for a terminal."""
@@ -68,6 +73,7 @@ class Outcome:
             f"{count} {what}"
             for count, what in (
                 (self.before, "were there before"),
+                (self.failed_before, "of them with failed calls"),
                 (self.failed, "with failed calls (see the column error of trees)"),
                 (self.left, "still to grow: the same command goes on"),
             )
@@ -95,8 +101,9 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         done = committed_trees(run.path)
         left = [problem for problem in plan.share if plan.tree_id(problem) not in done]
         before = len(plan.share) - len(left)
+        failed_before = len({*map(plan.tree_id, plan.share)} & _failed_trees(run.path))
         if not left:
-            return Outcome(grown=0, before=before, failed=0, left=0)
+            return Outcome(grown=0, before=before, failed=0, failed_before=failed_before, left=0)
         funds = open_funds(plan, run)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
@@ -122,9 +129,18 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             grown=writer.grown,
             before=before,
             failed=writer.failed,
+            failed_before=failed_before,
             left=len(left) - writer.grown,
             interrupted=interrupted,
         )
+
+
+def _failed_trees(run: Path) -> set[str]:
+    """Returns the ids of committed trees in which calls failed."""
+    files = RowGroups("trees", ("tree_id", "status"))
+    tables = (files.whole(part / "trees.parquet") for part in committed_parts(run))
+    rows = (row for table in tables for row in table.to_pylist())
+    return {row["tree_id"] for row in rows if row["status"] != "ok"}
 
 
 def _open_samplers(plan: Plan) -> list[PolicySampler]:
@@ -209,6 +225,7 @@ def _signals(work: forest.Plan, caught: list[signal.Signals]) -> Iterator[None]:
     """Lets the first signal end the run in good order; the second ends the process as usual."""
     loop = asyncio.get_running_loop()
     both = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in both}
 
     def stop(number: signal.Signals) -> None:
         caught.append(number)
@@ -227,9 +244,9 @@ def _signals(work: forest.Plan, caught: list[signal.Signals]) -> Iterator[None]:
         # Not the main thread: whoever runs this thread has the signals.
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
         restore()
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        for each, handler in before.items():
+            signal.signal(each, handler or signal.SIG_DFL)

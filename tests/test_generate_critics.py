@@ -16,7 +16,7 @@ import pytest
 import treeward
 from treeward.cli import main
 from treeward.export.estimate import estimate
-from treeward.export.generate import generate
+from treeward.export.generate import Outcome, generate
 from treeward.export.journal import read_entries
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
@@ -24,7 +24,7 @@ from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder
 from treeward.export.verify import verify_run
 from treeward.search.critic import Critic, Prefix, Scores
-from treeward.search.errors import BadInput, SettingsConflict
+from treeward.search.errors import BadInput, CallFailed, SettingsConflict
 from treeward.search.scripted import ScriptedCritic
 
 PROBLEMS = "task:arithmetic?n=2&seed=3"
@@ -213,6 +213,34 @@ def test_the_commands(command: Callable[..., tuple[int, str, str]], tmp_path: Pa
     code, said, _ = command("score", out, "--critics", critics, "--json")
     assert (code, '"scored": 0' in said, '"before": 2' in said) == (0, True, True)
     assert command("verify", out)[0] == 0
+
+
+class Failing(Counting):
+    """Has a score for nothing."""
+
+    def score(self, prefixes: Sequence[Prefix]) -> list[list[Scores]]:
+        raise CallFailed("timeout", "late")
+
+
+def test_failed_trees_count_for_the_exit_code_also_when_they_were_there_before(
+    tmp_path: Path,
+) -> None:
+    plan = make_plan(options(Failing()))
+    first = generate(plan, tmp_path, concurrency=2)
+    again = generate(plan, tmp_path, concurrency=2)
+    assert (first.grown, first.failed, first.failed_before) == (2, 2, 0)
+    assert (again.grown, again.before, again.failed, again.failed_before) == (0, 2, 0, 2)
+    assert "2 were there before, 2 of them with failed calls" in str(again)
+    for outcome in (first, again):
+        codes = [outcome.exit_code(share) for share in (None, 0.0, 0.5, 1.0)]
+        assert codes == [4, 1, 1, 4]
+
+
+def test_the_share_of_failed_trees_is_of_all_trees() -> None:
+    outcome = Outcome(grown=1, before=3, failed=1, failed_before=0, left=0)
+    assert [outcome.exit_code(share) for share in (0.2, 0.25)] == [1, 4]
+    sound = Outcome(grown=1, before=3, failed=0, failed_before=0, left=0)
+    assert [sound.exit_code(share) for share in (None, 0.0)] == [0, 0]
 
 
 def test_the_python_calls(tmp_path: Path) -> None:
