@@ -150,14 +150,12 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
 @click.option(
     "--min-rollouts",
     type=click.IntRange(min=1),
-    default=8,
-    help="Rollouts without a success that make a prefix wrong (any_success).",
+    help="Rollouts without a success that make a prefix wrong (any_success).  [default: 8]",
 )
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1, min_open=True, max_open=True),
-    default=0.6,
-    help="Probability from which a prefix is right or wrong (posterior).",
+    help="Probability from which a prefix is right or wrong (posterior).  [default: 0.6]",
 )
 @click.option(
     "--expert",

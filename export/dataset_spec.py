@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from treeward.export.label_spec import CONFIDENCE, MIN_ROLLOUTS
 from treeward.export.prompt_settings import template_with_steps
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
@@ -99,11 +98,13 @@ class ExportSettings:
     rule: str = "any_success"
     """The label rule (prm)."""
 
-    min_rollouts: int = MIN_ROLLOUTS
-    """Rollouts without a success that make a prefix wrong (prm, any_success)."""
+    min_rollouts: int | None = None
+    """Rollouts without a success that make a prefix wrong (prm, any_success); None leaves it to
+    the rule's text."""
 
-    confidence: float = CONFIDENCE
-    """Probability from which a prefix is called right or wrong (prm, posterior)."""
+    confidence: float | None = None
+    """Probability from which a prefix is called right or wrong (prm, posterior); None leaves it to
+    the rule's text."""
 
     expert: Expert | None = None
     """Whose solutions are taken (srl, sft); None takes the reference where given, else the tree."""

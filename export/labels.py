@@ -14,8 +14,6 @@ import numpy as np
 from treeward.export.label_beliefs import READS as BELIEF_READS
 from treeward.export.label_rules import RIGHT, UNDECIDED, WRONG, Part, Said, Signs, make_part
 from treeward.export.label_spec import (
-    CONFIDENCE,
-    MIN_ROLLOUTS,
     RuleSpec,
     parse_rule,
     with_setting,
@@ -126,8 +124,8 @@ class LabelRule:
 def load_rule(
     name: str,
     *,
-    min_rollouts: int = MIN_ROLLOUTS,
-    confidence: float = CONFIDENCE,
+    min_rollouts: int | None = None,
+    confidence: float | None = None,
     trees: Iterable[TreeBatch | Nodes] = (),
 ) -> LabelRule:
     """Returns a rule by its name, or by the text of several parts.
@@ -135,23 +133,23 @@ def load_rule(
     Args:
         name: As `label_spec` describes it, such as `any_success`.
         min_rollouts: Rollouts without a success that make a prefix wrong (any_success), where the
-            text does not say it; at least 1.
+            text does not say it; at least 1. None leaves it to the text.
         confidence: Probability from which a prefix is called right or wrong (posterior), where the
-            text does not say it; above 1/2.
+            text does not say it; above 1/2. None leaves it to the text.
         trees: The run's, many at once or one by one, with the columns `LEARNING_READS`, which
             `posterior` learns its prior from; read once, and only by a rule that learns.
 
     Raises:
         BadInput: There is no such rule, or a setting breaks its own.
     """
-    if min_rollouts < 1:
+    if min_rollouts is not None and min_rollouts < 1:
         raise BadInput(f"min_rollouts must be at least 1, got {min_rollouts!r}")
-    if not 0.5 < confidence < 1:
+    if confidence is not None and not 0.5 < confidence < 1:
         raise BadInput(f"confidence must be in (0.5, 1), got {confidence!r}")
     spec = parse_rule(name)
-    if min_rollouts != MIN_ROLLOUTS:
+    if min_rollouts is not None:
         spec = with_setting(spec, "any_success", "min_rollouts", min_rollouts)
-    if confidence != CONFIDENCE:
+    if confidence is not None:
         spec = with_setting(spec, "posterior", "confidence", confidence)
     batches = (
         each if isinstance(each, TreeBatch) else TreeBatch.of_rows(each, LEARNING_READS)

@@ -65,14 +65,19 @@ def query_in_process(
         sql: The statement.
         form: One of the forms of `rendering.write_table`.
         out: Where to.
-        timeout: Seconds until the first row.
+        timeout: Seconds until the first row; above 0.
         memory: What the query may take, such as `4GB`.
 
     Raises:
-        BadInput: The statement is refused or fails.
+        BadInput: The statement is refused or fails, or a limit is none.
         DamagedData: A file of the run is not what was written.
         TreewardError: The query was stopped at one of its limits.
     """
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise BadInput(
+            f"timeout must be a number of seconds above 0 and at most {threading.TIMEOUT_MAX:.0f}, "
+            f"got {timeout!r}"
+        )
     job = {"run": str(run), "sql": sql, "form": form, "memory": memory_bytes(memory)}
     job |= {"seconds": timeout}
     command = [sys.executable, "-P", "-m", "treeward.export.query_process"]
@@ -159,10 +164,16 @@ def _limit(memory: int, seconds: float) -> None:
     statm = Path("/proc/self/statm")
     if statm.exists():
         taken = int(statm.read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
-    busy = int(seconds * (os.cpu_count() or 1)) + 60
-    resource.setrlimit(resource.RLIMIT_CPU, (busy, busy))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _lower(resource.RLIMIT_AS, taken + memory)
+    _lower(resource.RLIMIT_CPU, int(seconds * (os.cpu_count() or 1)) + 60)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _lower(what: int, size: int) -> None:
+    """Sets a limit of this process; one that is lower already stays, since few may raise it."""
+    hard = resource.getrlimit(what)[1]
+    size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(what, (size, size))
 
 
 def main() -> None:

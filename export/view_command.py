@@ -20,7 +20,7 @@ from treeward.export.command_line import PATH, json_option, output_errors, print
 )
 @click.option("--against", type=PATH, help="The run that the second tree is from.")
 @click.option("--out", type=PATH, help="Write one self-contained HTML file.")
-@click.option("--rule", default="any_success", help="The label rule of a tree's page.")
+@click.option("--rule", help="The label rule of a tree's page.  [default: any_success]")
 @click.option("--rollouts/--no-rollouts", default=True, help="Whether a tree's page holds them.")
 @click.option("--plots", type=PATH, help="Also write the run's plots into this folder, as SVG.")
 @click.option("--png", is_flag=True, help="With --plots: as PNG too (extra png).")
@@ -30,7 +30,7 @@ def view(
     trees: Sequence[str],
     against: Path | None,
     out: Path | None,
-    rule: str,
+    rule: str | None,
     rollouts: bool,
     plots: Path | None,
     png: bool,
@@ -47,6 +47,8 @@ def view(
 
     if out is None and (against is not None or len(trees) > 1):
         raise click.UsageError("two trees side by side need --out FILE.html")
+    if rule is not None and (out is None or not trees):
+        raise click.UsageError("--rule needs --tree ID and --out FILE.html")
     if png and plots is None:
         raise click.UsageError("--png needs --plots DIR")
     if against is not None and not trees:
@@ -61,6 +63,7 @@ def view(
         return
     if trees:
         other = None if against is None else open_run_folder(against)
+        rule = rule or "any_success"
         written = write_tree_page(folder, trees, out, against=other, rule=rule, rollouts=rollouts)
     else:
         written = write_run_page(folder, out)

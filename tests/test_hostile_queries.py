@@ -1,6 +1,8 @@
 """What a hostile statement may try is refused before it runs, or stopped, in one line."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -370,6 +372,30 @@ def test_a_module_in_the_folder_of_the_caller_is_not_run(run: RunFolder, tmp_pat
     out = BytesIO()
     query_in_process(run.path, "SELECT 7 AS n", "csv", out, timeout=30, memory="1GB")
     assert b"7" in out.getvalue()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 1e300, 0.0])
+def test_a_time_that_no_clock_can_wait_for_is_refused(run: RunFolder, timeout: float) -> None:
+    with pytest.raises(BadInput, match="timeout must be a number of seconds above 0") as refused:
+        query_in_process(run.path, "SELECT 1", "csv", BytesIO(), timeout=timeout, memory="1GB")
+    assert "\n" not in str(refused.value)
+
+
+_LIMITED = """
+import os, resource
+from treeward.export.query_process import _limit
+resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
+if os.getuid() == 0:
+    os.setuid(65534)  # who owns nothing may lower a limit and raise none
+_limit(10**9, 60.0)
+print(*resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_AS)[0] > 10**9)
+"""
+
+
+def test_a_limit_that_the_system_sets_already_stays() -> None:
+    command = [sys.executable, "-c", _LIMITED]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.stderr) == ("100 100 True\n", "")
 
 
 @pytest.mark.parametrize(

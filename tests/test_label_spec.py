@@ -133,5 +133,12 @@ def test_options_fill_in_what_the_text_leaves_open() -> None:
     assert rule.name == "any_success@1(min_rollouts=4) & posterior@1(confidence=0.9)"
     with pytest.raises(BadInput, match=r"min_rollouts=4 contradicts the rule any_success@1"):
         load_rule("any_success(min_rollouts=6)", min_rollouts=4)
+    # What is given is given, also where it is the default.
+    with pytest.raises(BadInput, match=r"min_rollouts=8 contradicts the rule any_success@1"):
+        load_rule("any_success(min_rollouts=4)", min_rollouts=8)
+    with pytest.raises(BadInput, match="min_rollouts=8 is for any_success"):
+        load_rule("soft", min_rollouts=8)
+    with pytest.raises(BadInput, match=r"confidence=0\.6 is for posterior"):
+        load_rule("soft", confidence=0.6)
     with pytest.raises(BadInput, match="min_rollouts=4 is for any_success"):
         load_rule("threshold(min_rollouts=2)", min_rollouts=4)

@@ -238,6 +238,8 @@ def test_two_trees_of_a_problem_find_each_other(run: RunFolder, tmp_path: Path) 
         (("--tree", "tree-one", "--out", "{folder}/none/page.html"), "cannot write the page"),
         (("--tree", "tree-one", "--rule", "any", "--out", "{out}"), "any_success"),
         (("--tree", "tree-one", "--tree", "tree-two"), "--out"),
+        (("--rule", "soft", "--out", "{out}"), "--rule needs --tree ID"),
+        (("--rule", "soft", "--tree", "tree-one"), "--rule needs --tree ID and --out FILE.html"),
         (("--png",), "--plots"),
         (("--against", "{folder}", "--out", "{out}"), "--tree"),
     ],
