@@ -86,13 +86,14 @@ class AnswerVerifier:
         Raises:
             BadInput: The problem's verifier was not among the names given at the start.
         """
+        scorer = self._scorers.get(problem.verifier)
+        if scorer is None and problem.answer is None:
+            return Judgement(Reason.NO_REFERENCE, answer)
         if answer is None or not tidy(answer):
             return Judgement(Reason.NO_ANSWER)
-        scorer = self._scorers.get(problem.verifier)
         if scorer is not None:
             return scorer(problem, answer)
-        if problem.answer is None:
-            return Judgement(Reason.NO_REFERENCE, answer)
+        assert problem.answer is not None, "without a reference nobody compares"
         return Judgement(self._compare(problem.verifier, problem.answer, answer), answer)
 
     def _compare(self, name: str, reference: str, answer: str) -> Reason:

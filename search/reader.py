@@ -56,9 +56,9 @@ class Reader:
     ) -> Judgement | None:
         if draw.finish is Finish.STEP:
             return None
-        if draw.finish is Finish.LENGTH:
+        cut_off = draw.finish is Finish.LENGTH
+        answer = None if cut_off else self.template.answer_in(self.text(ids))
+        judgement = verifier.judge(problem, answer)
+        if cut_off and judgement.reason is Reason.NO_ANSWER:
             return Judgement(Reason.LENGTH)
-        answer = self.template.answer_in(self.text(ids))
-        if answer is None:
-            return Judgement(Reason.NO_ANSWER)
-        return verifier.judge(problem, answer)
+        return judgement

@@ -75,7 +75,7 @@ class Verifier(Protocol):
             answer: The text the solution gave as its answer; None where it gave none.
 
         Returns:
-            A judgement whose reason is `unknown` where no limit allows better; never an exception
-            for anything that a model wrote.
+            A judgement, unknown where a limit allows no better and where no answer could have been
+            found right, also if there is none; never an exception for anything that a model wrote.
         """
         ...

@@ -24,6 +24,8 @@ class Exact:
     def judge(self, problem: Problem, answer: str | None) -> Judgement:
         if problem.answer is None:
             return Judgement(Reason.NO_REFERENCE, answer)
+        if answer is None:
+            return Judgement(Reason.NO_ANSWER)
         return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)
 
 

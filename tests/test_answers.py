@@ -224,6 +224,8 @@ def test_text_is_compared_up_to_space_case_and_full_stop(verifier: AnswerVerifie
 def test_no_answer_is_wrong_and_no_reference_unknown(verifier: AnswerVerifier, name: str) -> None:
     for nothing in (None, "", " \n\u200e"):
         assert verifier.judge(problem(name, "12"), nothing) == Judgement(Reason.NO_ANSWER)
+        # Nothing could have been right, so nothing is wrong.
+        assert verifier.judge(problem(name, None), nothing).reason is Reason.NO_REFERENCE
     assert verifier.judge(problem(name, None), "12") == Judgement(Reason.NO_REFERENCE, "12")
 
 
