@@ -21,7 +21,7 @@ def plan_label(options: Options) -> Plan:
     plan = make_plan(replace(options, algorithm=Algorithm.GIVEN), found=found.found)
     reader = plan.reader(load_tokens(plan.model.path))
     solutions = {
-        problem_id: tuple(encode(solution, reader, plan.sampling) for solution in given)
+        problem_id: tuple(sorted({encode(each, reader, plan.sampling) for each in given}))
         for problem_id, given in found.solutions.items()
     }
     return replace(plan, solutions=solutions)

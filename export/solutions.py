@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from treeward.search.errors import BadInput
+from treeward.search.given import Steps
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
@@ -22,9 +23,6 @@ from treeward.search.verdicts import Judgement, Verifier
 LISTS = ("steps", "completions")
 TEXTS = ("completion", "response", "output")
 FIELDS = (*LISTS, *TEXTS)
-
-Steps = tuple[tuple[int, ...], ...]
-"""Token ids of a solution's steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +112,8 @@ def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Step
     if reader.text(ids) != text:
         raise BadInput(f"{solution.where}: the policy's tokens cannot spell {text[:40]!r}")
     cut = reader.cut(ids)
-    if len(ids) - len(cut[-1]) >= sampling.max_rollout_tokens:
+    going_on = len(ids) - (0 if reader.template.answer_in(text) is None else len(cut[-1]))
+    if going_on >= sampling.max_rollout_tokens:
         raise BadInput(
             f"{solution.where}: the solution has {len(ids)} tokens, and a solution may have "
             f"{sampling.max_rollout_tokens}; raise policy.max_rollout_tokens"

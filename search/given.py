@@ -7,7 +7,7 @@ like any other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treeward.search.localise import LocaliserSettings, find_first_error
 from treeward.search.requests import Growth
@@ -17,13 +17,16 @@ from treeward.search.survey import Survey
 from treeward.search.tree import ROOT, Creation, Tree
 from treeward.search.verdicts import Judgement
 
+Steps = tuple[tuple[int, ...], ...]
+"""Token ids of a solution's steps, delimiters included."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """Holds one solution."""
 
-    steps: tuple[tuple[int, ...], ...]
-    """Token ids of its steps, delimiters included; at least one step."""
+    steps: Steps
+    """At least one."""
 
     judgement: Judgement | None
     """Of its answer; None where it gives none, and then it is a prefix that can go on."""
@@ -43,14 +46,22 @@ def label_given(
         settings: `rollouts` from the bare problem, and at a middle (binary), `wave` at a time.
         own: How wrong steps are found.
         cut: Splits rollouts into steps.
-        solutions: Those of the tree's problem.
+        solutions: Those of the tree's problem, each once.
     """
     survey = Survey(tree, cut)
-    paths = [add_given(tree, solution) for solution in solutions]
+    paths = [add_given(tree, solution) for solution in _with_open_beginnings(solutions)]
     survey.note_nodes()
     yield from survey.roll([ROOT], settings.rollouts)
     for path in paths:
         yield from find_first_error(survey, path, settings, own)
+
+
+def _with_open_beginnings(solutions: Sequence[Given]) -> list[Given]:
+    """Returns solutions of which none ends where another goes on; there it is a prefix."""
+    longer = {given.steps[:n] for given in solutions for n in range(1, len(given.steps))}
+    return [
+        replace(given, judgement=None) if given.steps in longer else given for given in solutions
+    ]
 
 
 def add_given(tree: Tree, solution: Given) -> list[int]:

@@ -118,3 +118,36 @@ def test_a_search_of_that_kind_needs_solutions(treeward: Command, tmp_path: Path
     ran = treeward("generate", "task:arithmetic?n=2", "--out", tmp_path / "x", *asked)
     assert ran.code == 2
     assert "treeward label" in ran.err
+
+
+def test_a_solution_without_an_answer_needs_room_to_go_on(tmp_path: Path) -> None:
+    """With an answer, its last step needs none; 7-2=5 and its line's end are six tokens."""
+    ended = {**OPEN, "response": None, "steps": ["7-2=5", "A5"]}
+    for row, room, fits in ((OPEN, 6, False), (OPEN, 7, True), (ended, 6, False), (ended, 7, True)):
+        file = write(tmp_path / "s.jsonl", row)
+        sizes = (f"policy.max_rollout_tokens={room}", "policy.max_step_tokens=6")
+        options = Options(problems=str(file), policy="nano", assignments=sizes)
+        if fits:
+            assert plan_label(options).solutions
+        else:
+            with pytest.raises(BadInput, match=r"raise policy\.max_rollout_tokens"):
+                plan_label(options)
+
+
+def test_a_solution_that_goes_on_from_another_gives_the_same_rows_in_either_order(
+    treeward: Command, tmp_path: Path
+) -> None:
+    """What another solution goes on from is a step, and is judged as one."""
+    longer = {**RIGHT, "steps": [*RIGHT["steps"], "16+1=17", "A17"]}
+    shared = ["5+3=8", "8*2=16", "A16"]
+    found = []
+    for place, rows in enumerate(((RIGHT, longer, WRONG), (WRONG, RIGHT, longer, RIGHT))):
+        file, out = write(tmp_path / f"{place}.jsonl", *rows), tmp_path / str(place)
+        ran = treeward("label", file, "--policy", "nano", "--out", out)
+        assert ran.code == 0, ran.err
+        sql = "FROM nodes ORDER BY node_id"
+        found.append(json.loads(treeward("query", out, sql, "--json").out))
+    assert found[0] == found[1]
+    steps = {row["step_text"].strip(): row["verdict"] for row in found[0]}
+    assert [steps[step] for step in shared] == [None, None, None]
+    assert (steps["A17"], steps["A18"]) == ("wrong", "wrong")
