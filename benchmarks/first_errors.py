@@ -161,6 +161,7 @@ def examine(plan: Plan, width: int, way: Way) -> list[Result]:
 async def _grow(
     plan: Plan, policy: Policy, reader: Reader, verifier: Verifier, search: Search
 ) -> None:
+    identity = plan.identity
     growing = Forest(
         search=search,
         samplers=[PolicySampler(policy=policy, settings=plan.sampling)],
@@ -168,7 +169,7 @@ async def _grow(
         verifier=verifier,
         recorder=Nothing(),
         seed=plan.seed,
-        tree_id=plan.tree_id,
+        tree_id=lambda problem: identity.tree_id(problem.id),
     )
     await grow_forest(growing, forest.Plan(iter(plan.problems), 256), lambda _: None)
     await policy.close()

@@ -87,7 +87,7 @@ def by_search(plans: Sequence[Plan], reader: Reader) -> Run:
     trees: list[Tree] = []
 
     async def grow(plan: Plan) -> None:
-        policy = open_policy(plan.model, plan.backend)
+        policy, identity = open_policy(plan.model, plan.backend), plan.identity
         with plan.make_verifier() as verifier:
             growing = Forest(
                 search=plan.make_search(reader, verifier),
@@ -96,7 +96,7 @@ def by_search(plans: Sequence[Plan], reader: Reader) -> Run:
                 verifier=verifier,
                 recorder=Nothing(),
                 seed=plan.seed,
-                tree_id=plan.tree_id,
+                tree_id=lambda problem: identity.tree_id(problem.id),
             )
             await grow_forest(growing, forest.Plan(iter(plan.problems), 64), trees.append)
         await policy.close()

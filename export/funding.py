@@ -23,7 +23,7 @@ def open_funds(plan: Plan, run: RunFolder) -> Funds | None:
     if settings.tokens is None:
         return None
     committed = committed_trees(run.path)
-    there = [plan.tree_id(problem) in committed for problem in plan.problems]
+    there = [run.identity.tree_id(problem.id) in committed for problem in plan.problems]
     count = sum(there)
     if not all(there[:count]) or (count % settings.block and count < len(there)):
         raise DamagedData(

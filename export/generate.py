@@ -99,17 +99,22 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         verifier = stack.enter_context(plan.make_verifier())
         run = stack.enter_context(writing(out, plan.identity, plan.problems))
         done = committed_trees(run.path)
-        left = [problem for problem in plan.share if plan.tree_id(problem) not in done]
+        ids = {problem.id: run.identity.tree_id(problem.id) for problem in plan.share}
+        left = [problem for problem in plan.share if ids[problem.id] not in done]
         before = len(plan.share) - len(left)
-        failed_before = len({*map(plan.tree_id, plan.share)} & _failed_trees(run.path))
+        failed_before = len(_failed_trees(run.path).intersection(ids.values()))
         if not left:
             return Outcome(grown=0, before=before, failed=0, failed_before=failed_before, left=0)
         funds = open_funds(plan, run)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
         journal = stack.enter_context(Journal(run.journal))
-        for tree_id in journal.trees() & done.keys():
-            journal.drop(tree_id)
+        for each in journal.trees() & done.keys():
+            journal.drop(each)
+
+        def tree_id(problem: Problem) -> str:
+            return ids[problem.id]
+
         growing = Forest(
             search=plan.make_search(reader, verifier),
             samplers=samplers,
@@ -117,13 +122,13 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             verifier=verifier,
             recorder=journal,
             seed=plan.seed,
-            tree_id=plan.tree_id,
+            tree_id=tree_id,
             critic=_critic_thread(plan),
             quick=verifier.is_quick,
         )
         worker = plan.shard.worker if plan.shard else "main"
         aside = stack.enter_context(ThreadPoolExecutor(1, "parts"))
-        writer = PartWriter(run, journal, plan.tree_id, _origin(plan, reader), aside, worker)
+        writer = PartWriter(run, journal, tree_id, _origin(plan, reader), aside, worker)
         interrupted = asyncio.run(_grow(growing, writer, left, concurrency, watch, funds))
         return Outcome(
             grown=writer.grown,

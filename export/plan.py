@@ -21,7 +21,7 @@ from treeward.export.prompt_settings import (
 )
 from treeward.export.run_folder import CRITIC, Identity, Sampler, digest
 from treeward.export.shard import Shard, choose_shard
-from treeward.export.solutions import Steps, judged
+from treeward.export.solutions import judged
 from treeward.search import gym
 from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
 from treeward.search.backends import (
@@ -37,7 +37,7 @@ from treeward.search.backends import (
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastSettings
-from treeward.search.given import Given
+from treeward.search.given import Given, Steps
 from treeward.search.models import ModelFolder, cache_root
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
@@ -70,7 +70,7 @@ class Plan:
     backend: Running
     label: LabelSettings
     solutions: Mapping[str, tuple[Steps, ...]] = field(default_factory=dict)
-    """Given solutions by problem id; none where a search makes its own."""
+    """Given solutions by problem id, sorted, each once; none where a search makes its own."""
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
@@ -162,10 +162,6 @@ class Plan:
     def make_verifier(self) -> AnswerVerifier:
         """Returns what judges answers; raises MissingExtra where an extra is needed."""
         return make_verifier(self.problems)
-
-    def tree_id(self, problem: Problem) -> str:
-        """Returns the id of a problem's tree in this run."""
-        return self.identity.tree_id(problem.id)
 
 
 def make_plan(
