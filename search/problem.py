@@ -17,7 +17,7 @@ class Problem:
     """Holds one problem as read; everything downstream reads this and nothing else."""
 
     id: str
-    """Unique within a run; a hash of prompt and answer where the source gives none."""
+    """Unique within a run; a hash of the prompt and answer where the source gives none."""
 
     prompt: str
     """The question as text; for a chat, the content of its last user message."""

@@ -133,25 +133,38 @@ class Template:
         return self.plain_text(problem)
 
     def plain_text(self, problem: Problem) -> str:
-        """Returns a problem's prompt as text where no chat template wraps it."""
+        """Returns a problem's prompt as text where no chat template wraps it.
+
+        A chat's system message goes where the template's is, earlier turns follow the examples and
+        are written as these are.
+        """
+        system, before, asked = _chat(problem)
         shots = [
             self._asked(example.question)
             + "".join(self.solution_steps(example.steps, example.answer))
             + self.gap
             for example in self.examples
         ]
-        return self.system + "".join(shots) + self._asked(problem.prompt)
+        turns = [
+            self._asked(turn.content)
+            if turn.role == "user"
+            else turn.content + self.rule.delimiter + self.gap
+            for turn in before
+        ]
+        given = system and system + self.rule.delimiter
+        return self.system + given + "".join(shots + turns) + self._asked(asked)
 
     def chat_messages(self, problem: Problem) -> list[Message]:
-        """Returns a problem as chat messages: system text, worked examples, the question."""
-        messages = [Message("system", self.system)] if self.system else []
+        """Returns a problem as chat messages: one of the system, worked examples, the question."""
+        system, before, asked = _chat(problem)
+        # Chat templates read one system message, the first.
+        both = "\n\n".join(filter(None, (self.system, system)))
+        messages = [Message("system", both)] if both else []
         for example in self.examples:
             solution = "".join(self.solution_steps(example.steps, example.answer))
             messages.append(Message("user", self._asked(example.question)))
             messages.append(Message("assistant", solution))
-        given = problem.messages or (Message("user", problem.prompt),)
-        *before, last = given
-        return [*messages, *before, Message(last.role, self._asked(last.content))]
+        return [*messages, *before, Message("user", self._asked(asked))]
 
     def _asked(self, prompt: str) -> str:
         return self.question.replace("{prompt}", prompt)
@@ -170,6 +183,14 @@ class Template:
         if self.rule.answer_mark.endswith("{"):
             return _until_closing_brace(rest)
         return rest.split("\n", 1)[0].strip() or None
+
+
+def _chat(problem: Problem) -> tuple[str, Sequence[Message], str]:
+    """Returns what the system says in a problem's chat, its earlier turns, and the question."""
+    *before, last = problem.messages or (Message("user", problem.prompt),)
+    if before and before[0].role == "system":
+        return before[0].content, before[1:], last.content
+    return "", before, last.content
 
 
 def _until_closing_brace(text: str) -> str | None:

@@ -77,7 +77,7 @@ def as_problem(row: object, source: str) -> Problem:
     answer = _answer(given.get("answer"))
     metadata = _metadata(given.get("metadata", {}))
     return Problem(
-        id=_id(given["id"]) if "id" in given else content_id(prompt, answer),
+        id=_id(given["id"]) if "id" in given else _content_id(prompt, messages, answer),
         prompt=prompt,
         messages=messages,
         answer=answer,
@@ -86,6 +86,12 @@ def as_problem(row: object, source: str) -> Problem:
         solution=_solution(given.get("solution")),
         metadata=metadata,
     )
+
+
+def _content_id(prompt: str, messages: tuple[Message, ...] | None, answer: str | None) -> str:
+    """Returns the id of a row that has none; a chat of one question is that question."""
+    whole = json.dumps(messages) if messages and len(messages) > 1 else prompt
+    return content_id(whole, answer)
 
 
 def _prompt(given: Mapping[str, object]) -> tuple[str, tuple[Message, ...] | None]:

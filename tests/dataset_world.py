@@ -46,6 +46,11 @@ PROBLEMS = (
 GROWN = PROBLEMS[:-1]
 
 
+def put(problem_id: str) -> str:
+    """Returns a problem as the template `steps` puts it."""
+    return "be brief\n" * (problem_id == "chat") + f"Question: {problem_id}\n"
+
+
 def script(prompt: str, text: str) -> list[tuple[str, float]]:
     """Two steps and an answer; after "bad", and for the hard problem, it is always wrong."""
     n = text.count("\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tests.dataset_world import PROBLEMS, Row, contents, export, grow, make_run, problem, sql
+from tests.dataset_world import PROBLEMS, Row, contents, export, grow, make_run, problem, put, sql
 
 from treeward.export.dataset_folder import staged
 from treeward.export.dataset_spec import Expert
@@ -194,7 +194,7 @@ def test_trees_give_verified_solutions_as_they_were_sampled(run: RunFolder, tmp_
         row["id"]: row["text"] for row in best
     }
     assert all("good" in row["completion"] and "Answer: 7\n" in row["completion"] for row in rows)
-    assert all(row["prompt"] == f"Question: {row['problem_id']}\n" for row in rows)
+    assert all(row["prompt"] == put(row["problem_id"]) for row in rows)
     assert all(row["messages"][-1]["content"] == row["completion"] for row in rows)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.dataset_world import Row, export, grow, make_run, sql
+from tests.dataset_world import Row, export, grow, make_run, put, sql
 
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
@@ -51,7 +51,7 @@ def test_a_prompt_and_a_step_are_what_the_policy_reads_and_writes(
             node = nodes[row["tree_id"], row[f"{side}_id"]]
             path = [nodes[row["tree_id"], at]["step_text"] for at in node["path"][1:]]
             assert row["shared_steps"] == "".join(path[:-1])
-            said = f"Question: {row['problem_id']}\n" + "".join(path)
+            said = put(row["problem_id"]) + "".join(path)
             assert row["prompt"] + row[side] == said
             for name in ("n_right", "n_rollouts", "value", "value_low", "value_high"):
                 assert row[f"{side}_{name}"] == node[name]

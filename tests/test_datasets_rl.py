@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.dataset_world import Row, export, grow, make_run, sql
+from tests.dataset_world import Row, export, grow, make_run, put, sql
 
 from treeward.export.dataset_spec import Kind
 from treeward.export.datasets_rl import spans
@@ -105,7 +105,7 @@ def test_a_row_is_a_solution_that_the_policy_sampled(run: RunFolder, rows: list[
         assert row["n_samples"] == max(drawn, ended)
         assert bytes(row["token_ids"]).decode() == row["text"]
         assert row["reward"] == float(row["text"].endswith("Answer: 7\n"))
-        assert row["prompt"] == f"Question: {row['problem_id']}\n"
+        assert row["prompt"] == put(row["problem_id"])
         passed = [by_id[row["tree_id"], at] for at in row["node_ids"]]
         ids = [token for step in passed for token in step["token_ids"]]
         assert row["token_ids"][: len(ids)] == ids

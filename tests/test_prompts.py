@@ -129,6 +129,34 @@ def test_chats_hold_system_text_examples_and_the_question() -> None:
     ]
 
 
+def test_a_chat_has_one_system_message() -> None:
+    given = (Message("system", "In French."), Message("user", "now"))
+    asked = problem("now", messages=given)
+    both = replace(TEMPLATES["chat"], system="Think.").chat_messages(asked)
+    assert both == [Message("system", "Think.\n\nIn French."), Message("user", "now")]
+    assert replace(TEMPLATES["chat"], system="").chat_messages(asked) == list(given)
+
+
+def test_text_holds_a_whole_chat_written_as_the_examples_are() -> None:
+    template = Template(
+        name="t",
+        system="Sums.\n",
+        question="Q: {prompt}\n",
+        examples=(Example(question="1+1", steps=("1+1=2",), answer="2"),),
+    )
+    alone = problem("now", messages=(Message("user", "now"),))
+    assert template.text(alone, TOKENS) == template.text(problem("now"), TOKENS)
+    chat = (
+        Message("system", "In French."),
+        Message("user", "before"),
+        Message("assistant", "Answer: 3"),
+        Message("user", "now"),
+    )
+    assert template.text(problem("now", messages=chat), TOKENS) == (
+        "Sums.\nIn French.\nQ: 1+1\n1+1=2\nAnswer: 2\n\nQ: before\nAnswer: 3\n\nQ: now\n"
+    )
+
+
 def test_a_chat_template_needs_a_chat_model() -> None:
     with pytest.raises(BadInput, match=r"no chat template; set prompt\.template=steps"):
         TEMPLATES["chat"].render(problem("hi"), TOKENS)

@@ -159,6 +159,15 @@ def test_a_chat_is_put_by_its_last_message(tmp_path: Path) -> None:
         assert problem.messages == (Message("system", "Be brief."), Message("user", "1 + 1?"))
 
 
+def test_chats_that_end_alike_are_problems_of_their_own(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "1 + 1?"}
+    chats = [[asked], *([{"role": "system", "content": text}, asked] for text in ("Brief.", "No."))]
+    path = write_lines(tmp_path / "p.jsonl", [{"prompt": chat, "answer": "2"} for chat in chats])
+    ids = [problem.id for problem in read(path)]
+    assert len(set(ids)) == 3
+    assert ids[0] == content_id("1 + 1?", "2")
+
+
 def test_a_solution_text_is_cut_at_its_lines(tmp_path: Path) -> None:
     text = one(tmp_path, {"prompt": "?", "solution": "first\n\n  second \n"})
     steps = one(tmp_path, {"prompt": "?", "solution": ["first", "second"]})
