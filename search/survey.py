@@ -31,6 +31,8 @@ class Survey:
     """Of these, those that ended right."""
     spoken: set[int] = field(default_factory=set)
     """Right ends whose own rollout was met."""
+    paths: dict[int, list[int]] = field(default_factory=dict)
+    """The nodes that rollouts were cut into, by rollout."""
 
     def __post_init__(self) -> None:
         """Takes the nodes that are there."""
@@ -54,14 +56,18 @@ class Survey:
         self._take(requests, replies)
 
     def cut_off(self, index: int, *, creation: Creation) -> list[int]:
-        """Cuts a rollout into nodes below its start and returns these; none of a failed call."""
+        """Cuts a rollout into nodes below its start and returns these; none of a failed call.
+
+        A rollout that was cut before is one sample still.
+        """
         completion = self.tree.rollouts.completion[index]
         if completion is None:
             return []
-        steps, start = self.cut(completion.token_ids), self.tree.rollouts.node[index]
-        path = add_path(self.tree, start, steps, completion, creation=creation)
-        self.note_nodes()
-        return path
+        if index not in self.paths:
+            steps, start = self.cut(completion.token_ids), self.tree.rollouts.node[index]
+            self.paths[index] = add_path(self.tree, start, steps, completion, creation=creation)
+            self.note_nodes()
+        return self.paths[index]
 
     def roll(self, nodes: Sequence[int], n: int) -> Growth:
         """Asks for rollouts from each node and takes their replies."""

@@ -17,7 +17,7 @@ from treeward.search.localise import (
     find_by_halves,
     find_by_posterior,
 )
-from treeward.search.omega import OmegaSettings, omega
+from treeward.search.omega import OmegaSettings, Pool, omega
 from treeward.search.problem import Problem
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Growth, Request
@@ -145,6 +145,76 @@ def test_all_solutions_of_the_problem_are_blind_and_later_cuts_chosen() -> None:
     assert kinds[Creation.BLIND] > 0
     assert kinds[Creation.CHOSEN] > 0
     assert kinds[Creation.SAMPLED] == 0
+
+
+def test_a_solution_that_is_looked_into_is_one_sample_still() -> None:
+    tree = new_tree()
+    drive(omega_of(tree, OmegaSettings(localiser=Localiser.BINARY), looks=8), 3, slip=0.3)
+    assert tree.nodes.visits[ROOT] > 0
+    # Halving asks for no rollouts at the root, so these are the 8 solutions of the beginning.
+    assert tree.rollouts.node.count(ROOT) == 8
+    assert tree.nodes.n_samples_below[ROOT] == 8
+    assert sum(tree.nodes.n_samples[child] for child in tree.nodes.children[ROOT]) == 8
+
+
+def ended(right: bool, n_tokens: int) -> Completion:
+    reason = Reason.MATCH if right else Reason.MISMATCH
+    ids = (0,) * n_tokens
+    return Completion(
+        token_ids=ids, logprob=-1.0, finish=Finish.END, seed=0, judgement=Judgement(reason)
+    )
+
+
+def a_pool(c: float) -> tuple[Pool, Survey]:
+    """Rollouts 0 to 2 are the root's, 3 to 6 those of a state, 7 that of a state never right."""
+    tree = new_tree()
+    for text in ("s", "t"):
+        ids = tuple(text.encode())
+        tree.add_step(ROOT, ids, creation=Creation.BLIND, finish=Finish.STEP)
+    survey = Survey(tree, cut_steps)
+    told = [(ROOT, True, 9), (ROOT, False, 4), (ROOT, False, 500)]
+    told += [(1, True, 9), (1, True, 9), (1, False, 10), (1, False, 20), (2, False, 1)]
+    for node, right, n_tokens in told:
+        tree.add_rollout(node, nodes_before=3, completion=ended(right, n_tokens))
+        survey.known[node] += 1
+        survey.right[node] += right
+    pool = Pool(OmegaSettings(alpha=0.5, beta=0.9, length=500, c=c))
+    pool.refill(tree)
+    return pool, survey
+
+
+@pytest.mark.parametrize(
+    ("state", "index", "taken", "visits", "score"),
+    [
+        # alpha^(1 - MC) beta^(tokens / L) + c sqrt(taken) / (1 + visits), worked out by hand.
+        (ROOT, 1, 0, 0, 0.5 ** (2 / 3) * 0.9**0.008),
+        (ROOT, 2, 4, 0, 0.5 ** (2 / 3) * 0.9 + 0.25),
+        (1, 5, 9, 2, 0.5**0.5 * 0.9**0.02 + 0.125),
+    ],
+)
+def test_the_pools_score_is_that_of_the_paper(
+    state: int, index: int, taken: int, visits: int, score: float
+) -> None:
+    pool, survey = a_pool(c=0.125)
+    survey.tree.nodes.visits[state] = visits
+    assert pool._score(survey, state, index, taken) == pytest.approx(score, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("c", "order"), [(0.0, [5, 6, 1, 2]), (0.125, [5, 6, 1, 2]), (0.5, [5, 1, 6, 2])]
+)
+def test_the_pool_gives_each_wrong_rollout_of_a_state_that_can_end_right_once(
+    c: float, order: list[int]
+) -> None:
+    pool, survey = a_pool(c)
+    taken = []
+    while (index := pool.take(survey)) is not None:
+        taken.append(index)
+        pool.refill(survey.tree)
+    assert taken == order
+    nodes = survey.tree.nodes
+    assert nodes.visits == [2, 2, 0]
+    assert nodes.value_sum == pytest.approx([2 / 3, 1.0, 0.0])
 
 
 def path_with_error(survey: Survey, place: int) -> list[int]:
