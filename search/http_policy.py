@@ -25,7 +25,7 @@ from treeward.search.http_protocol import (
     read_event,
     room_of,
 )
-from treeward.search.http_replicas import Clock, Replicas, Sleep
+from treeward.search.http_replicas import Clock, Replicas, Sleep, doubled
 from treeward.search.http_settings import HttpService, http_identity_of
 from treeward.search.policy import Ask, Draw
 from treeward.search.tokens import Tokens
@@ -116,7 +116,7 @@ class HttpPolicy:
 
     def _pause(self, attempt: int) -> float:
         """Returns the seconds before the next attempt: full jitter below a doubling bound."""
-        bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**attempt)
+        bound = doubled(_FIRST_PAUSE, attempt, most=_LONGEST_PAUSE)
         return self._jitter.uniform(0.0, bound)
 
     async def _attempt(self, url: str, body: dict[str, Any], reading: Reading) -> Draw:
@@ -128,6 +128,8 @@ class HttpPolicy:
         except TimeoutError as e:
             message = f"{url}: no new token for {allowed:g} s"
             raise Fault("timeout", message, overloaded=True) from e
+        except httpx2.DecodingError as e:
+            raise Fault("bad_reply", f"{url}: {type(e).__name__}: {e}") from e
         except httpx2.TransportError as e:
             raise Fault("connection", f"{url}: {type(e).__name__}: {e}") from e
         except Fault as fault:

@@ -6,7 +6,7 @@ A server is taken at its replies, not at its name: each check asks for a few tok
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -14,6 +14,8 @@ from treeward.search.errors import BadInput, TreewardError
 from treeward.search.http_protocol import DONE, PLAIN, Fault, fault_of_status, read_event
 from treeward.search.http_settings import HttpService, Served
 from treeward.search.tokens import Tokens
+
+T = TypeVar("T")
 
 _PROMPT = (3, 4, 5, 6)
 """Ids that every vocabulary has. What they stand for does not matter."""
@@ -77,12 +79,19 @@ def _served_by(client: httpx2.Client, url: str, name: str | None) -> Served:
         response = client.get(f"{url}/models")
         cards = response.raise_for_status().json()["data"]
         models = [
-            Served(name=str(card["id"]), root=card.get("root"), context=card.get("max_model_len"))
+            Served(
+                name=str(card["id"]),
+                root=_optional(card, "root", str),
+                context=_optional(card, "max_model_len", int),
+            )
             for card in cards
         ]
     except httpx2.TransportError as e:
         raise TreewardError(f"{url}: cannot be reached ({type(e).__name__}: {e})") from e
-    except (httpx2.HTTPError, AttributeError, KeyError, TypeError, ValueError) as e:
+    except (
+        *(httpx2.HTTPError, RecursionError),
+        *(AttributeError, KeyError, TypeError, ValueError),
+    ) as e:
         raise BadInput(f"{url}/models lists no models ({e}); is this the base URL?") from e
     names = ", ".join(model.name for model in models)
     chosen = [model for model in models if name is None or model.name == name]
@@ -90,6 +99,14 @@ def _served_by(client: httpx2.Client, url: str, name: str | None) -> Served:
         wanted = "say which model with --model" if name is None else f"--model {name!r} is not one"
         raise BadInput(f"{url} serves {names or 'nothing'}; {wanted}")
     return chosen[0]
+
+
+def _optional(card: dict[str, Any], name: str, kind: type[T]) -> T | None:
+    """Returns a field of a model's card, None where it is not there."""
+    value = card.get(name)
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{name} is {value!r:.40}")
+    return value
 
 
 def require_able(service: HttpService, tokens: Tokens) -> None:
@@ -181,7 +198,7 @@ class _Server:
             return None
         try:
             return [int(token) for token in response.json()["tokens"]]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
 
 

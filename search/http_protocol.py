@@ -10,6 +10,7 @@ decided here, on token ids.
 import json
 import math
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from treeward.search.policy import Ask, Draw
@@ -193,7 +194,7 @@ def read_event(text: str) -> Event:
         raise _reported(data["error"])
     try:
         usage = data["usage"]
-        n_prompt, n_completion = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        n_prompt, n_completion = index(usage["prompt_tokens"]), index(usage["completion_tokens"])
         if not data["choices"]:
             return Event(
                 token_ids=(),
@@ -204,18 +205,18 @@ def read_event(text: str) -> Event:
                 finish_reason=None,
             )
         (choice,) = data["choices"]
-        token_ids = tuple(map(int, choice["token_ids"]))
+        token_ids = tuple(map(index, choice["token_ids"]))
         logprobs = tuple(map(float, choice["logprobs"]["token_logprobs"])) if token_ids else ()
         prompt_ids = choice.get("prompt_token_ids")
         event = Event(
             token_ids=token_ids,
             logprobs=logprobs,
-            prompt_ids=None if prompt_ids is None else tuple(map(int, prompt_ids)),
+            prompt_ids=None if prompt_ids is None else tuple(map(index, prompt_ids)),
             n_prompt=n_prompt,
             n_completion=n_completion,
             finish_reason=choice.get("finish_reason"),
         )
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise Fault("bad_reply", f"an event without what it must hold ({e!r}): {_cut(text)}") from e
     if len(logprobs) != len(token_ids) or not all(map(_is_logprob, logprobs)):
         raise Fault("bad_reply", f"not a log-probability for each token: {_cut(text)}")
@@ -225,7 +226,7 @@ def read_event(text: str) -> Event:
 def _load(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise Fault("bad_reply", f"an event that is no JSON: {_cut(text)}") from e
     if not isinstance(data, dict):
         raise Fault("bad_reply", f"an event that is no JSON object: {_cut(text)}")
@@ -265,7 +266,7 @@ def _message(text: str) -> str:
     try:
         data = json.loads(text)
         text = str(data["error"]["message"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         pass  # Proxies say it in words.
     return _cut(next(iter(text.strip().splitlines()), "without a word"))
 

@@ -25,6 +25,11 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 
 
+def doubled(first: float, times: int, *, most: float) -> float:
+    """Returns `first` doubled so many times, and at most `most`."""
+    return min(most, first * 2.0 ** min(times, 1000))
+
+
 @dataclass(slots=True, eq=False)
 class Replica:
     """Holds what is known about one server."""
@@ -107,7 +112,7 @@ class Replica:
         elif fault.passing and fault.kind != ALIVE and now >= self.closed_until:
             self.strikes += 1
             if self.strikes >= _STRIKES:
-                self._close(now + min(_FIRST_REST * 2.0**self.rests, _LONGEST_REST))
+                self._close(now + doubled(_FIRST_REST, self.rests, most=_LONGEST_REST))
                 self.rests += 1
 
     def _close(self, until: float) -> None:

@@ -1,7 +1,7 @@
 """What is said about servers: where they are, which model they serve, how they are asked."""
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from treeward.search.errors import BadInput
 
@@ -76,14 +76,25 @@ def read_urls(policy: str) -> tuple[str, ...]:
     """
     urls = tuple(part.strip().rstrip("/") for part in policy.split(","))
     for url in urls:
-        parts = urlsplit(url)
-        if not (url.startswith(SCHEMES) and parts.hostname) or parts.query or parts.fragment:
+        parts = _parts(url)
+        if parts is None or parts.query or parts.fragment:
             raise BadInput(f"policy {url!r} must be a base URL such as http://host:8000/v1")
         if not parts.path:
             raise BadInput(f"policy {url!r} has no path; did you mean {url + '/v1'!r}?")
         if urls.count(url) > 1:
             raise BadInput(f"policy {url!r} is listed twice; give each server once")
     return urls
+
+
+def _parts(url: str) -> SplitResult | None:
+    """Returns what a server's URL is made of; None where it is none."""
+    if not url.startswith(SCHEMES) or not url.isprintable() or " " in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname and parts.port != 0 else None
+    except ValueError:  # A port or an address that is none.
+        return None
 
 
 def http_identity_of(fingerprint: str, service: HttpService) -> dict[str, str | int]:

@@ -57,9 +57,17 @@ def cache_root(environment: Mapping[str, str]) -> Path:
             ~/.cache/treeward.
     """
     if chosen := environment.get("TREEWARD_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return _expanded(chosen, "TREEWARD_CACHE").absolute()
     shared = environment.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "treeward"
+
+
+def _expanded(path: str, name: str) -> Path:
+    """Returns a path with a home folder in place of `~`; raises BadInput where nobody has one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:
+        raise BadInput(f"{name} {path!r}: nobody has that home folder; write it out") from e
 
 
 def resolve_model(policy: str, cache: Path) -> ModelFolder:
@@ -108,7 +116,7 @@ def _locate(policy: str, cache: Path, hub_files: Sequence[str] = _HUB_FILES) -> 
         return Path(__file__).parent / policy
     if policy == smollm.NAME:
         return smollm.fetch_smollm(cache)
-    path = Path(policy).expanduser()
+    path = _expanded(policy, "policy")
     if policy and path.is_dir():
         return path
     # `runs/sft` has the form of a hub id: where `runs` is a folder here, a folder was meant.

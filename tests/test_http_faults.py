@@ -97,6 +97,34 @@ async def reports_an_error(body: Event, wire: Wire) -> None:
     await wire.stream([next(events_of(body, says)), error])
 
 
+async def broken_compression(_: Event, wire: Wire) -> None:
+    head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
+    await wire.raw(f"{head}content-length: 9\r\n\r\nno gzip!!".encode())
+
+
+def with_usage(n: str) -> Reply:
+    """Counts tokens in a number that JSON can write and that no count is."""
+
+    async def reply(body: Event, wire: Wire) -> None:
+        event = json.dumps(next(events_of(body, says)))
+        await wire.begin()
+        await wire.event(event.replace('"completion_tokens": 1', f'"completion_tokens": {n}'))
+        await wire.event("[DONE]")
+        await wire.end()
+
+    return reply
+
+
+async def a_thousand_deep(_: Event, wire: Wire) -> None:
+    await wire.begin()
+    await wire.event("[" * 100_000 + "]" * 100_000)
+    await wire.end()
+
+
+async def an_error_a_thousand_deep(_: Event, wire: Wire) -> None:
+    await wire.plain(500, "[" * 100_000 + "]" * 100_000)
+
+
 FAULTS: list[tuple[str, Reply, str]] = [
     ("429", status(429), "http_429"),
     ("500", status(500), "http_500"),
@@ -116,6 +144,12 @@ FAULTS: list[tuple[str, Reply, str]] = [
     ("events swapped", spoiled(lambda e: [e[0], e[2], e[1], *e[3:]]), "bad_reply"),
     ("the reply twice", spoiled(lambda events: events[:-1] * 2), "bad_reply"),
     ("two choices", spoiled(lambda e: [{**e[0], "choices": e[0]["choices"] * 2}]), "bad_reply"),
+    ("broken compression", broken_compression, "bad_reply"),
+    ("a count without end", with_usage("1e999"), "bad_reply"),
+    ("a count and a half", with_usage("1.5"), "bad_reply"),
+    ("a thousand deep", a_thousand_deep, "bad_reply"),
+    ("an error a thousand deep", an_error_a_thousand_deep, "http_500"),
+    ("half an id", with_choice(token_ids=[103.5]), "bad_reply"),
     ("no counts", spoiled(lambda e: [{"choices": e[0]["choices"]}]), "bad_reply"),
     ("another prompt's length", spoiled(misread), "bad_reply"),
     ("another event", spoiled(lambda _: [{"hello": 1}]), "bad_reply"),

@@ -210,3 +210,4 @@ def test_pauses_grow_and_are_spread() -> None:
         # 50 uniform draws miss both outer quarters with probability 2 * .75 ** 50 < 2e-6.
         assert 0 <= min(column) < bound / 4
         assert 3 * bound / 4 < max(column) <= bound
+    assert 0 <= policy._pause(10**6) <= 30

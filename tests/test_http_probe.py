@@ -201,6 +201,11 @@ def test_other_servers_of_the_same_model_are_the_same_policy() -> None:
         ("http://host:1/v1?x=1", "must be a base URL"),
         ("http://host:1/v1,", "must be a base URL"),
         ("http://host:8000", "did you mean 'http://host:8000/v1'"),
+        ("http://host:x/v1", "must be a base URL"),
+        ("http://host:99999/v1", "must be a base URL"),
+        ("http://[::1/v1", "must be a base URL"),
+        ("http://ho st/v1", "must be a base URL"),
+        ("http://host\x07/v1", "must be a base URL"),
         ("http://a/v1,http://b/v1,http://a/v1/", "listed twice"),
     ],
 )

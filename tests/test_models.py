@@ -162,6 +162,7 @@ def test_a_folder_that_is_no_model_is_one_clear_line(
     ("policy", "complaint"),
     [
         ("http://localhost:8000/v1", "is no name or folder"),
+        ("~nobody-here/model", "nobody has that home folder; write it out"),
         ("nanno", "did you mean 'nano'"),
         ("SmolLM2-135M-Instruct", f"did you mean '{NAME}'"),
         ("runs/modle", "did you mean 'runs/model'"),
