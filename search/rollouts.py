@@ -17,6 +17,9 @@ from treeward.search.steps import Cut
 from treeward.search.stopping import Counts, RolloutsSettings, StopRule, enough
 from treeward.search.tree import ROOT, Creation, Tree
 
+UNTIL_ASKED = StopRule.BUDGET
+"""It stands where nobody looks again: then the tree was ended from outside."""
+
 
 def rollouts(
     tree: Tree, settings: SearchSettings, cut: Cut, own: RolloutsSettings | None = None
@@ -38,6 +41,8 @@ def rollouts(
     if own is not None and not own.fixed:
         yield from fund(tree, inner, settings, cut, own)
         return
+    for node in inner if settings.rollouts else ():
+        tree.nodes.stop_rule[node] = UNTIL_ASKED
     for first in range(0, len(inner), settings.wave):
         requests = ask_rollouts(tree, inner[first : first + settings.wave], settings.rollouts)
         absorb_rollouts(tree, requests, (yield requests))
@@ -61,10 +66,11 @@ def fund(
     def open_among(some: Sequence[int]) -> list[int]:
         """Returns the nodes that have not enough, and notes why the others have."""
         for node in some:
-            stop_rule[node] = enough(
+            rule = enough(
                 counts.right[node], counts.known[node], asked[node], settings.rollouts, own
             )
-        return [node for node in some if stop_rule[node] is None]
+            stop_rule[node] = rule or UNTIL_ASKED
+        return [node for node in some if stop_rule[node] is UNTIL_ASKED]
 
     left = open_among(nodes)
     while left:
@@ -73,8 +79,6 @@ def fund(
             for node in open_among(left[first : first + settings.wave]):
                 n = min(own.batch, settings.rollouts - asked[node])
                 asked[node] += n
-                # It stands where nobody looks again: then the tree was ended from outside.
-                stop_rule[node] = StopRule.BUDGET
                 requests.append(ask(tree, node, Kind.ROLLOUT, n))
             if requests:
                 absorb_rollouts(tree, requests, (yield requests))

@@ -201,6 +201,7 @@ def test_a_node_says_that_the_budget_ended_it() -> None:
         for node, rule in enumerate(tree.nodes.stop_rule):
             assert rule != StopRule.FIXED or node in asked
             assert rule != StopRule.BUDGET or (node not in asked and tree.stopped)
+            assert rule is not None or tree.is_terminal(node)
     assert any(StopRule.BUDGET in tree.nodes.stop_rule for tree in trees)
 
 

@@ -157,11 +157,14 @@ def test_a_prefix_whose_calls_fail_is_left_at_the_cap() -> None:
 
 
 def test_a_tree_that_is_ended_from_outside_says_so() -> None:
+    """Also of the prefixes whose wave had not come yet."""
     tree = one_step()
-    growth = fund(tree, [1], SearchSettings(), cut_steps, RolloutsSettings(width=0.5))
-    assert [request.kind for request in next(growth)] == [Kind.ROLLOUT]
+    other = tree.add_step(ROOT, (7,), creation=Creation.BLIND, finish=Finish.STEP)
+    settings = SearchSettings(wave=1)
+    growth = fund(tree, [1, other], settings, cut_steps, RolloutsSettings(width=0.5))
+    assert [(request.kind, request.node) for request in next(growth)] == [(Kind.ROLLOUT, 1)]
     growth.close()
-    assert tree.nodes.stop_rule[1] is StopRule.BUDGET
+    assert tree.nodes.stop_rule[1:] == [StopRule.BUDGET, StopRule.BUDGET]
 
 
 @pytest.mark.parametrize(
