@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from treeward.critics.heads import CriticModel, Head, probabilities
 from treeward.critics.reading import PrefixReader, Reading
 from treeward.search.critic import Prefix, Scores
+from treeward.search.devices import check_device
 from treeward.search.errors import BadInput, DamagedData
 from treeward.search.models import resolve_model
 from treeward.search.prompts import Template, template_from
@@ -57,6 +58,7 @@ def load_critics(
         BadInput: The folder holds no critics that can be used.
         DamagedData: A file does not hold what was written to it.
     """
+    check_device("device", device)
     folder = Path(folder).absolute()
     template, trained, heads_sha256 = _about(folder)
     found = resolve_model(str(folder), folder)

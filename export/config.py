@@ -1,5 +1,6 @@
 """Reads settings: a TOML file, then `--set section.key=value`, then what the caller names."""
 
+import math
 import tomllib
 import types
 import typing
@@ -98,14 +99,25 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             raise BadInput(
                 f"{name}: no {value!r}; {nearest(value, [each.value for each in option])}"
             )
-        if option is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+        if option is float and type(value) in (float, int):
+            return _finite(name, value)
         if option is types.NoneType and value == "none":
             return None
         if type(value) is option:
             return value
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise BadInput(f"{name} must be {names}, got {value!r}")
+
+
+def _finite(name: str, value: float) -> float:
+    """Returns a number as the float that it can be written as; refuses infinity and the like."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadInput(f"{name} must be a finite number, got {value!r:.40}")
+    return number
 
 
 def flatten(section: str, settings: Any) -> Values:

@@ -44,7 +44,7 @@ from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.readers import ProblemSet, read_problems
-from treeward.search.requests import Search
+from treeward.search.requests import Search, check_seed
 from treeward.search.settings import Algorithm, SearchSettings
 from treeward.search.spending import BudgetSettings
 from treeward.search.tokens import Tokens, load_tokens
@@ -205,6 +205,7 @@ def make_plan(
     sampling = build_sampling(values, template)
     check_temperature(backend, "policy.temperature", sampling.temperature)
     main = Main(model=model, kind=chosen, settings=how, running=backend, sampling=sampling)
+    check_seed("seed", options.seed)
     return Plan(
         problems=found.problems,
         skipped=found.skipped,

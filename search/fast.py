@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from treeward.search.errors import BadInput
+from treeward.search.policy import require_temperature
 from treeward.search.requests import Kind, Request, ask
 from treeward.search.tree import Tree
 
@@ -48,8 +49,8 @@ class FastSettings:
             raise BadInput(f"fast.rollouts must be at least 0, got {self.rollouts!r}")
         if not 0 < self.weight < math.inf:
             raise BadInput(f"fast.weight must be greater than 0, got {self.weight!r}")
-        if self.temperature is not None and not self.temperature > 0:
-            raise BadInput(f"fast.temperature must be greater than 0, got {self.temperature!r}")
+        if self.temperature is not None:
+            require_temperature("fast.temperature", self.temperature)
         if self.max_rollout_tokens is not None and self.max_rollout_tokens < 1:
             least = f"at least 1, got {self.max_rollout_tokens!r}"
             raise BadInput(f"fast.max_rollout_tokens must be {least}")

@@ -1,5 +1,6 @@
 """What samples text: the Protocol that every backend satisfies, and what it is asked."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -9,13 +10,24 @@ from treeward.search.requests import Kind
 from treeward.search.steps import Finish, StepRule
 from treeward.search.tokens import Tokens
 
+_LEAST_TEMPERATURE = 1e-6
+"""Far below, differences of logits are no finite numbers any more."""
+
+
+def require_temperature(name: str, temperature: float) -> None:
+    """Raises BadInput for what logits cannot be divided by; `name` is the setting's."""
+    if not _LEAST_TEMPERATURE <= temperature < math.inf:
+        raise BadInput(
+            f"{name} must be finite and at least {_LEAST_TEMPERATURE:g}, got {temperature!r}"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
     """How the policy samples; what a node's value is the value of."""
 
     temperature: float = 1.0
-    """Divides the logits before sampling; greater than 0."""
+    """Divides the logits before sampling; finite, at least 1e-6 (all but greedy)."""
 
     top_p: float = 1.0
     """Keeps the smallest set of tokens with at least this probability; in (0, 1]."""
@@ -32,8 +44,7 @@ class PolicySettings:
         Raises:
             BadInput: A field breaks its rule.
         """
-        if not self.temperature > 0:
-            raise BadInput(f"policy.temperature must be greater than 0, got {self.temperature!r}")
+        require_temperature("policy.temperature", self.temperature)
         if not 0 < self.top_p <= 1:
             raise BadInput(f"policy.top_p must be in (0, 1], got {self.top_p!r}")
         for name in ("max_step_tokens", "max_rollout_tokens"):

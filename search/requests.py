@@ -7,6 +7,7 @@ from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
+from treeward.search.errors import BadInput
 from treeward.search.replies import Reply
 from treeward.search.tree import Tree
 
@@ -89,6 +90,12 @@ class Recorder(Protocol):
     def record(self, tree_id: str, key: str, reply: Reply) -> None:
         """Keeps a reply; once this returns, the death of the process cannot lose it."""
         ...
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Raises BadInput for what is no seed of a run; `name` is the setting's."""
+    if not 0 <= seed < 2**63:
+        raise BadInput(f"{name} must be at least 0 and below 2^63, got {seed!r:.40}")
 
 
 def seeds_of(run_seed: int, problem_id: str, request: Request) -> tuple[int, ...]:

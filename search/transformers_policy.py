@@ -12,6 +12,7 @@ import transformers
 from safetensors import SafetensorError
 
 from treeward.search import attention
+from treeward.search.devices import check_device
 from treeward.search.engine import Engine, EngineSettings
 from treeward.search.engine_thread import EnginePolicy
 from treeward.search.errors import BadInput
@@ -49,6 +50,7 @@ class TransformersSettings:
             raise BadInput(f"backend.threads must be at least 1, got {self.threads!r}")
         if self.slots < 1:
             raise BadInput(f"backend.slots must be at least 1, got {self.slots!r}")
+        check_device("backend.device", self.device)
         if self.dtype not in {None, "float32", "bfloat16"}:
             raise BadInput(f"backend.dtype must be float32 or bfloat16, got {self.dtype!r}")
 

@@ -177,7 +177,7 @@ def test_without_fast_rollouts_a_run_knows_nothing_of_them() -> None:
         (options("fast.rollouts=4"), "would be drawn just as the policy's own rollouts"),
         (options("fast.rollouts=4", "fast.policy=nano"), "drawn just as the policy's own rollouts"),
         (options("fast.rollouts=4", "fast.weight=0"), "fast.weight must be greater than 0"),
-        (options("fast.rollouts=4", "fast.temperature=0"), "fast.temperature must be greater"),
+        (options("fast.rollouts=4", "fast.temperature=0"), "fast.temperature must be finite"),
         (
             replace(options("fast.rollouts=4", "fast.temperature=2.5"), backend="vllm"),
             "fast.temperature must be from 0.01 to 2.0 with vLLM, got 2.5",

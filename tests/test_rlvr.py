@@ -29,7 +29,8 @@ class Exact:
     """Compares texts; answers of one digit are beyond it."""
 
     def judge(self, problem: Problem, answer: str | None) -> Judgement:
-        assert answer is not None
+        if answer is None:
+            return Judgement(Reason.NO_ANSWER)
         if len(answer) == 1:
             return Judgement(Reason.CHECKER_LIMIT, answer)
         return Judgement(Reason.MATCH if answer == problem.answer else Reason.MISMATCH, answer)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from treeward.search.errors import BadInput
+from treeward.search.policy import require_temperature
 from treeward.train.advantages import ScaleRewards
 from treeward.train.objective import LossType
 from treeward.train.settings import TrainSettings, check_least, check_member
@@ -80,7 +80,6 @@ class RlSettings(TrainSettings):
         for name in ("max_completion_length", "token_budget"):
             if getattr(self, name) is not None:
                 check_least(self, {name: 1})
-        if not self.temperature > 0:
-            raise BadInput(f"train.temperature must be above 0, got {self.temperature!r}")
+        require_temperature("train.temperature", self.temperature)
         check_member(self, "loss_type", LossType)
         check_member(self, "scale_rewards", ScaleRewards)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import torch
-
+from treeward.search.devices import check_device
 from treeward.search.errors import BadInput
+from treeward.search.requests import check_seed
 from treeward.train.optim import Schedule
 
 
@@ -100,8 +100,9 @@ class TrainSettings:
             BadInput: A field breaks its rule.
         """
         one = ("steps", "save_every", "save_total_limit", "log_every")
-        zero = ("warmup_steps", "weight_decay", "max_grad_norm", "lora_r", "seed")
+        zero = ("warmup_steps", "weight_decay", "max_grad_norm", "lora_r")
         check_least(self, dict.fromkeys(one, 1) | dict.fromkeys(zero, 0))
+        check_seed("train.seed", self.seed)
         for name in ("dtype", "save_dtype"):
             check_member(self, name, Dtype)
         check_member(self, "schedule", Schedule)
@@ -113,10 +114,9 @@ class TrainSettings:
             raise BadInput(f"train.adam_beta2 must be in [0, 1), got {self.adam_beta2!r}")
         if self.threads is not None and self.threads < 1:
             raise BadInput(f"train.threads must be at least 1, got {self.threads!r}")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise BadInput("train.device is cuda and this machine has none; use train.device=cpu")
         if self.device not in ("cpu", "cuda"):
             raise BadInput(f"train.device must be cpu or cuda, got {self.device!r}")
+        check_device("train.device", self.device)
 
 
 def check_least(settings: TrainSettings, least: Mapping[str, float]) -> None:
