@@ -44,7 +44,6 @@ import pyarrow.parquet as pq
 
 from treeward.search.models import cache_root, resolve_model
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
 from treeward.search.tokens import load_tokens
 
 HERE = Path(__file__).parent
@@ -98,7 +97,7 @@ def treeward(*arguments: str) -> None:
 
 def sample(a: argparse.Namespace, problems: str, model: str, out: Path, width: int) -> None:
     """Draws some solutions to each problem from a model, or from one that was trained from it."""
-    template = resolve_model(a.model, cache_root(os.environ)).default_template
+    template = resolve_model(a.model, cache_root(os.environ)).default_template.name
     treeward(
         *("generate", problems, f"--out={out}", f"--policy={model}", "--search=rollouts"),
         *("--set=search.max_depth=1", f"--set=search.width={width}"),
@@ -118,7 +117,7 @@ def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
         fit = pc.and_(pc.greater_equal(rate, a.least_rate), pc.less_equal(rate, 0.8))
         pq.write_table(table.filter(fit), data)
     model = resolve_model(a.model, cache_root(os.environ))
-    template, tokens = load_template(model.default_template), load_tokens(model.path)
+    template, tokens = model.default_template, load_tokens(model.path)
     problems = []
     for row in pq.read_table(data, columns=["prompt", "answer"]).to_pylist():
         problem = Problem(id="asked", prompt=row["prompt"][0]["content"])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from treeward.search.arithmetic import make_problems
 from treeward.search.models import ModelFolder, cache_root, resolve_model
 from treeward.search.policy import Ask, Draw, Mode, PolicySettings
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
 from treeward.search.requests import Kind
 from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersPolicy, TransformersSettings
@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=1000)
     options = parser.parse_args()
     model = resolve_model(options.model, cache_root(os.environ))
-    template = load_template(model.default_template)
+    template = model.default_template
     rounds = [(Mode.DETERMINISTIC, n) for n in (1, 8, 64)] + [(Mode.NORMAL, n) for n in (1, 64)]
     print(f"{options.requests} requests to {model.name} ({model.fingerprint}), one thread")
     print(f"{'mode':14}{'at once':>8}{'tokens':>9}{'tokens/s':>10}  replies with other bits")

@@ -37,7 +37,6 @@ from treeward.search.mcts import mcts
 from treeward.search.models import NANO, ModelFolder, cache_root, resolve_model
 from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
 from treeward.search.reader import Reader
 from treeward.search.requests import Search
 from treeward.search.rollouts import rollouts
@@ -116,7 +115,7 @@ async def search_forest(
     meter: Meter, given: argparse.Namespace, problems: Iterator[Problem], journal: Path
 ) -> None:
     """Grows the trees, with a journal as a run has."""
-    template = load_template(given.folder.default_template)
+    template = given.folder.default_template
     reader = Reader(template, meter.tokens)
     settings = SearchSettings()
     searches: dict[str, Search] = {

@@ -35,7 +35,7 @@ import transformers
 from treeward.search.arithmetic import make_problems
 from treeward.search.models import ModelFolder, cache_root, resolve_model
 from treeward.search.policy import Ask, Mode, Policy, PolicySettings
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
 from treeward.search.requests import Kind
 from treeward.search.steps import Budget, Finish, Stepper, StepRule
 from treeward.search.tokens import Tokens, load_tokens
@@ -197,7 +197,7 @@ def measure(
     n: int,
 ) -> list[Outcome]:
     """Returns what every side made of every round, after a short one that does not count."""
-    template, tokens = load_template(folder.default_template), load_tokens(folder.path)
+    template, tokens = folder.default_template, load_tokens(folder.path)
     for draw in sides.values():
         draw(make_round(99, "fixed", 2, template, tokens))
     outcomes = []

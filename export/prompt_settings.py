@@ -38,7 +38,9 @@ class PromptSettings:
             raise BadInput(f"prompt.step_tokens must be at least 1, got {self.step_tokens!r}")
 
 
-def choose_template(prompt: PromptSettings, default: str, own_end: CustomEnd | None) -> Template:
+def choose_template(
+    prompt: PromptSettings, default: Template, own_end: CustomEnd | None
+) -> Template:
     """Returns the template asked for, with the steps asked for.
 
     Args:
@@ -49,7 +51,7 @@ def choose_template(prompt: PromptSettings, default: str, own_end: CustomEnd | N
     Raises:
         BadInput: There is no such template, or it does not go with such steps.
     """
-    template = load_template(prompt.template or default)
+    template = load_template(prompt.template) if prompt.template else default
     if own_end is not None:
         if prompt.steps is not None:
             raise BadInput(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from treeward.search import smollm
 from treeward.search.errors import BadInput
-from treeward.search.prompts import TEMPLATES
+from treeward.search.prompts import TEMPLATES, Template, template_in
 
 NANO, NANO_FAST = "nano", "nano-fast"
 SHIPPED = (NANO, NANO_FAST)
@@ -45,7 +45,7 @@ class ModelFolder:
     fingerprint: str
     """16 hex digits of the files that decide what the model replies."""
 
-    default_template: str
+    default_template: Template
     """The prompt template to use where none is asked for."""
 
 
@@ -240,24 +240,22 @@ def _hash(files: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
-def default_template(folder: Path) -> str:
+def default_template(folder: Path) -> Template:
     """Returns the template that suits a model: one it was made with, chat, or plain steps.
 
-    The embedded models, and those trained from them, name it in their configuration.
+    The embedded models, and those trained by reinforcement, have it in their configuration.
 
     Raises:
-        BadInput: The folder has no configuration that can be read, or it names no template.
+        BadInput: The folder has no configuration that can be read, or no template is in it.
     """
     chosen = _read_json(folder / "config.json").get("treeward_template")
     if chosen is not None:
-        if chosen not in TEMPLATES:
-            raise BadInput(
-                f"{folder / 'config.json'}: treeward_template must be one of "
-                f"{', '.join(TEMPLATES)}, got {chosen!r}"
-            )
-        return str(chosen)
+        try:
+            return template_in(chosen)
+        except (BadInput, ValueError) as e:
+            raise BadInput(f"{folder / 'config.json'}: treeward_template: {e}") from e
     settings = folder / "tokenizer_config.json"
     is_chat = (folder / "chat_template.jinja").is_file() or (
         settings.is_file() and "chat_template" in _read_json(settings)
     )
-    return "chat" if is_chat else "steps"
+    return TEMPLATES["chat" if is_chat else "steps"]

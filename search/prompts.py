@@ -6,7 +6,7 @@ solution for training, and reading the answer out of a sampled one.
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,26 @@ def load_template(name: str) -> Template:
         return template_from(path.stem, data)
     except (OSError, ValueError) as e:
         raise BadInput(f"prompt.template: {path}: {e}") from e
+
+
+def template_in(spec: object) -> Template:
+    """Returns the template that a model's configuration has: by its name, or with all its fields.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if isinstance(spec, dict):
+        return template_from("own", {**spec})
+    if not isinstance(spec, str) or spec not in TEMPLATES:
+        names = ", ".join(TEMPLATES)
+        raise ValueError(f"must be one of {names}, or a table with the fields of one, got {spec!r}")
+    return TEMPLATES[spec]
+
+
+def spec_of(template: Template) -> str | dict[str, Any]:
+    """Returns what `template_in` makes a template of."""
+    known = TEMPLATES.get(template.name) == template
+    return template.name if known else asdict(template)
 
 
 Types = dict[str, type]

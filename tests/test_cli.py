@@ -64,7 +64,10 @@ def test_problems_are_looked_at_before_anything_else(treeward: Command, tmp_path
         (("--set", "policy.temperature=inf"), "must be a finite number, got inf"),
         (("--set", "policy.temperature=nan"), "must be a finite number, got nan"),
         (("--set", f"policy.temperature=1{'0' * 400}"), "must be a finite number, got 10000"),
-        (("--set", "backend.device=cuda:99"), "backend.device is cuda:99 and this machine has none"),
+        (
+            ("--set", "backend.device=cuda:99"),
+            "backend.device is cuda:99 and this machine has none",
+        ),
         (("--set", "backend.device=meta"), "backend.device is meta and this machine has none"),
         (("--set", "backend.device=cpu:7"), "backend.device is cpu:7 and this machine has none"),
         (("--set", "backend.device=gpu"), "must be a torch device such as cpu or cuda"),

@@ -250,7 +250,11 @@ def test_the_tokenizer_is_asked_for_where_the_name_is_none() -> None:
             prepare(server.url, None, HttpSettings(), deterministic=None, cache=cache)
         settings = HttpSettings(tokenizer=NANO_FOLDER)
         model, running = prepare(server.url, "m", settings, deterministic=None, cache=cache)
-        assert (model.name, str(model.path), model.default_template) == ("m", NANO_FOLDER, NANO)
+        assert (model.name, str(model.path), model.default_template.name) == (
+            "m",
+            NANO_FOLDER,
+            NANO,
+        )
         server.reply = wants_text
         with pytest.raises(BadInput, match=f"{server.url} cannot be used: token ids in and out"):
             open_policy(model, running)

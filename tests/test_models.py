@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 from treeward.search.errors import BadInput
 from treeward.search.models import cache_root, check_model_folder, resolve_model
+from treeward.search.prompts import TEMPLATES, spec_of
 from treeward.search.smollm import NAME
 
 
@@ -45,19 +47,19 @@ def shard(model: Path) -> None:
 
 def resolved(policy: Path | str, cache: Path = Path("unused")) -> tuple[str, str]:
     found = resolve_model(str(policy), cache)
-    return found.fingerprint, found.default_template
+    return found.fingerprint, found.default_template.name
 
 
 def test_nano_is_in_the_package(tmp_path: Path) -> None:
     found = resolve_model("nano", tmp_path)
-    assert (found.name, found.default_template) == ("nano", "nano")
+    assert (found.name, found.default_template.name) == ("nano", "nano")
     assert found.path.parent.name == "search"
 
 
 def test_smollm_comes_from_the_cache(tmp_path: Path) -> None:
     folder = make_model(tmp_path / NAME, treeward_template="sums")
     found = resolve_model(NAME, tmp_path)
-    assert (found.name, found.path, found.default_template) == (NAME, folder, "sums")
+    assert (found.name, found.path, found.default_template.name) == (NAME, folder, "sums")
 
 
 def test_fingerprint_follows_contents_not_place_or_card(model: Path, tmp_path: Path) -> None:
@@ -101,8 +103,26 @@ def test_template_suits_the_model(model: Path, tmp_path: Path) -> None:
     assert resolved(model)[1] == "chat"
     trained = make_model(tmp_path / "trained", treeward_template="nano")
     assert resolved(trained)[1] == "nano"
-    with pytest.raises(BadInput, match="treeward_template"):
-        resolved(make_model(tmp_path / "strange", treeward_template="unheard-of"))
+    for spec, says in (
+        ("unheard-of", "must be one of nano, "),
+        (["nano"], "must be one of nano, "),
+        ({"question": "?"}, r"question must contain \{prompt\}"),
+        ({"qestion": "?"}, "unknown field 'qestion'"),
+    ):
+        (tmp_path / "strange").mkdir(exist_ok=True)
+        strange = make_model(tmp_path / "strange" / "model", treeward_template=spec)
+        with pytest.raises(BadInput, match=rf"config.json: treeward_template: .*{says}"):
+            resolved(strange)
+        shutil.rmtree(strange)
+
+
+@pytest.mark.parametrize("base", TEMPLATES)
+def test_a_model_names_its_template_or_has_it_whole(tmp_path: Path, base: str) -> None:
+    assert spec_of(TEMPLATES[base]) == base
+    for template in (TEMPLATES[base], replace(TEMPLATES[base], name="mine", max_step_tokens=7)):
+        spec = json.loads(json.dumps(spec_of(template)))
+        folder = make_model(tmp_path / template.name, treeward_template=spec)
+        assert resolve_model(str(folder), Path("unused")).default_template == template
 
 
 def only_pickled(model: Path) -> None:

@@ -14,6 +14,7 @@ from treeward.export.durable import file_sha256
 from treeward.search.errors import BadInput, TreewardError
 from treeward.search.models import resolve_model
 from treeward.search.policy import Draw, PolicySettings
+from treeward.search.prompts import TEMPLATES
 from treeward.search.requests import Kind
 from treeward.search.steps import StepRule
 from treeward.search.tokens import load_tokens
@@ -49,7 +50,7 @@ class World:
     reward_name = "wish"
     kind = Kind.ROLLOUT
     sampling = PolicySettings(max_step_tokens=48, max_rollout_tokens=48)
-    template = "nano"
+    template = TEMPLATES["nano"]
     rule = StepRule(answer_mark="A")
 
     def __init__(self, grade: GradeOf, n: int = 5) -> None:

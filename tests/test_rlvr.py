@@ -151,4 +151,6 @@ def test_the_digest_knows_prompts_answers_and_trees() -> None:
     digests = {str(environment().about), str(environment(stored(**{"": 0.5})).about)}
     other = Problem(id="p", prompt="12 *3 -4", answer="33")
     digests.add(str(Rlvr([other], READER, Exact(), RlvrSettings(), None).about))
-    assert len(digests) == 3
+    task = Problem(id="p", prompt="12 *3 -4", answer="32", metadata='{"seed":1}')
+    digests.add(str(Rlvr([task], READER, Exact(), RlvrSettings(), None).about))
+    assert len(digests) == 4

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -344,6 +345,10 @@ def test_an_output_folder_is_never_overwritten(
         run(other, model, straight, resume=True)
     with pytest.raises(SettingsConflict, match=r"model\.model\.safetensors"):
         run(data, straight, straight, resume=True)
+    retold = shutil.copytree(model, tmp_path / "retold")
+    (retold / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": false}')
+    with pytest.raises(SettingsConflict, match=r"model\.tokenizer_config\.json"):
+        run(data, retold, straight, resume=True)
     with pytest.raises(BadInput, match="no training output"):
         run(data, model, tmp_path, resume=True)
     assert bits(straight) == before

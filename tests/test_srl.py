@@ -215,6 +215,40 @@ def test_a_trained_model_is_a_policy_that_knows_its_template(
     assert settings["prompt.template"] == "nano"
 
 
+OWN = """
+max_step_tokens = 24
+max_rollout_tokens = 96
+answer = "A{answer}"
+[rule]
+answer_mark = "A"
+"""
+
+
+def test_a_template_of_ones_own_goes_with_the_model_that_learned_it(
+    treeward: Command, dataset: tuple[str, Path], tmp_path: Path
+) -> None:
+    """And a resume with the file changed is another run."""
+    kind, data = dataset
+    own, out = tmp_path / "own.toml", tmp_path / "out"
+    own.write_text(OWN)
+    given = arguments(kind, data, out, "--set=train.steps=1", f"--set=train.template={own}")
+    assert treeward(*given).code == 0
+    changed = OWN.replace("96", "90")
+    own.write_text(changed)
+    refused = treeward(*given, "--resume")
+    assert refused.code == 3
+    assert "data.template is" in refused.err
+    own.unlink()
+    options = ("--policy", out, *(f"--set={each}" for each in RUN_SETTINGS))
+    run = tmp_path / "run"
+    ran = treeward("generate", "task:arithmetic?n=1&seed=9", "--out", run, *options)
+    assert ran.code == 0, ran.err
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    assert (settings["prompt.template"], settings["policy.max_rollout_tokens"]) == ("own", 96)
+    eval_ran = treeward("eval", "policy", out, "task:arithmetic?n=1&seed=9", "--samples", "1")
+    assert eval_ran.code == 0, eval_ran.err
+
+
 def test_an_early_end_is_work_done_in_part(
     treeward: Command, dataset: tuple[str, Path], tmp_path: Path
 ) -> None:

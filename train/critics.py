@@ -101,7 +101,9 @@ def train_critics(
     """
     with session(out, settings):
         trunk = load_trainable(model, settings)
-        template = load_template(settings.template or default_template(model))
+        template = (
+            load_template(settings.template) if settings.template else default_template(model)
+        )
         rows = read_critic_data(
             data,
             reader_for(trunk, model, template),

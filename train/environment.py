@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from treeward.search.policy import Draw, PolicySettings
+from treeward.search.prompts import Template
 from treeward.search.requests import Kind
 from treeward.search.steps import StepRule
 from treeward.train.output import Json
@@ -76,8 +77,8 @@ class Environment(Protocol):
         ...
 
     @property
-    def template(self) -> str:
-        """Returns the name of the prompt template that the policy learns to read."""
+    def template(self) -> Template:
+        """Returns the prompt template that the policy learns to read."""
         ...
 
     @property

@@ -22,7 +22,7 @@ from treeward.search.errors import TreewardError
 from treeward.search.quiet import no_bars
 from treeward.train.checkpoint import State, latest_checkpoint, load_checkpoint, save_checkpoint
 from treeward.train.optim import adamw, learning_rate
-from treeward.train.output import Json, Metrics
+from treeward.train.output import COPIED, Json, Metrics
 from treeward.train.settings import TrainSettings
 
 Progress = Callable[[Json], None]
@@ -80,7 +80,8 @@ def identity(kind: str, settings: TrainSettings, model: Path, data: Json) -> Jso
         model: The folder trained from.
         data: What is known of the data, a digest among it.
     """
-    files = [model / "config.json", *sorted(model.glob("*.safetensors"))]
+    beside = (model / name for name in ("config.json", *COPIED))
+    files = [path for path in beside if path.is_file()] + sorted(model.glob("*.safetensors"))
     return {
         "schema_version": 1,
         "kind": kind,

@@ -6,15 +6,17 @@ asked in their place (dynamic sampling: DAPO, Yu et al. 2025, section 3.2).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from treeward.export.run_folder import digest
 from treeward.search.errors import BadInput, TreewardError
 from treeward.search.policy import Ask
+from treeward.search.prompts import spec_of
 from treeward.search.requests import Kind
 from treeward.search.tokens import load_tokens
 from treeward.train.advantages import spread
@@ -74,11 +76,12 @@ def train_rl(
         tokens, threads = load_tokens(model), torch.get_num_threads()
         rows = settings.prompts_per_step * settings.group_size
         sampler = Sampler(model, tokens, device=settings.device, threads=threads, rows=rows)
-        about = identity(environment.name, settings, model, environment.about)
+        data = environment.about | {"template": digest(asdict(environment.template))}
+        about = identity(environment.name, settings, model, data)
         open_output(out, about, resume=resume)
         job = RlJob(trained.train(), sampler, environment, settings)
         state = run_loop(trained, out, settings, job, progress)
-        trained.config.treeward_template = environment.template
+        trained.config.treeward_template = spec_of(environment.template)
         write_model(out, trained, model, settings.save_dtype)
     return Trained(out=out, ended=state["ended"])
 

@@ -16,8 +16,9 @@ def template_and_tokens(model: Path, settings: RlSettings) -> tuple[Template, To
     Raises:
         BadInput: There is no such template, or the folder holds no model.
     """
-    name = settings.template or resolve_model(str(model), cache_root(os.environ)).default_template
-    return load_template(name), load_tokens(model)
+    found = resolve_model(str(model), cache_root(os.environ))
+    template = load_template(settings.template) if settings.template else found.default_template
+    return template, load_tokens(model)
 
 
 def problem_row(record: dict[str, Any], **fields: Any) -> dict[str, Any]:

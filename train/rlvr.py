@@ -142,8 +142,8 @@ class Rlvr:
         self._verifier = verifier
         self._stored = stored
         self._step_weight = settings.step_weight
-        template: Template = reader.template
-        self.template = template.name
+        self.template: Template = reader.template
+        template = self.template
         self.rule: StepRule = template.rule
         self.prompts = [
             Prompt(id=problem.id, prompt_ids=reader.prompt_ids(problem)) for problem in problems
@@ -154,7 +154,7 @@ class Rlvr:
             max_rollout_tokens=settings.max_completion_length or template.max_rollout_tokens,
         )
         rows = [
-            [p.id, list(q.ids), p.answer, p.verifier]
+            [p.id, list(q.ids), p.answer, p.verifier, p.metadata]
             for p, q in zip(problems, self.prompts, strict=True)
         ]
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()

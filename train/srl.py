@@ -82,7 +82,7 @@ class Srl:
         """
         self._tokens = tokens
         self._by = settings.similarity
-        self.template = template.name
+        self.template = template
         self.rule: StepRule = template.rule
         limit = settings.max_completion_length or template.max_step_tokens
         self._targets: list[str] = []

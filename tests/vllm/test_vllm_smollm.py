@@ -10,7 +10,6 @@ from tests.vllm.drawing import SETTINGS, draws_of
 from treeward.search.arithmetic import make_problems
 from treeward.search.models import cache_root, resolve_model
 from treeward.search.policy import Ask, PolicySettings
-from treeward.search.prompts import load_template
 from treeward.search.requests import Kind
 from treeward.search.smollm import NAME
 from treeward.search.steps import Finish
@@ -20,7 +19,7 @@ from treeward.search.vllm_policy import VllmPolicy
 
 def test_smollm_draws_steps_as_with_transformers() -> None:
     model = resolve_model(NAME, cache_root(os.environ))
-    template = load_template(model.default_template)
+    template = model.default_template
     policy = VllmPolicy(model.path, model.fingerprint, replace(SETTINGS, context=1024))
     (problem,) = make_problems(n=1, seed=3)
     ask = Ask(
