@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from treeward.critics.heads import CriticModel, Head, probabilities
 from treeward.critics.reading import PrefixReader, Reading
@@ -25,8 +25,8 @@ from treeward.search.devices import check_device
 from treeward.search.errors import BadInput, DamagedData
 from treeward.search.models import resolve_model
 from treeward.search.prompts import Template, template_from
-from treeward.search.quiet import no_bars
 from treeward.search.tokens import load_tokens
+from treeward.search.weights import load_whole
 
 SCHEMA_VERSION = 1
 """Of `critics.json`."""
@@ -115,24 +115,7 @@ def _about(folder: Path) -> tuple[Template, frozenset[Head], str]:
 
 def _load_trunk(folder: Path, device: str) -> PreTrainedModel:
     """Returns the language model, in float32."""
-    loading: Any = AutoModelForCausalLM
-    try:
-        with no_bars():
-            trunk, loaded = loading.from_pretrained(
-                str(folder),
-                dtype=torch.float32,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
-        first = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise BadInput(f"{folder}: no model that transformers can load: {first}") from e
-    if loaded["missing_keys"]:
-        lacking = ", ".join(sorted(loaded["missing_keys"])[:3])
-        raise DamagedData(f"{folder}: the weights lack {lacking}; train the critics again")
-    assert isinstance(trunk, PreTrainedModel)
+    trunk = load_whole(folder, dtype=torch.float32)
     module: torch.nn.Module = trunk
     module.to(device)
     return trunk

@@ -18,3 +18,16 @@ def no_bars() -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keeps transformers from drawing bars and reports of what it loads."""
+    levels: Any = logging
+    level = levels.get_verbosity()
+    levels.set_verbosity_error()
+    try:
+        with no_bars():
+            yield
+    finally:
+        levels.set_verbosity(level)

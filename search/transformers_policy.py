@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from treeward.search import attention
 from treeward.search.devices import check_device
@@ -17,8 +16,8 @@ from treeward.search.engine import Engine, EngineSettings
 from treeward.search.engine_thread import EnginePolicy
 from treeward.search.errors import BadInput
 from treeward.search.policy import Mode
-from treeward.search.quiet import no_bars
 from treeward.search.tokens import load_tokens
+from treeward.search.weights import load_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,25 +124,12 @@ def load_model(folder: Path, settings: TransformersSettings) -> transformers.Pre
         BadInput: It is no whole causal language model with full attention in every layer.
     """
     dtype = settings.dtype_used
-    pair: Any
-    try:
-        with no_bars():
-            pair = transformers.AutoModelForCausalLM.from_pretrained(
-                str(folder),
-                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-                attn_implementation=attention.register(),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                output_loading_info=True,
-                device_map=None if settings.device == "cpu" else settings.device,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
-        raise BadInput(f"{folder}: no model that transformers can load: {_first_line(e)}") from e
-    model, loaded = pair
-    if loaded["missing_keys"]:
-        lacking = ", ".join(sorted(loaded["missing_keys"])[:3])
-        raise BadInput(f"{folder}: the weights lack {lacking}; fetch or save the model again")
+    model: Any = load_whole(
+        folder,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+        attn_implementation=attention.register(),
+        device_map=None if settings.device == "cpu" else settings.device,
+    )
     layer_types = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     if layer_types != {"full_attention"} or not hasattr(model.config, "num_key_value_heads"):
         raise BadInput(
@@ -168,7 +154,3 @@ def _check_head(model: Any, folder: Path) -> None:
             f"{folder}: the transformers backend runs models that neither scale nor cap their "
             f"logits; this {model.config.model_type!r} does"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

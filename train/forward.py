@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from treeward.search.errors import BadInput
 from treeward.search.models import check_model_folder
+from treeward.search.weights import NO_MODEL, load_whole, said
 from treeward.train.settings import TrainSettings
 from treeward.train.weights import add_lora
 
@@ -32,13 +33,17 @@ def load_trainable(folder: Path, settings: TrainSettings) -> PreTrainedModel:
     torch.manual_seed(settings.seed)
     if any(path.suffix in _WEIGHTS for path in folder.glob("*")):
         check_model_folder(folder)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        model = load_whole(folder, dtype=torch.float32)
+    elif not (folder / "config.json").is_file():
+        raise BadInput(f"{folder}: no config.json; --model needs a Hugging Face model folder")
     else:
         factory: Any = AutoModelForCausalLM
-        model = factory.from_config(_config(folder), dtype=torch.float32, trust_remote_code=False)
-    assert isinstance(model, PreTrainedModel)
+        try:
+            config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+            model = factory.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        except NO_MODEL as e:
+            raise BadInput(f"{folder / 'config.json'}: {said(e)}") from e
+        assert isinstance(model, PreTrainedModel)
     if settings.lora_r:
         add_lora(model, rank=settings.lora_r, alpha=settings.lora_alpha)
     module: Any = model
@@ -49,15 +54,6 @@ def load_trainable(folder: Path, settings: TrainSettings) -> PreTrainedModel:
         enable({"use_reentrant": False})
     module.to(settings.device)
     return model
-
-
-def _config(folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"{folder}: no config.json; --model needs a Hugging Face model folder")
-    try:
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except ValueError as e:
-        raise BadInput(f"{folder / 'config.json'}: {' '.join(str(e).split())[:200]}") from e
 
 
 def target_logits(
