@@ -23,7 +23,6 @@ from treeward.search.http_protocol import (
     body_of,
     fault_of_status,
     read_event,
-    room_of,
 )
 from treeward.search.http_replicas import Clock, Replicas, Sleep, doubled
 from treeward.search.http_settings import HttpService, http_identity_of
@@ -89,10 +88,9 @@ class HttpPolicy:
                 `truncated`, `bad_reply` (it contradicts itself or what was asked) or `http_429`
                 and so on; or `context_length` where the model's context is too short.
         """
-        need = len(ask.prompt_ids) + len(ask.prefix_ids) + room_of(ask)
         context = self._service.served.context
-        if context is not None and need > context:
-            message = f"{need} positions needed, the model has {context}"
+        if context is not None and ask.positions > context:
+            message = f"{ask.positions} positions needed, the model has {context}"
             raise CallFailed("context_length", message)
         return await together(self._draw_one(ask, seed) for seed in ask.seeds)
 

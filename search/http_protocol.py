@@ -96,23 +96,17 @@ class Event:
     """Why the server stopped; None while it goes on, and after it has told."""
 
 
-def room_of(ask: Ask) -> int:
-    """Returns how many tokens a continuation may have."""
-    return ask.settings.max_rollout_tokens - len(ask.prefix_ids)
-
-
 def body_of(model: str, ask: Ask, seed: int, tokens: Tokens) -> dict[str, Any]:
     """Returns the call for one continuation.
 
     The stop string only spares tokens after a step's end: `Reading` decides where that is.
     """
-    room = room_of(ask)
     to_step = ask.kind is Kind.SAMPLE
     stop = ask.rule.stop_text
     return PLAIN | {
         "model": model,
         "prompt": [*ask.prompt_ids, *ask.prefix_ids],
-        "max_tokens": min(room, ask.settings.max_step_tokens) if to_step else room,
+        "max_tokens": ask.most,
         "temperature": ask.settings.temperature,
         "top_p": ask.settings.top_p,
         "seed": seed,
@@ -129,7 +123,7 @@ class Reading:
         self._ask = ask
         self._tokens = tokens
         self._prompt = ask.prompt_ids + ask.prefix_ids
-        budget = Budget(step=ask.settings.max_step_tokens, total=room_of(ask))
+        budget = Budget(step=ask.settings.max_step_tokens, total=ask.room)
         self._stepper = Stepper.after(ask.prefix_ids, tokens, ask.rule, budget)
         self._ids: list[int] = []
         self._logprob = 0.0

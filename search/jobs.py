@@ -32,24 +32,19 @@ class Job:
         """Returns prompt and prefix."""
         return self.ask.prompt_ids + self.ask.prefix_ids
 
-    @property
-    def room(self) -> int:
-        """Returns how many tokens a continuation may have."""
-        return self.ask.settings.max_rollout_tokens - len(self.ask.prefix_ids)
-
     def is_work(self, max_positions: int) -> bool:
         """Returns whether there is anything to draw; else the job is done.
 
         Args:
             max_positions: Tokens that the model's context holds.
         """
-        need = len(self.ids) + self.room
+        need = self.ask.positions
         if need > max_positions:
             message = f"{need} positions needed, the model has {max_positions}"
             self.done(CallFailed("context_length", message))
             return False
         assert self.ids, "there is something to go on from"
-        assert self.room > 0, "a prefix without room is the end of its solution"
+        assert self.ask.room > 0, "a prefix without room is the end of its solution"
         if not self.ask.seeds:
             self.done([])
         return bool(self.ask.seeds)
@@ -60,7 +55,7 @@ class Job:
         self.missing = len(self.ask.seeds)
         rows = []
         for index, seed in enumerate(self.ask.seeds):
-            budget = Budget(step=self.ask.settings.max_step_tokens, total=self.room)
+            budget = Budget(step=self.ask.settings.max_step_tokens, total=self.ask.room)
             stepper = Stepper.after(self.ask.prefix_ids, tokens, self.ask.rule, budget)
             rows.append(Row(job=self, index=index, seed=seed, stepper=stepper))
         return rows

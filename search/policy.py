@@ -74,6 +74,22 @@ class Ask:
     stick_to: str
     """Asks with the same word share prefixes: a backend with replicas keeps them together."""
 
+    @property
+    def room(self) -> int:
+        """Returns how many tokens the rest of the solution may have."""
+        return self.settings.max_rollout_tokens - len(self.prefix_ids)
+
+    @property
+    def most(self) -> int:
+        """Returns how many tokens a continuation may have."""
+        to_step = self.kind is Kind.SAMPLE
+        return min(self.room, self.settings.max_step_tokens) if to_step else self.room
+
+    @property
+    def positions(self) -> int:
+        """Returns how many a model must have for the longest continuation."""
+        return len(self.prompt_ids) + len(self.prefix_ids) + self.most
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:

@@ -9,7 +9,7 @@ from treeward.search.prompts import Template
 from treeward.search.replies import Completion
 from treeward.search.steps import Finish, cut
 from treeward.search.tokens import Tokens
-from treeward.search.verdicts import Judgement, Reason, Verifier
+from treeward.search.verdicts import Judgement, Reason, Verdict, Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,6 @@ class Reader:
         cut_off = draw.finish is Finish.LENGTH
         answer = None if cut_off else self.template.answer_in(self.text(ids))
         judgement = verifier.judge(problem, answer)
-        if cut_off and judgement.reason is Reason.NO_ANSWER:
-            return Judgement(Reason.LENGTH)
+        if answer is None and judgement.verdict is not Verdict.UNKNOWN:
+            return Judgement(Reason.LENGTH if cut_off else Reason.NO_ANSWER)
         return judgement

@@ -47,12 +47,11 @@ class ScriptedPolicy:
     def _draw_one(self, ask: Ask, seed: int) -> Draw:
         prompt = self._tokens.text_of(ask.prompt_ids)
         text = self._tokens.text_of(ask.prefix_ids)
-        room = ask.settings.max_rollout_tokens - len(ask.prefix_ids)
-        budget = Budget(step=ask.settings.max_step_tokens, total=room)
+        budget = Budget(step=ask.settings.max_step_tokens, total=ask.room)
         stepper = Stepper.after(ask.prefix_ids, self._tokens, ask.rule, budget)
         ids: list[int] = []
         logprob = 0.0
-        for place in range(room):
+        for place in range(ask.room):
             step, probability = self._choose(prompt, text, seed, place)
             text += step
             logprob += float(np.log(probability))

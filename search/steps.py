@@ -187,7 +187,7 @@ class Stepper:
     def _begin(self) -> None:
         self.text.clear()
         self.length = 0
-        self.thoughts = bytearray(self.line) if self.rule.think else None
+        self.thoughts = bytearray() if self.rule.think else None
         self.thinking = False
         self.watch = watch_for(self.rule.ends, self.rule.delimiter)
 

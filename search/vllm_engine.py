@@ -154,7 +154,7 @@ def _sampling_params(row: Row) -> Any:
         temperature=settings.temperature,
         top_p=settings.top_p,
         seed=row.seed,
-        max_tokens=row.job.room,
+        max_tokens=row.job.ask.most,
         # End tokens end a continuation where its stepper says so.
         ignore_eos=True,
         logprobs=0,  # the sampled token's alone

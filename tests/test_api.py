@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,14 @@ class Impatient(ScriptedCritic):
         if self.asked == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return super().score(prefixes)
+
+
+@pytest.fixture(autouse=True)
+def keyboard() -> Iterator[None]:
+    """Hears Ctrl-C as a terminal's process does; one started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupted(out: Path) -> None:

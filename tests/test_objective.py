@@ -176,6 +176,14 @@ def test_a_group_of_one_says_nothing(scale: ScaleRewards) -> None:
     assert scaled_steps([[Span(0, 2, 0.5, "step")]], 1.0) == [[]]
 
 
+@pytest.mark.parametrize("size", range(2, 40))
+@pytest.mark.parametrize("reward", [0.1, 1 / 3, 0.7, -1.0])
+def test_equal_rewards_have_no_spread_whatever_the_size_of_the_group(
+    size: int, reward: float
+) -> None:
+    assert spread([reward] * size) == 0.0
+
+
 def test_unknown_rewards_have_no_advantage_and_no_say() -> None:
     with_unknown = outcome_advantages([[1.0, None, 0.0]], ScaleRewards.GROUP)[0]
     without = outcome_advantages([[1.0, 0.0]], ScaleRewards.GROUP)[0]

@@ -16,15 +16,15 @@ from treeward.search.models import resolve_model
 from treeward.search.policy import Draw, PolicySettings
 from treeward.search.prompts import TEMPLATES
 from treeward.search.requests import Kind
-from treeward.search.steps import StepRule
+from treeward.search.steps import Finish, StepRule
 from treeward.search.tokens import load_tokens
 from treeward.train import learning
 from treeward.train.environment import Grades, Prompt
 from treeward.train.forward import load_trainable
 from treeward.train.groups import Group
-from treeward.train.learning import Learner, Lesson
+from treeward.train.learning import Drawn, Learner, Lesson, lessons
 from treeward.train.optim import Schedule
-from treeward.train.rl import Trained, next_visits, train_rl
+from treeward.train.rl import Trained, next_visits, teaches, train_rl
 from treeward.train.rl_settings import RlSettings
 from treeward.train.sampler import Sampler
 from treeward.train.settings import ReportTo
@@ -181,6 +181,49 @@ def test_steps_alone_can_teach_a_group_that_all_fail(tmp_path: Path) -> None:
     trained = train(World(blamed), tmp_path / "out", steps=1)
     assert trained.ended is None
     assert metrics(tmp_path / "out")[0]["grad_norm"] > 0
+
+
+def drawn(rewards: Sequence[float | None], steps: Sequence[float], weight: float) -> Drawn:
+    """A group of completions of three tokens with one step each."""
+    spans = tuple((Span(0, 2, value, "step"),) for value in steps)
+    return Drawn(
+        prompt=Prompt(id="p", prompt_ids=(1,)),
+        draws=tuple(Draw((4, 5, 6), -1.0, Finish.END) for _ in rewards),
+        grades=Grades(rewards=tuple(rewards), steps=spans, step_weight=weight),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rewards", "steps", "weight", "does"),
+    [
+        ([0.0, 0.0], [0.5, -0.5], 1.0, True),
+        ([0.0, 0.0], [0.5, -0.5], 0.0, False),
+        ([0.0, 0.0], [0.0, 0.0], 1.0, False),
+        ([None, None], [0.5, -0.5], 1.0, False),
+        ([0.0, None], [0.5, -0.5], 1.0, False),
+        ([0.0, 0.0, None], [0.0, 0.0, 0.5], 1.0, False),
+        ([0.0, 1.0], [0.0, 0.0], 0.0, True),
+        ([1 / 3] * 3, [0.0] * 3, 0.0, False),
+    ],
+)
+def test_a_group_teaches_if_what_is_learned_of_it_is_not_all_nothing(
+    rewards: list[float | None], steps: list[float], weight: float, does: bool
+) -> None:
+    group = drawn(rewards, steps, weight)
+    assert teaches(group, 0.0) is does
+    learned = [
+        span.value
+        for lesson in lessons([group], SETTINGS)
+        for spans in lesson.spans
+        for span in spans
+    ]
+    assert any(abs(value) > 1e-9 for value in learned) is does
+
+
+def test_steps_are_scaled_over_the_completions_that_are_learned_from() -> None:
+    (lesson,) = lessons([drawn([0.0, 0.0, None], [0.3, -0.4, 9.0], 2.0)], SETTINGS)
+    size = ((0.3**2 + 0.4**2) / 2) ** 0.5 + 1e-4
+    assert [spans[1].value for spans in lesson.spans] == pytest.approx([0.6 / size, -0.8 / size])
 
 
 @pytest.mark.parametrize("change", [{"micro_batch_size": 0}, {"gradient_checkpointing": True}])

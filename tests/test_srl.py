@@ -15,9 +15,9 @@ from treeward import generate, open_run
 from treeward.export.durable import file_sha256
 from treeward.search.errors import BadInput
 from treeward.search.models import resolve_model
-from treeward.search.policy import Draw
+from treeward.search.policy import Ask, Draw
 from treeward.search.prompts import Template, load_template
-from treeward.search.steps import Finish
+from treeward.search.steps import Budget, Finish, Stepper
 from treeward.search.tokens import load_tokens
 from treeward.train.srl import BAD_FORMAT, Srl, SrlSettings
 
@@ -76,6 +76,30 @@ def test_a_step_is_rewarded_by_its_numbers_and_a_bad_one_is_minus_one(tmp_path: 
     grades = world.grade(0, draws)
     assert list(grades.rewards) == pytest.approx([1.0, 2 / 3, BAD_FORMAT, BAD_FORMAT])
     assert grades.shares == {"completions/bad_format_ratio": 0.5}
+
+
+def test_a_row_needs_no_more_room_than_its_own_step(tmp_path: Path) -> None:
+    """A long question and long steps before another row do not add up; a whole step fits all."""
+    long = {"prompt": [{"role": "user", "content": "12 *3 -4 +5 -6 +7 -8 +9 -1 +2"}]}
+    late = {"prefix_steps": ["12*3=36", "36-4=32"], "target_step": "32+5=37"}
+    step = TOKENS.encode("12*3=36\n")
+    world = environment(
+        rows(tmp_path / "d.parquet", long, late, {}), max_completion_length=len(step)
+    )
+    for prompt in world.prompts:
+        ask = Ask(
+            prompt_ids=prompt.prompt_ids,
+            prefix_ids=prompt.prefix_ids,
+            kind=world.kind,
+            seeds=(1,),
+            settings=world.sampling,
+            rule=world.rule,
+            stick_to="",
+        )
+        assert ask.positions == len(prompt.ids) + len(step)
+        budget = Budget(step=world.sampling.max_step_tokens, total=ask.room)
+        stepper = Stepper.after(prompt.prefix_ids, TOKENS, world.rule, budget)
+        assert [stepper.feed(token) for token in step] == [*(None,) * (len(step) - 1), Finish.STEP]
 
 
 @dataclasses.dataclass(frozen=True)

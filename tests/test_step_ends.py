@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from treeward.search.errors import BadInput
@@ -72,8 +72,8 @@ def by_definition(ids: list[int], rule: StepRule) -> Iterator[tuple[int, Finish]
     for place, token in enumerate(ids, start=1):
         step += TOKENS.pieces[token]
         length += 1
-        thinks = rule.think and (line + step).lstrip().startswith(b"<think>")
-        said = (line + step).partition(b"</think>")[2] if thinks else step
+        thinks = rule.think and step.lstrip().startswith(b"<think>")
+        said = step.partition(b"</think>")[2] if thinks else step
         done, _, rest = (said if thinks else line + said).rpartition(delimiter)
         if token == EOS or (rule.answer_ends and mark in done):
             yield place, Finish.END
@@ -114,6 +114,7 @@ def test_steps_put_together_are_the_ids(ids: list[int], rule: StepRule) -> None:
 
 
 @given(ids_of, rules)
+@example([17, 21, 8, 8], StepRule(answer_mark="A:", answer_ends=False, think=True))
 def test_sampling_from_a_node_goes_on_as_the_rollout_did(ids: list[int], rule: StepRule) -> None:
     found = finishes(ids, rule)
     ends = [place for place, _ in found]

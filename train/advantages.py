@@ -32,7 +32,8 @@ class ScaleRewards(StrEnum):
 def spread(rewards_G: Sequence[float | None]) -> float:
     """Returns the population standard deviation of the known rewards; 0 for fewer than two."""
     known = [reward for reward in rewards_G if reward is not None]
-    return float(np.std(known)) if len(known) > 1 else 0.0
+    # The mean of equal numbers need not be that number, so rounding alone would be a spread.
+    return float(np.std(known)) if len({*known}) > 1 else 0.0
 
 
 def outcome_advantages(
@@ -72,7 +73,8 @@ def scaled_steps(group: Sequence[Sequence[Span]], weight: float) -> list[list[Sp
     Differences of a lone completion are left out, as its outcome is.
 
     Args:
-        group: [G][steps] value differences of those steps whose values are known.
+        group: [G][steps] value differences of those steps whose values are known, of the
+            completions whose reward is known.
         weight: What they count beside the outcome.
     """
     values = [span.value for spans in group for span in spans]

@@ -47,6 +47,12 @@ class Grades:
     shares: Mapping[str, float] = field(default_factory=dict)
     """What else is worth a line in the metrics, as means over the group."""
 
+    @property
+    def known_steps(self) -> list[tuple[Span, ...]]:
+        """Returns the steps of the completions whose reward is known, which are learned from."""
+        steps = self.steps or ((),) * len(self.rewards)
+        return [some for some, r in zip(steps, self.rewards, strict=True) if r is not None]
+
 
 class Environment(Protocol):
     """Asks and rewards."""

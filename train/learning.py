@@ -49,16 +49,15 @@ def lessons(drawn: Sequence[Drawn], settings: RlSettings) -> list[Lesson]:
     outcomes = outcome_advantages([group.grades.rewards for group in drawn], settings.scale_rewards)
     result = []
     for group, outcomes_G in zip(drawn, outcomes, strict=True):
-        steps_G = group.grades.steps or ((),) * len(group.draws)
+        known = [
+            (draw, outcome)
+            for draw, outcome in zip(group.draws, outcomes_G, strict=True)
+            if outcome is not None
+        ]
+        steps_K = scaled_steps(group.grades.known_steps, group.grades.step_weight)
         columns = [
             (draw, (Span(0, len(draw.token_ids), outcome, OUTCOME), *steps))
-            for draw, outcome, steps in zip(
-                group.draws,
-                outcomes_G,
-                scaled_steps(steps_G, group.grades.step_weight),
-                strict=True,
-            )
-            if outcome is not None
+            for (draw, outcome), steps in zip(known, steps_K, strict=True)
         ]
         if columns:
             completions = tuple(draw.token_ids for draw, _ in columns)

@@ -19,7 +19,7 @@ from treeward.search.policy import Ask
 from treeward.search.prompts import spec_of
 from treeward.search.requests import Kind
 from treeward.search.tokens import load_tokens
-from treeward.train.advantages import spread
+from treeward.train.advantages import scaled_steps, spread
 from treeward.train.checkpoint import State
 from treeward.train.environment import Environment, Prompt
 from treeward.train.forward import load_trainable
@@ -218,7 +218,8 @@ def check_room(model: PreTrainedModel, environment: Environment) -> None:
 
 def teaches(group: Drawn, min_reward_std: float) -> bool:
     """Returns whether some of a group's completions, or steps, are known to be better."""
-    by_steps = any(span.value for spans in group.grades.steps for span in spans)
+    steps = scaled_steps(group.grades.known_steps, group.grades.step_weight)
+    by_steps = any(span.value for spans in steps for span in spans)
     return spread(group.grades.rewards) > min_reward_std or by_steps
 
 

@@ -99,7 +99,8 @@ class Srl:
         self.sampling = PolicySettings(
             temperature=settings.temperature,
             max_step_tokens=limit,
-            max_rollout_tokens=longest + limit,
+            # One more, so that a step of `limit` tokens ends as a step in every row.
+            max_rollout_tokens=longest + limit + 1,
         )
         self.about: Json = {"sha256": digest.hexdigest(), "rows": len(self.prompts)}
 
