@@ -104,6 +104,10 @@ def asks_for(tokens: Tokens, n: int, **sampling: Any) -> list[Ask]:
     return asks
 
 
+def rollout(tokens: Tokens, **sampling: Any) -> Ask:
+    return replace(asks_for(tokens, 1, **sampling)[0], kind=Kind.ROLLOUT)
+
+
 def drawn_plainly(model: Any, tokens: Tokens, ask: Ask, seed: int) -> Draw:
     """The reference: the whole sequence through the model for every token, noise as promised."""
     ids: list[int] = []
@@ -329,12 +333,14 @@ def test_new_asks_are_read_when_slots_come_free(folder: Path) -> None:
 def test_what_does_not_fit_the_context_is_a_failed_call(folder: Path) -> None:
     engine = engine_of(folder, SMALL)
     tokens = load_tokens(folder)
-    fits, too_long = (asks_for(tokens, 1, max_rollout_tokens=n)[0] for n in (100, 128))
-    results = run(engine, [too_long, fits])
+    fits, too_long = (rollout(tokens, max_rollout_tokens=n) for n in (100, 128))
+    only_a_step = replace(too_long, kind=Kind.SAMPLE)
+    results = run(engine, [too_long, fits, only_a_step])
     assert isinstance(results[0], CallFailed)
     assert results[0].kind == "context_length"
     assert "the model has 128" in results[0].message
     assert isinstance(results[1], list)
+    assert isinstance(results[2], list)
 
 
 def test_no_seeds_are_no_draws(folder: Path) -> None:
@@ -473,7 +479,7 @@ def test_models_whose_logits_are_scaled_are_refused(tmp_path: Path) -> None:
 def test_a_sliding_window_bounds_the_context(tmp_path: Path) -> None:
     config = transformers.MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=50)
     engine = engine_of(save_model(tmp_path, config), SMALL)
-    long, short = (asks_for(load_tokens(tmp_path), 1, max_rollout_tokens=n)[0] for n in (50, 33))
+    long, short = (rollout(load_tokens(tmp_path), max_rollout_tokens=n) for n in (50, 33))
     results = run(engine, [long, short])
     assert isinstance(results[0], CallFailed)
     assert isinstance(results[1], list)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -150,17 +151,17 @@ def test_leaving_a_stream_ends_the_work() -> None:
         assert server.in_flight == 0
 
 
-def test_an_ask_that_does_not_fit_the_context_is_not_sent() -> None:
+@pytest.mark.parametrize(("kind", "longest"), [(Kind.ROLLOUT, 24), (Kind.SAMPLE, 53)])
+def test_an_ask_that_does_not_fit_the_context_is_not_sent(kind: Kind, longest: int) -> None:
+    """Of 64 positions the prefix takes 3, and a step 8 or the rest of a solution 37."""
     server = FakeServer(sound(says))
-    long = Ask(
-        **{name: getattr(ask_for(), name) for name in Ask.__slots__}
-        | {"prompt_ids": tuple(b"Q" * 25)}
-    )
+    asks = [replace(ask_for(kind), prompt_ids=tuple(b"Q" * n)) for n in (longest, longest + 1)]
     with serving(server):
-        (failed,) = drawn(policy_of([server.url], Time()), long)
+        fits, failed = drawn(policy_of([server.url], Time()), *asks)
+    assert isinstance(fits, list)
     assert isinstance(failed, CallFailed)
     assert failed.kind == "context_length"
-    assert server.bodies == []
+    assert {tuple(body["prompt"]) for body in server.bodies} == {(81,) * longest + tuple(b"go\n")}
 
 
 @pytest.mark.parametrize(
