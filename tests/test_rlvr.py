@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -135,14 +136,18 @@ def test_a_row_that_is_no_problem_is_named(run: Path, tmp_path: Path) -> None:
     open_run(run).export("rlvr", tmp_path / "data")
     (path,) = (tmp_path / "data").rglob("*.parquet")
     table = pq.read_table(path)
+    nullable = pa.schema([field.with_nullable(True) for field in table.schema])
     for column, value, message in (
         ("info", "{", r"row 0: "),
+        ("info", None, r"row 0: info is null"),
+        ("info", "[]", r"row 0: info must be the JSON text of an object"),
         ("prompt", [], r"row 0: "),
+        ("prompt", None, r"row 0: prompt is null"),
         ("dataset", "no-such", r"row 0: .*no-such"),
     ):
         changed = table.to_pylist()
         changed[0][column] = value
-        pq.write_table(table.from_pylist(changed, schema=table.schema), tmp_path / "bad.parquet")
+        pq.write_table(table.from_pylist(changed, schema=nullable), tmp_path / "bad.parquet")
         with pytest.raises(BadInput, match=message):
             read_rlvr(tmp_path / "bad.parquet")
 

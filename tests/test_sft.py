@@ -19,10 +19,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from treeward.export.durable import file_sha256
-from treeward.search.errors import BadInput, SettingsConflict, TreewardError
+from treeward.search.errors import BadInput, DamagedData, SettingsConflict, TreewardError
 from treeward.search.tokens import load_tokens
+from treeward.train.forward import load_trainable
 from treeward.train.optim import Schedule
-from treeward.train.settings import Dtype
+from treeward.train.settings import Dtype, TrainSettings
 from treeward.train.sft import train_sft
 from treeward.train.sft_data import read_sft
 from treeward.train.sft_settings import SftSettings
@@ -286,6 +287,12 @@ BAD_ROWS: dict[str, tuple[Records, str]] = {
     "unreadable": ([GOOD, GOOD | {"prompt": "1 ?"}], "row 1: .*cannot read what follows '1 '"),
     "columns": ([{"prompt": "1"}], r"needs columns .* has \['prompt'\]"),
     "no rows": ([GOOD][:0], "needs columns"),
+    "no role": ([{"messages": [{"content": "1"}]}], "row 0: messages must have role and"),
+    "null content": (
+        [{"messages": [{"role": "user", "content": None}]}],
+        "row 0: messages must have role and content",
+    ),
+    "no messages": ([{"messages": ["1"]}], "row 0: messages must have role and content"),
     "silent": ([{"messages": [{"role": "user", "content": "1"}]}], "row 0: needs something to"),
 }
 
@@ -330,6 +337,33 @@ def test_data_and_models_that_are_none_are_named(data: Path, model: Path, tmp_pa
     (pickled / "pytorch_model.bin").write_bytes(b"?")
     with pytest.raises(BadInput, match="safetensors"):
         run(data, pickled, tmp_path / "out")
+
+
+def test_what_a_resume_needs_and_does_not_find_is_named(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    """It ends with 5, and nothing is made up in the place of what was lost."""
+    out = tmp_path / "out"
+    run(data, model, out, steps=2, save_every=1)
+    lost = (out / "metrics.jsonl").read_bytes()
+    (out / "metrics.jsonl").write_bytes(lost[:-1])
+    with pytest.raises(DamagedData, match=rf"metrics\.jsonl: missing or cut short.*{len(lost)}"):
+        run(data, model, out, resume=True, steps=2, save_every=1)
+    (out / "metrics.jsonl").write_bytes(lost + b"more")
+    run(data, model, out, resume=True, steps=2, save_every=1)
+    assert (out / "metrics.jsonl").read_bytes() == lost
+    for text in ("{", "[]", "\xff"):
+        (out / "run.json").write_text(text, encoding="latin-1")
+        with pytest.raises(DamagedData, match=r"run\.json: .*train again with a new --out"):
+            run(data, model, out, resume=True, steps=2, save_every=1)
+
+
+def test_half_an_alpha_counts_half(model: Path) -> None:
+    adapted: Any = load_trainable(model, TrainSettings(lora_r=4, lora_alpha=0.5))
+    scalings = {
+        module.scaling["default"] for module in adapted.modules() if hasattr(module, "lora_A")
+    }
+    assert scalings == {0.125}
 
 
 def test_an_output_folder_is_never_overwritten(

@@ -145,9 +145,15 @@ def test_thoughts_are_free_where_the_template_asks_for_them(
     ("record", "message"),
     [
         ({"target_step": "so it is"}, "row 1: target_step 'so it is' has no numbers; .*similarity"),
-        ({"target_step": None}, "row 1: target_step None has no numbers"),
+        ({"target_step": None}, "row 1: target_step is null"),
         ({"prompt": [{"role": "user", "content": "12 ?"}]}, "row 1: .*cannot read"),
         ({"prompt": []}, "row 1: "),
+        ({"prompt": None}, "row 1: prompt is null"),
+        ({"prompt": [None]}, "row 1: prompt: each chat message must be an object"),
+        ({"prompt": [{"role": "user", "content": None}]}, "row 1: prompt: content must be text"),
+        ({"prefix_steps": None}, "row 1: prefix_steps is null"),
+        ({"prefix_steps": ["12*3=36", None]}, "row 1: prefix_steps must be texts"),
+        ({"id": None}, "row 1: id is null"),
     ],
 )
 def test_rows_that_teach_nothing_are_named(

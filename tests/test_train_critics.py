@@ -336,7 +336,27 @@ def test_long_rows_are_left_out_and_counted_on_demand(
     data = write_critic_rows(tmp_path / "data.parquet", rows)
     found = read_critic_data(data, reader, validation=0.3, skip_long=True)
     assert found.n_too_long == 1
-    assert len(found.train) + len(found.validation) == 8
+    # Of the first only the bare question can be read, and that is new there.
+    rows_read = [*found.train, *found.validation]
+    assert sorted(len(row.reading.ends) for row in rows_read) == [1] + [3] * 8
+
+
+def test_what_other_rows_go_on_from_is_learned_of_a_long_row_too(
+    write_critic_rows: WriteRows, reader: PrefixReader, tmp_path: Path
+) -> None:
+    long = worlds(1)[0]
+    long |= {"steps": ["1+1=2", "0+1=1" * 20], "n_right": [3, 1], "n_rollouts": [4, 2]}
+    long |= {"problem_n_right": 5, "problem_n_rollouts": 8, "progress": [0.25, 0.5]}
+    long |= {"verdict": [None, None], "problem_id": long["problem"]}
+    others = [row | {"problem_id": row["problem"]} for row in worlds(9)[1:]]
+    data = write_critic_rows(tmp_path / "data.parquet", [long, *others])
+    found = read_critic_data(data, reader, validation=0.3, skip_long=True)
+    (row,) = (
+        row for row in (*found.train, *found.validation) if row.problem_id == long["problem_id"]
+    )
+    assert (row.n_right.tolist(), row.n_rollouts.tolist()) == ([5, 3], [8, 4])
+    assert row.progress[1] == 0.25
+    assert row.reading == reader.read(Problem(id="p", prompt=long["problem"]), ["1+1=2"])
 
 
 def test_another_kind_of_dataset_is_named(data: Path, tiny_trunk: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class CriticData:
     validation: list[CriticRow]
 
     n_too_long: int
-    """Rows that were left out because the model cannot read so much."""
+    """Rows that were cut off, or left out, where the model cannot read on."""
 
     def fingerprint(self) -> str:
         """Returns a digest of every token and of whatever is learned."""
@@ -91,7 +91,7 @@ def read_critic_data(
         data: A file or folder. A folder's `validation*.parquet` is held out where there is one.
         reader: Turns prefixes into tokens.
         validation: Else the share of problems that is held out, chosen by a hash of their ids.
-        skip_long: Leaves out rows beyond the model's context; else they are errors.
+        skip_long: Leaves out steps beyond the model's context; else they are errors.
 
     Raises:
         BadInput: A row, or the whole, cannot be learned from; the message names it.
@@ -105,12 +105,13 @@ def read_critic_data(
                 if not skip_long:
                     raise BadInput(
                         f"{where}: needs {len(row.reading.ids)} tokens and the model reads "
-                        f"{reader.context}; leave such rows out with train.skip_long=true"
+                        f"{reader.context}; leave out what is beyond with train.skip_long=true"
                     )
                 n_too_long += 1
-            elif row.teaches:
+            known = _first_steps(row, reader.context)
+            if known.teaches:
                 split = named if held_out else split_of(row.problem_id, validation)
-                splits[split].append(row)
+                splits[split].append(known)
     _check_splits(data, splits)
     return CriticData(train=splits[TRAIN], validation=splits[VALIDATION], n_too_long=n_too_long)
 
@@ -135,7 +136,7 @@ def _rows(source: Path, reader: PrefixReader) -> Iterator[tuple[str, CriticRow]]
     """Yields every row with the place where it stands."""
     endless = replace(reader, context=sys.maxsize)
     seen: set[tuple[Any, ...]] = set()
-    for where, record in records(source, "critic", _COLUMNS):
+    for where, record in records(source, "critic", _COLUMNS, nullable=("messages",)):
         _check(where, record)
         chat = record["messages"]
         problem = Problem(
@@ -170,8 +171,25 @@ def _row(record: dict[str, Any], reading: Reading, *, first: bool) -> CriticRow:
     )
 
 
+def _first_steps(row: CriticRow, context: int) -> CriticRow:
+    """Returns a row up to the last step that a model can read; other rows may go on from there."""
+    places = sum(end < context for end in row.reading.ends)
+    ends = row.reading.ends[:places]
+    return replace(
+        row,
+        reading=Reading(row.reading.ids[: ends[-1] + 1 if ends else 0], ends),
+        n_right=row.n_right[:places],
+        n_rollouts=row.n_rollouts[:places],
+        progress=row.progress[:places],
+        outcome=row.outcome[:places],
+    )
+
+
 def _check(where: str, record: dict[str, Any]) -> None:
     """Raises BadInput unless a record says of each of its steps what it should."""
+    for name in ("steps", "n_right", "n_rollouts", "is_new"):
+        if None in record[name]:
+            raise BadInput(f"{where}: {name} must not have nulls; export the dataset again")
     n_steps = len(record["steps"])
     counts = [(record["problem_n_right"], record["problem_n_rollouts"])]
     counts += list(zip(record["n_right"], record["n_rollouts"], strict=False))

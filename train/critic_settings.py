@@ -55,7 +55,8 @@ class CriticSettings(TrainSettings):
     """A prompt template's name or .toml file; None takes the model's own."""
 
     skip_long: bool = False
-    """Whether rows beyond the model's context are left out and counted; else they are errors."""
+    """Whether steps beyond the model's context are left out, and rows with such steps counted; else
+    they are errors."""
 
     def __post_init__(self) -> None:
         """Checks every field.

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from treeward.export.disk import sync
 from treeward.export.durable import write_file
-from treeward.search.errors import BadInput, MissingExtra, SettingsConflict
+from treeward.search.errors import BadInput, DamagedData, MissingExtra, SettingsConflict
 from treeward.train.settings import Dtype, ReportTo
 from treeward.train.weights import blank_like, load_weights, merged_weights
 
@@ -41,10 +41,11 @@ def open_output(out: Path, identity: Json, *, resume: bool) -> None:
     Raises:
         BadInput: The folder is not empty, and not to be resumed or no training output.
         SettingsConflict: The run that it holds differs; the message says how.
+        DamagedData: Its `run.json` is not what was written.
     """
     path = out / "run.json"
     if path.is_file() and resume:
-        if differences := _differences(json.loads(path.read_text()), identity):
+        if differences := _differences(_read(path), identity):
             raise SettingsConflict(f"{out} holds another run: " + "; ".join(differences))
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -52,6 +53,16 @@ def open_output(out: Path, identity: Json, *, resume: bool) -> None:
         raise BadInput(f"{out}: {why}; give --out a new folder")
     out.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+
+
+def _read(path: Path) -> Json:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as e:
+        raise DamagedData(f"{path}: {e}; put it back, or train again with a new --out") from e
+    if not isinstance(found, dict):
+        raise DamagedData(f"{path}: holds no object; train again with a new --out")
+    return found
 
 
 def _differences(before: Json, now: Json) -> list[str]:
@@ -77,9 +88,17 @@ class Metrics:
 
         Raises:
             MissingExtra: TensorBoard is asked for and not installed.
+            DamagedData: The file is shorter than that.
         """
         self._board = _tensorboard(out) if report_to is ReportTo.TENSORBOARD else None
-        self._file = (out / "metrics.jsonl").open("ab")
+        path = out / "metrics.jsonl"
+        self._file = path.open("ab")
+        if self._file.tell() < size:
+            self._file.close()
+            raise DamagedData(
+                f"{path}: missing or cut short, the checkpoint has {size} bytes of it; put it "
+                "back, or train again with a new --out"
+            )
         self._file.truncate(size)
 
     def append(self, record: Json) -> None:

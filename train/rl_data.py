@@ -23,6 +23,8 @@ def template_and_tokens(model: Path, settings: RlSettings) -> tuple[Template, To
 
 def problem_row(record: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Returns a dataset's row as the fields of a problem: a chat of one question is plain text."""
-    messages = record["prompt"]
-    plain = len(messages) == 1 and messages[0]["role"] == "user"
-    return {"prompt": messages[0]["content"] if plain else messages, **fields}
+    match record["prompt"]:
+        case [{"role": "user", "content": str(prompt)}]:
+            return {"prompt": prompt, **fields}
+        case prompt:
+            return {"prompt": prompt, **fields}

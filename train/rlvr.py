@@ -104,10 +104,13 @@ def read_rlvr(data: Path) -> list[Problem]:
         BadInput: A row breaks a rule; the message names it.
     """
     problems = []
-    for where, record in records(data, "rlvr", _COLUMNS):
+    for where, record in records(data, "rlvr", _COLUMNS, nullable=("answer",)):
         try:
             fields = {"id": record["problem_id"], "verifier": record["dataset"]}
-            metadata = json.loads(record["info"]).get("metadata", "{}")
+            info = json.loads(record["info"])
+            if not isinstance(info, dict):
+                raise BadInput(f"info must be the JSON text of an object, got {info!r:.60}")
+            metadata = info.get("metadata", "{}")
             row = problem_row(record, answer=record["answer"], metadata=metadata, **fields)
             problems.append(as_problem(row, record["data_source"]))
         except (BadInput, ValueError) as e:

@@ -1,6 +1,6 @@
 """Reads the Parquet files of a dataset, record by record, with the place where each stands."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,19 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise BadInput(f"{path}: no Parquet file: {e}") from e
 
 
-def records(data: Path, kind: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def records(
+    data: Path, kind: str, columns: Sequence[str], *, nullable: Collection[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields where each record stands, and the record.
 
     Args:
         data: A file or folder.
         kind: Which export makes one.
         columns: Its columns that are read.
+        nullable: Those of them that may be null.
 
     Raises:
-        BadInput: There is no file, or it lacks a column.
+        BadInput: There is no file, it lacks a column, or a value is missing.
     """
     for path in parquet_files(data, kind):
         with open_parquet(path) as file:
@@ -58,5 +61,9 @@ def records(data: Path, kind: str, columns: Sequence[str]) -> Iterator[tuple[str
             index = 0
             for batch in file.iter_batches(columns=list(columns)):
                 for record in batch.to_pylist():
-                    yield f"{path}: row {index}", record
+                    where = f"{path}: row {index}"
+                    for name, value in record.items():
+                        if value is None and name not in nullable:
+                            raise BadInput(f"{where}: {name} is null; leave that row out")
+                    yield where, record
                     index += 1
