@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, t
 
 from treeward.train.estimates import difference, mean, pass_at_k, share
 
@@ -39,6 +39,17 @@ def test_one_trial_a_problem_is_clopper_and_pearson() -> None:
     assert found.value == pytest.approx(0.35)
     assert found.low == pytest.approx(beta.ppf(0.05, 0.35 * n, n - 0.35 * n + 1))
     assert found.high == pytest.approx(beta.ppf(0.95, 0.35 * n + 1, n - 0.35 * n))
+
+
+def test_the_interval_of_a_share_is_the_published_one() -> None:
+    """Korn and Graubard 1998: n* = p (1 - p) / var (t(trials - 1) / t(P - 1))^2, at most trials."""
+    values = [0.1, 0.5, 0.2, 0.9, 0.4]
+    p, variance = 0.42, float(np.var(values, ddof=1)) / 5
+    for trials in (40, 12, 5):
+        n = min(trials, p * (1 - p) / variance) * (t.ppf(0.95, trials - 1) / t.ppf(0.95, 4)) ** 2
+        found = share(values, trials)
+        assert found.low == pytest.approx(beta.ppf(0.05, p * n, n - p * n + 1))
+        assert found.high == pytest.approx(beta.ppf(0.95, p * n + 1, n - p * n))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

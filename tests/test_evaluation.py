@@ -18,7 +18,14 @@ from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.verdicts import Judgement, Reason
 from treeward.train.demo_training import describe
-from treeward.train.evaluation import EvalSettings, Evaluation, compare
+from treeward.train.estimates import pass_at_k, share
+from treeward.train.evaluation import (
+    EvalSettings,
+    Evaluation,
+    ProblemResult,
+    compare,
+    summarise,
+)
 from treeward.train.evaluator import SECTIONS, Evaluator, evaluate_plan
 
 TEMPLATE = Template(
@@ -61,6 +68,36 @@ def test_estimates_agree_with_the_probability_of_the_script() -> None:
     assert found.tokens.value == 3.0
     counted = [(row.n, row.n_right) for row in found.problems]
     assert found.pass_at[1].value == pytest.approx(sum(c / n for n, c in counted) / 40)
+
+
+def test_the_interval_of_pass_at_k_counts_tries_of_k_that_share_no_sample() -> None:
+    """7 known samples of a problem hold 3 tries at 2, and 3 known ones hold one."""
+    known = [(7, 2), (3, 1), (6, 0), (1, 1)]
+    results = [
+        ProblemResult(
+            problem_id=f"p{n}{c}",
+            prompt="?",
+            n=n,
+            n_right=c,
+            n_no_answer=0,
+            n_length=0,
+            n_unknown=8 - n,
+            majority_answers=None,
+            majority_right=None,
+            mean_tokens=3.0,
+            error=None,
+        )
+        for n, c in known
+    ]
+    found = summarise(results, EvalSettings(samples=8, ks=(1, 2)))
+    expected = {
+        1: share([c / n for n, c in known], 7 + 3 + 6 + 1),
+        2: share([pass_at_k(n, c, 2) for n, c in known[:3]], 3 + 1 + 3),
+    }
+    for k, other in expected.items():
+        mine = found.pass_at[k]
+        ours, theirs = ((each.value, each.low, each.high) for each in (mine, other))
+        assert ours == pytest.approx(theirs)
 
 
 def test_what_is_unknown_leaves_every_denominator_and_is_counted() -> None:

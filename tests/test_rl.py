@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +26,7 @@ from treeward.train.groups import Group
 from treeward.train.learning import Drawn, Learner, Lesson, lessons
 from treeward.train.optim import Schedule
 from treeward.train.rl import Trained, next_visits, teaches, train_rl
+from treeward.train.rl_metrics import describe
 from treeward.train.rl_settings import RlSettings
 from treeward.train.sampler import Sampler
 from treeward.train.settings import ReportTo
@@ -226,6 +228,24 @@ def test_steps_are_scaled_over_the_completions_that_are_learned_from() -> None:
     assert [spans[1].value for spans in lesson.spans] == pytest.approx([0.6 / size, -0.8 / size])
 
 
+def test_metrics_of_rewards_are_those_of_trl() -> None:
+    """The spread of a group is the sample's, that of a reward over all of the step its own."""
+    groups = [drawn([0.0, 1.0, 1.0, None], [0.0] * 4, 0.0), drawn([1.0] * 4, [0.0] * 4, 0.0)]
+    facts = describe(groups, groups[:1], "wish")
+    assert facts["reward"] == facts["rewards/wish/mean"] == pytest.approx(6 / 7)
+    assert facts["reward_std"] == pytest.approx((np.std([0, 1, 1], ddof=1) + 0) / 2)
+    assert facts["rewards/wish/std"] == pytest.approx(np.std([0, 1, 1, 1, 1, 1, 1]))
+    assert facts["frac_reward_zero_std"] == facts["groups/kept_share"] == 0.5
+    assert facts["completions/unknown_ratio"] == pytest.approx(1 / 8)
+
+
+def test_the_last_step_is_saved_whenever_saving_is_due(tmp_path: Path) -> None:
+    train(World(alternating), tmp_path / "out", steps=5, save_every=2, log_every=3)
+    saved = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    assert saved[-1] == "step-000005"
+    assert [line["step"] for line in metrics(tmp_path / "out")] == [3, 5]
+
+
 @pytest.mark.parametrize("change", [{"micro_batch_size": 0}, {"gradient_checkpointing": True}])
 def test_passes_and_what_they_keep_change_only_last_bits(
     tmp_path: Path, change: dict[str, Any]
@@ -260,10 +280,47 @@ def lesson(prompt: str, *columns: tuple[str, float]) -> Lesson:
     )
 
 
-def gradient(batch: Sequence[Lesson]) -> tuple[torch.Tensor, dict[str, Any]]:
+def gradient(batch: Sequence[Lesson], **changes: Any) -> tuple[torch.Tensor, dict[str, Any]]:
     model = load_trainable(NANO, SETTINGS)
-    facts = Learner(model, SETTINGS).learn(batch, 48, lambda: None)
+    settings = dataclasses.replace(SETTINGS, **changes)
+    facts = Learner(model, settings).learn(batch, 48, lambda: None)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), facts
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_the_gradient_is_that_of_a_plain_loop_at_the_temperature_of_sampling(
+    temperature: float,
+) -> None:
+    """Of the first update: every ratio is 1, and tokens weigh alike (DAPO)."""
+    batch = [
+        lesson("61 *7\n", ("61*7=427\n", 1.0), ("61*7=437\n", -2.0)),
+        lesson("61 *7 +1\n", ("61*7=427\n427+1=428\n", 0.5), ("A1\n", -0.5)),
+    ]
+    ours, facts = gradient(batch, temperature=temperature)
+    model: Any = load_trainable(NANO, SETTINGS)
+    losses, entropies, tokens = [], [], 0
+    for each in batch:
+        for ids, (span,) in zip(each.group.completions, each.spans, strict=True):
+            whole = torch.tensor([[*each.group.prompt_ids, *ids]])
+            logits = model(whole).logits[0, len(each.group.prompt_ids) - 1 : -1] / temperature
+            logprobs = logits.log_softmax(-1)
+            losses.append(-span.value * logprobs[range(len(ids)), list(ids)].sum())
+            entropies.append(-float((logprobs.exp() * logprobs).sum().detach()))
+            tokens += len(ids)
+    (sum(losses) / tokens).backward()
+    plain = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-6)
+    assert facts["entropy"] == pytest.approx(sum(entropies) / tokens, rel=1e-5)
+
+
+def test_the_loss_of_a_step_is_the_mean_over_its_updates() -> None:
+    """Where an update changes nothing, each has the loss of the first."""
+    batch = [lesson("61 *7\n", ("61*7=427\n", 1.0), ("A1\n", -2.0))]
+    once, facts = gradient(batch)
+    thrice, others = gradient(batch, num_iterations=3)
+    assert facts["loss"] != 0
+    assert others == pytest.approx(facts, rel=1e-5)
+    torch.testing.assert_close(thrice, 3 * once, rtol=1e-4, atol=1e-6)
 
 
 def test_what_repeats_teaches_as_often(monkeypatch: pytest.MonkeyPatch) -> None:

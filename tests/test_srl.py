@@ -78,6 +78,12 @@ def test_a_step_is_rewarded_by_its_numbers_and_a_bad_one_is_minus_one(tmp_path: 
     assert grades.shares == {"completions/bad_format_ratio": 0.5}
 
 
+def test_the_models_step_comes_first_in_the_comparison(tmp_path: Path) -> None:
+    """`2 1 2` against `1 3 2` would be 1/3: difflib's ratio is not symmetric."""
+    world = environment(rows(tmp_path / "d.parquet", {"target_step": "2 1 2"}))
+    assert world.grade(0, [draw("1 3 2\n")]).rewards == pytest.approx((2 / 3,))
+
+
 def test_a_row_needs_no_more_room_than_its_own_step(tmp_path: Path) -> None:
     """A long question and long steps before another row do not add up; a whole step fits all."""
     long = {"prompt": [{"role": "user", "content": "12 *3 -4 +5 -6 +7 -8 +9 -1 +2"}]}
