@@ -26,10 +26,11 @@ from treeward.export.label_cut import Kept, count_steps, cut
 from treeward.export.label_rules import RIGHT, WRONG, successes
 from treeward.export.label_spec import END, KEEP, MASK, RuleSpec, Value
 from treeward.export.labels import LEARNING_READS, JudgedTrees, LabelRule, load_rule
-from treeward.export.list_columns import PathLists, clean_steps
+from treeward.export.list_columns import PathLists, clean_steps, small_spans
 from treeward.export.row_ids import row_ids
 from treeward.export.run_folder import RunFolder
-from treeward.export.tree_batch import Ints, TreeBatch
+from treeward.export.table_splits import MOST_BYTES
+from treeward.export.tree_batch import Flags, Ints, TreeBatch
 from treeward.export.tree_windows import Window, windows
 from treeward.search.verdicts import Verdict
 
@@ -177,13 +178,8 @@ def _rows(
     window: Window, said: JudgedTrees, kept: Kept, label_rule: str, delimiter: str
 ) -> pa.Table:
     """Returns the rows of some trees, in the order of their problems and then of their ends."""
-    batch, nodes, trees = window.batch, window.batch.table, window.trees
+    batch, nodes = window.batch, window.batch.table
     order = np.argsort(window.problem_T[batch.tree_N[kept.end_R]], kind="stable")
-    ends = kept.end_R[order]
-    lists = PathLists(batch, ends)
-    tree_R, node_R = batch.tree_N[ends], batch.counts("node_id")[ends]
-    problems = window.problems.take(window.problem_T[tree_R])
-    kinds = {column.name: column.kind for column in COLUMNS}
     of_nodes = {
         "completions": clean_steps(nodes["step_text"].combine_chunks(), delimiter),
         "labels": pa.array(kept.learn_N & (said.sign_N == RIGHT)),
@@ -195,6 +191,28 @@ def _rows(
         else pa.array(said.chance_N),
         "node_ids": nodes["node_id"],
     }
+    wrong_N = kept.learn_N & (said.sign_N == WRONG)
+    ends = kept.end_R[order]
+    parts = [
+        _part(window, ends[start:end], of_nodes, wrong_N, label_rule)
+        for start, end in small_spans(batch, ends, of_nodes["completions"], most=MOST_BYTES)
+    ]
+    return pa.concat_tables([schema_of(COLUMNS).empty_table(), *parts])
+
+
+def _part(
+    window: Window,
+    ends: Ints,
+    of_nodes: Mapping[str, pa.Array | pa.ChunkedArray],
+    wrong_N: Flags,
+    label_rule: str,
+) -> pa.Table:
+    """Returns the rows of the paths to some nodes, made of columns of all nodes."""
+    batch, trees = window.batch, window.trees
+    lists = PathLists(batch, ends)
+    tree_R, node_R = batch.tree_N[ends], batch.counts("node_id")[ends]
+    problems = window.problems.take(window.problem_T[tree_R])
+    kinds = {column.name: column.kind for column in COLUMNS}
     columns = {
         "id": row_ids((Kind.PRM, label_rule), trees["tree_id"].to_pylist(), tree_R, node_R),
         "problem_id": problems["problem_id"],
@@ -202,7 +220,7 @@ def _rows(
         "prompt": problems["prompt"],
         **{name: lists.of(column, kinds[name]) for name, column in of_nodes.items()},
         "label_rule": pa.repeat(pa.scalar(label_rule, TEXT), len(ends)),
-        "first_error": lists.first(kept.learn_N & (said.sign_N == WRONG)),
+        "first_error": lists.first(wrong_N),
         "final_answer_correct": _answers(batch, ends),
     }
     return pa.table([columns[column.name] for column in COLUMNS], schema=schema_of(COLUMNS))

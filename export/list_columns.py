@@ -1,5 +1,7 @@
 """Columns of lists, one list a path through trees, made of columns of their nodes."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +34,28 @@ class PathLists:
         none = len(self._steps)
         first = np.minimum.reduceat(np.where(flag_N[self._steps], place, none), starts)
         return pa.array(np.where(first < none, first, -1), COUNT)
+
+
+def small_spans(
+    batch: TreeBatch, ends: Ints, texts: pa.StringArray, *, most: int
+) -> Iterator[tuple[int, int]]:
+    """Yields spans of paths whose texts have at most so many bytes together, or are of one path.
+
+    Args:
+        batch: The trees.
+        ends: [R] the node that each path leads to; none is a root.
+        texts: [N] the text of each node.
+        most: The bytes.
+    """
+    length_N = pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets, steps = batch.paths(ends)
+    reached_R = np.concatenate([[0], np.cumsum(length_N[steps])])[offsets]
+    start = 0
+    while start < len(ends):
+        fits = int(np.searchsorted(reached_R, reached_R[start] + most, side="right")) - 1
+        end = min(max(fits, start + 1), len(ends))
+        yield start, end
+        start = end
 
 
 def clean_steps(texts: pa.StringArray, delimiter: str) -> pa.StringArray:

@@ -16,6 +16,9 @@ import pyarrow.parquet as pq
 from treeward.export.dataset_folder import ROW_GROUP, parquet_writer
 from treeward.export.dataset_spec import TRAIN, split_of
 
+MOST_BYTES = 1 << 30
+"""Text of a table in one piece; Arrow counts that of an array in 31 bits."""
+
 _AHEAD = 2
 """Row groups that may wait to be written."""
 
@@ -67,11 +70,34 @@ def _groups(tables: Iterable[tuple[str, pa.Table]]) -> Iterator[tuple[str, pa.Ta
         rows = pa.concat_tables([waiting[split], table]) if split in waiting else table
         whole = rows.num_rows - rows.num_rows % ROW_GROUP
         for start in range(0, whole, ROW_GROUP):
-            yield split, rows.slice(start, ROW_GROUP).combine_chunks()
+            yield from ((split, part) for part in _small(rows.slice(start, ROW_GROUP)))
         waiting[split] = rows.slice(whole)
     for split, rows in waiting.items():
         if rows.num_rows:
-            yield split, rows.combine_chunks()
+            yield from ((split, part) for part in _small(rows))
+
+
+def _small(rows: pa.Table) -> Iterator[pa.Table]:
+    """Yields rows in one piece, or in halves of halves, until the text of each fits an array."""
+    if rows.num_rows > 1 and rows.nbytes > MOST_BYTES and _text_bytes(rows) > MOST_BYTES:
+        middle = rows.num_rows // 2
+        yield from _small(rows.slice(0, middle))
+        yield from _small(rows.slice(middle))
+    else:
+        yield rows.combine_chunks()
+
+
+def _text_bytes(rows: pa.Table) -> int:
+    """Returns the bytes of all texts, however the columns are cut into pieces."""
+    total = 0
+    for column in rows.columns:
+        for piece in column.chunks:
+            values = piece
+            while pa.types.is_list(values.type):
+                values = values.flatten()
+            if pa.types.is_string(values.type):
+                total += pc.sum(pc.binary_length(values)).as_py() or 0
+    return total
 
 
 def _split(tables: Iterable[pa.Table], validation: float) -> Iterator[tuple[str, pa.Table]]:

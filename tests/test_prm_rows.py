@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tests.plain_rules import PLAIN, any_success, chances, rows_kept
 from tests.random_trees import random_tree
 
+from treeward.export import datasets_prm
 from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.labels import load_rule
 from treeward.export.list_columns import clean_steps
@@ -136,6 +138,27 @@ def test_rows_are_those_made_one_by_one(
     assert found == expected
     assert len({*ids}) == len(ids)
     assert all(len(id_) == 32 and int(id_, 16) >= 0 for id_ in ids)
+
+
+@pytest.mark.parametrize("most", [1, 40, 300, 10**6])
+def test_how_much_text_an_array_may_hold_changes_no_row(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    whole = exported(run, tmp_path / "whole")
+    sizes: list[int] = []
+
+    def part(*given: Any) -> pa.Table:
+        table = one_part(*given)
+        texts = table["completions"].combine_chunks().flatten()
+        sizes.append(pc.sum(pc.binary_length(texts)).as_py() or 0)
+        assert sizes[-1] <= most or table.num_rows == 1
+        return table
+
+    one_part = datasets_prm._part
+    monkeypatch.setattr(datasets_prm, "_part", part)
+    monkeypatch.setattr(datasets_prm, "MOST_BYTES", most)
+    assert exported(run, tmp_path / "in parts") == whole
+    assert len(sizes) > 1 or most == 10**6
 
 
 def test_windows_of_any_size_hold_the_same_trees(run: RunFolder) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from treeward.export import table_splits
 from treeward.export.ahead import ahead
 from treeward.export.dataset_folder import ROW_GROUP
 from treeward.export.dataset_spec import TEXT, list_of, split_of
@@ -55,6 +56,27 @@ def test_where_tables_begin_and_end_leaves_no_trace(tmp_path: Path, validation: 
         ]
         assert found.replace_schema_metadata(None).equals(ROWS.filter(pa.array(wanted)))
         assert pq.read_metadata(path).row_group(0).num_rows == min(ROW_GROUP, found.num_rows)
+
+
+@pytest.mark.parametrize("most", [1, 100, 5000])
+def test_much_text_makes_more_row_groups_wherever_tables_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Of so many bytes, or of one row; nothing else in the files is another."""
+    monkeypatch.setattr(table_splits, "MOST_BYTES", most)
+    rows, written = ROWS.slice(0, 300), []
+    for name, size in (("whole", 300), ("pieces", 7)):
+        (tmp_path / name).mkdir()
+        tables = (rows.slice(start, size) for start in range(0, 300, size))
+        write_table_splits(tmp_path / name, SCHEMA, tables, {}, 0.0)
+        written.append((tmp_path / name / "train.parquet").read_bytes())
+    assert written[0] == written[1]
+    with pq.ParquetFile(tmp_path / "whole" / "train.parquet") as file:
+        groups = [file.read_row_group(at) for at in range(file.num_row_groups)]
+    assert pa.concat_tables(groups).replace_schema_metadata(None).equals(rows)
+    sizes = [(len(group), table_splits._text_bytes(group)) for group in groups]
+    assert all(n == 1 or size <= most for n, size in sizes)
+    assert len(groups) > 1
 
 
 def test_items_are_made_ahead_in_order_and_failures_come_where_they_are_asked_for() -> None:
