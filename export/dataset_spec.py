@@ -113,7 +113,7 @@ class ExportSettings:
     """Whether the step that gives the answer is a target too (srl): N rows for N steps."""
 
     validation: float = 0.0
-    """Share of problems whose rows go to the split `validation`; in [0, 1)."""
+    """Share of questions whose rows go to the split `validation`; in [0, 1)."""
 
     template: str | None = None
     """A prompt template's name or file (all but rlvr); None takes the run's by its name."""
@@ -228,9 +228,14 @@ def row_id(*about: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def split_of(problem_id: str, validation: float) -> str:
-    """Returns the split of all rows of a problem; a larger share moves problems one way only."""
-    digest = hashlib.blake2b(problem_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def split_of(prompt: str, validation: float) -> str:
+    """Returns the split of all rows of a problem; a larger share moves problems one way only.
+
+    Args:
+        prompt: The problem's. One question under two ids is in one split.
+        validation: Share of questions that go to the split `validation`.
+    """
+    digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     return VALIDATION if place < validation else TRAIN
 

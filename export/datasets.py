@@ -208,6 +208,6 @@ def _rows(run: RunFolder, dataset: Dataset, settings: ExportSettings) -> Iterato
     assert dataset.rows is not None
     items = stream(run, dataset.node_columns)
     for item in dataset.around(items) if dataset.around else items:
-        split = split_of(item.problem.id, settings.validation)
+        split = split_of(item.problem.prompt, settings.validation)
         for row in dataset.rows(item):
             yield split, row

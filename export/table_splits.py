@@ -36,10 +36,10 @@ def write_table_splits(
 
     Args:
         folder: Where the files go; a few row groups of each split are held in memory, and a table.
-        schema: The columns; one of them is `problem_id`.
+        schema: The columns; one of them is `prompt`.
         tables: The rows.
         footer: What the files say of themselves.
-        validation: Share of problems whose rows go to the split `validation`.
+        validation: Share of questions whose rows go to the split `validation`.
     """
     schema = schema.with_metadata(footer)
     counts = Counter[str]()
@@ -104,9 +104,9 @@ def _split(tables: Iterable[pa.Table], validation: float) -> Iterator[tuple[str,
     """Yields the rows of each table by split."""
     for table in tables:
         if validation and table.num_rows:
-            coded = table["problem_id"].combine_chunks().dictionary_encode()
-            splits = [split_of(problem, validation) for problem in coded.dictionary.to_pylist()]
-            split_R = pa.array(splits).take(coded.indices)
+            coded = pc.index_in(table["prompt"], value_set=(asked := pc.unique(table["prompt"])))
+            splits = [split_of(prompt, validation) for prompt in asked.to_pylist()]
+            split_R = pa.array(splits).take(coded)
             for split in sorted({*splits}):
                 yield split, table.filter(pc.equal(split_R, split))
         elif table.num_rows:

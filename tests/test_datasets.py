@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.dataset_world import PROBLEMS, Row, contents, export, grow, make_run, problem, put, sql
 
+import treeward
 from treeward.export.dataset_folder import staged
 from treeward.export.dataset_spec import Expert
 from treeward.export.datasets import ExportSettings, Kind, export_dataset
@@ -87,6 +88,27 @@ def test_no_problem_straddles_the_splits(run: RunFolder, kind: Kind, tmp_path: P
     assert members[0.3] < members[0.6]
     ids = [row["id"] for row in export(run, kind, tmp_path / "all")]
     assert len(set(ids)) == len(ids)
+
+
+def test_one_question_under_two_ids_is_in_one_split(tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    rows = [
+        {"id": f"{n} {a}", "prompt": f"{n} +2", "answer": str(n + 2)}
+        for n in range(1, 9)
+        for a in "xy"
+    ]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick = ("search.simulations=2", "search.rollouts=2")
+    made = treeward.generate(problems, tmp_path / "run", policy="nano", assignments=quick)
+    for kind in (Kind.PRM, Kind.RLVR, Kind.SFT, Kind.CRITIC):
+        made.export(kind, tmp_path / kind, validation=0.5)
+        ids = [
+            {*pq.read_table(path)["problem_id"].to_pylist()}
+            for path in sorted((tmp_path / kind / "data").iterdir())
+        ]
+        asked = [{id_.split()[0] for id_ in some} for some in ids]
+        assert len(asked) == 2
+        assert not asked[0] & asked[1]
 
 
 def test_every_label_follows_from_the_run_by_sql(run: RunFolder, tmp_path: Path) -> None:

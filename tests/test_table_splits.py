@@ -17,7 +17,7 @@ from treeward.export.table_splits import write_table_splits
 
 SIZE = 2 * ROW_GROUP + 77
 SCHEMA = pa.schema(
-    [pa.field("id", TEXT, False), pa.field("problem_id", TEXT, False), ("said", list_of(TEXT))]
+    [pa.field("id", TEXT, False), pa.field("prompt", TEXT, False), ("said", list_of(TEXT))]
 )
 ROWS = pa.table(
     [
@@ -51,9 +51,7 @@ def test_where_tables_begin_and_end_leaves_no_trace(tmp_path: Path, validation: 
     for path in (tmp_path / "one").iterdir():
         found = pq.read_table(path)
         assert found.schema.metadata == {b"made": b"here"}
-        wanted = [
-            split_of(name, validation) == path.stem for name in ROWS["problem_id"].to_pylist()
-        ]
+        wanted = [split_of(name, validation) == path.stem for name in ROWS["prompt"].to_pylist()]
         assert found.replace_schema_metadata(None).equals(ROWS.filter(pa.array(wanted)))
         assert pq.read_metadata(path).row_group(0).num_rows == min(ROW_GROUP, found.num_rows)
 

@@ -173,7 +173,7 @@ def test_critics_learn_what_the_counts_say(
 ) -> None:
     rows = worlds(6)
     for row in rows:
-        row["problem_id"] = f"{row['problem']} held out"
+        row["problem"] += " "  # Another question, that says the same.
     held_out = tmp_path / "data"
     held_out.mkdir()
     write_critic_rows(held_out / "validation.parquet", rows)
@@ -296,7 +296,7 @@ def test_what_is_given_for_validation_is_held_out(
     found = read_critic_data(tmp_path, reader, validation=0.9, skip_long=False)
     assert (len(found.train), len(found.validation)) == (7, 3)
     write_critic_rows(tmp_path / "validation.parquet", rows[6:])
-    with pytest.raises(BadInput, match=r"problem '6 \+1' is in both splits"):
+    with pytest.raises(BadInput, match=r"question '6 \+1' is in both splits"):
         read_critic_data(tmp_path, reader, validation=0.9, skip_long=False)
 
 

@@ -37,6 +37,9 @@ class CriticRow:
 
     problem_id: str
 
+    prompt: str
+    """The question; one that is asked under two ids is in one split."""
+
     reading: Reading
 
     n_right: Reals
@@ -60,7 +63,7 @@ class CriticRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CriticData:
-    """Holds a dataset; no problem is in both splits."""
+    """Holds a dataset; no question is in both splits."""
 
     train: list[CriticRow]
 
@@ -90,7 +93,7 @@ def read_critic_data(
     Args:
         data: A file or folder. A folder's `validation*.parquet` is held out where there is one.
         reader: Turns prefixes into tokens.
-        validation: Else the share of problems that is held out, chosen by a hash of their ids.
+        validation: Else the share that is held out, chosen by a hash of the questions.
         skip_long: Leaves out steps beyond the model's context; else they are errors.
 
     Raises:
@@ -110,7 +113,7 @@ def read_critic_data(
                 n_too_long += 1
             known = _first_steps(row, reader.context)
             if known.teaches:
-                split = named if held_out else split_of(row.problem_id, validation)
+                split = named if held_out else split_of(row.prompt, validation)
                 splits[split].append(known)
     _check_splits(data, splits)
     return CriticData(train=splits[TRAIN], validation=splits[VALIDATION], n_too_long=n_too_long)
@@ -124,11 +127,11 @@ def _check_splits(data: Path, splits: dict[str, list[CriticRow]]) -> None:
                 f"{data}: no rollouts are counted in the {split} split ({len(rows)} rows), so "
                 "there is no value to learn; search more problems, or set train.validation"
             )
-    ids = {split: {row.problem_id for row in rows} for split, rows in splits.items()}
-    if shared := sorted(ids[TRAIN] & ids[VALIDATION]):
+    asked = {split: {row.prompt for row in rows} for split, rows in splits.items()}
+    if shared := sorted(asked[TRAIN] & asked[VALIDATION]):
         raise BadInput(
-            f"{data}: problem {shared[0]!r} is in both splits, train and validation; "
-            "`treeward export` splits by problem"
+            f"{data}: question {shared[0][:60]!r} is in both splits, train and validation; "
+            "`treeward export` keeps them apart"
         )
 
 
@@ -163,6 +166,7 @@ def _row(record: dict[str, Any], reading: Reading, *, first: bool) -> CriticRow:
     ended = np.isfinite(outcome)
     return CriticRow(
         problem_id=record["problem_id"],
+        prompt=record["problem"],
         reading=reading,
         n_right=np.where(own, np.where(ended, outcome, k), 0.0),
         n_rollouts=np.where(own, np.where(ended, 1.0, n), 0.0),
