@@ -318,6 +318,17 @@ def test_long_rows_are_left_out_and_counted_on_demand(model: Path, tmp_path: Pat
         run(data, model, tmp_path / "none", skip_long=True)
 
 
+def test_rows_beyond_the_models_positions_are_refused(model: Path, tmp_path: Path) -> None:
+    small = shutil.copytree(model, tmp_path / "small")
+    (small / "config.json").write_text(json.dumps(CONFIG | {"max_position_embeddings": 12}))
+    long = GOOD | {"completion": "1" * 20}
+    data = write(tmp_path / "data.parquet", [GOOD, long])
+    with pytest.raises(BadInput, match=r"a row needs \d+ tokens and .*small has 12 positions"):
+        run(data, small, tmp_path / "out", steps=1, sequence_length=64)
+    assert not (tmp_path / "out").exists()
+    run(data, small, tmp_path / "out", steps=1, sequence_length=12, skip_long=True)
+
+
 def test_data_and_models_that_are_none_are_named(data: Path, model: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.parquet"
     text.write_text("no table")

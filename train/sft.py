@@ -51,7 +51,7 @@ def train_sft(
     with session(out, settings):
         trained = load_trainable(model, settings)
         rows = read_sft(data, model, room=room, skip_long=skip_long)
-        _check_vocabulary(rows, trained, model)
+        _check_fit(rows, trained, model)
         check_packing(trained)
         about = {
             "sha256": rows.fingerprint(),
@@ -64,13 +64,20 @@ def train_sft(
     return out
 
 
-def _check_vocabulary(rows: SftRows, trained: PreTrainedModel, model: Path) -> None:
+def _check_fit(rows: SftRows, trained: PreTrainedModel, model: Path) -> None:
     highest = max(int(row.ids.max()) for row in rows.rows)
     size = trained.config.vocab_size
     if highest >= size:
         raise BadInput(
             f"{model}: its tokenizer has a token {highest} and config.json vocab_size {size}; "
             "the tokenizer of another model?"
+        )
+    longest = max(row.places for row in rows.rows)
+    context = getattr(trained.config, "max_position_embeddings", None)
+    if context is not None and longest > context:
+        raise BadInput(
+            f"a row needs {longest} tokens and {model} has {context} positions; set "
+            f"train.sequence_length={context} and leave longer rows out with train.skip_long=true"
         )
 
 
