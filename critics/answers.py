@@ -23,7 +23,7 @@ from treeward.critics.caps import MAX_EXPONENT, MAX_LENGTH, Cap
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\uff05": "%"})
 _WRAPS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("\\text{", "}"))
-_SPACING = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[,!; ]")
+_SPACING = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[,; ]")
 _LOOSE_SPACE = re.compile(r"(?<!\w) | (?!\w)")
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)"
@@ -100,8 +100,13 @@ def same_expression(reference: str, answer: str) -> bool:
 
 def expression_key(text: str) -> str:
     """Returns what expressions that `same_expression` calls equal have in common."""
-    text = _SPACING.sub(" ", tidy(text)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    text = _spaced(tidy(text)).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return _LOOSE_SPACE.sub("", " ".join(text.split()))
+
+
+def _spaced(text: str) -> str:
+    r"""Returns LaTeX with its spacing as spaces; `\!` takes space away, as in `10,\!000`."""
+    return _SPACING.sub(" ", text.replace("\\!", ""))
 
 
 def read_number(text: str) -> Number | Cap | None:
@@ -114,10 +119,10 @@ def read_number(text: str) -> Number | Cap | None:
     text = tidy(text)
     if len(text) > MAX_LENGTH:
         return Cap.LENGTH if any(char.isdigit() for char in text) else None
-    text = _SPACING.sub(" ", text).replace("{,}", ",").replace("\\%", "%").replace("\\$", "$")
+    text = _spaced(text).replace("{,}", ",").replace("\\%", "%").replace("\\$", "$")
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     match = _NUMBER.fullmatch(" ".join(text.split()))
-    if match is None:
+    if match is None or (match["sign"] and match["sign2"]):
         return None
     value = _value(match)
     if not isinstance(value, Fraction):
@@ -141,14 +146,25 @@ def _value(match: re.Match[str]) -> Fraction | Cap | None:
     return None if bottom == 0 else int(match["whole"] or 0) + Fraction(top, bottom)
 
 
-_CHOICE = re.compile(r"(?:option |choice )?[(\[]?([a-z0-9])(?:[)\].:](?: .*)?)?", re.IGNORECASE)
+_CHOICE = re.compile(
+    r"(?:option |choice )?[(\[]?([a-z0-9])(?:[)\].:](?: (?P<rest>.*))?)?", re.IGNORECASE
+)
+_MORE = re.compile(
+    r"(?:or|and|is|are|nor|not)\b|[(\[]?[a-z][)\].:]?$|.*(?<![a-z0-9])[(\[]?[a-z][)\].:](?: |$)",
+    re.IGNORECASE,
+)
+"""What follows a choice where it need not be the one that is meant."""
 
 
-def same_choice(reference: str, answer: str) -> bool:
+def same_choice(reference: str, answer: str) -> bool | None:
     """Returns whether two texts name the same choice: "B" = "(b)" = "B." = "Option B" = "B) Paris".
 
-    A reference that is no single letter or digit ("yes") is compared as text.
+    A reference that is no single letter or digit ("yes") is compared as text. None is unknown: the
+    answer names more than one choice, or speaks about the first ("A) or B", "A) is wrong, B").
     """
+    named = _CHOICE.fullmatch(tidy(answer))
+    if named and named["rest"] and _MORE.match(named["rest"]) and not same_text(reference, answer):
+        return None
     return choice_key(reference) == choice_key(answer)
 
 

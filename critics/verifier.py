@@ -192,7 +192,7 @@ _PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
 
 def as_latex(text: str) -> str:
     """Returns an expression as LaTeX, for those that write `sqrt(2)`, `2**3`, `1e5` or signs."""
-    text = tidy(text).translate(_SYMBOLS).replace("\\$", "").replace("**", "^")
+    text = tidy(text).replace("\\$", "").translate(_SYMBOLS).replace("**", "^")
     text = _SCIENTIFIC.sub(r"\\cdot 10^{\1}", text)
     text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = _FUNCTION.sub(r"\\\1 ", text)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from treeward.export import disk
 from treeward.export.durable import disk_errors, seal, unseal, write_file
@@ -40,6 +41,13 @@ def score_files(place: Path) -> list[Path]:
 def scored_trees(run: Path, critic: str) -> set[str]:
     """Returns the ids of the trees that a critic has scored."""
     return set(trees_in(score_place(run, critic)))
+
+
+def failed_nodes(run: Path, critic: str) -> int:
+    """Returns how many nodes a critic was asked about and has no scores for."""
+    files = score_files(score_place(run, critic))
+    kinds = (pq.read_table(file, columns=["error_kind"])["error_kind"] for file in files)
+    return sum(len(kind) - kind.null_count for kind in kinds)
 
 
 def write_scores(

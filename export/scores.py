@@ -13,7 +13,7 @@ from treeward.export.open_critic import critic_name
 from treeward.export.parts import committed_trees
 from treeward.export.run_folder import RunFolder, open_run_folder, writing
 from treeward.export.schema import SCORES
-from treeward.export.score_store import scored_trees, write_scores
+from treeward.export.score_store import failed_nodes, scored_trees, write_scores
 from treeward.export.tree_stream import stream
 from treeward.search.critic import Critic, Prefix, Scores
 from treeward.search.problem import Problem
@@ -44,12 +44,16 @@ class Scoring:
     failed: int
     """Nodes of this call that the critic has no scores for; column `error` of view `scores`."""
 
+    failed_before: int
+    """Those of the calls before."""
+
     def __str__(self) -> str:
         """Returns one line for a terminal."""
         parts = [f"{self.scored} trees scored by critic {self.critic}"] + [
             f"{count} {what}"
             for count, what in (
                 (self.before, "were before"),
+                (self.failed_before, "nodes of these without scores"),
                 (self.failed, "nodes without scores (see the column error of scores)"),
             )
             if count
@@ -59,7 +63,7 @@ class Scoring:
     @property
     def exit_code(self) -> int:
         """Returns the documented exit code."""
-        return 4 if self.failed else 0
+        return 4 if self.failed or self.failed_before else 0
 
 
 def score_run(path: Path, critic: Critic, watch: Watch | None = None) -> Scoring:
@@ -79,7 +83,7 @@ def score_run(path: Path, critic: Critic, watch: Watch | None = None) -> Scoring
     alone = found.identity.is_deterministic
     with writing(path, found.identity, found.problems()) as run:
         writer = _Writer(run, critic, watch)
-        before = len(writer.done)
+        before, failed_before = len(writer.done), failed_nodes(path, writer.name)
         try:
             if committed_trees(path).keys() - writer.done:
                 for item in stream(run, _COLUMNS):
@@ -94,6 +98,7 @@ def score_run(path: Path, critic: Critic, watch: Watch | None = None) -> Scoring
         scored=len(writer.done) - before,
         before=before,
         failed=writer.failed,
+        failed_before=failed_before,
     )
 
 

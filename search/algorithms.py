@@ -239,6 +239,13 @@ def check_guides(settings: SearchSettings, own: Any, *, scored: bool, fast: bool
             fast rollouts.
     """
     method = METHODS[settings.algorithm]
+    for name in ("width_max", "width_max_root"):
+        most = getattr(own, name, None)
+        if most is not None and most < settings.width:
+            raise BadInput(
+                f"{settings.algorithm.value}.{name}={most} is below search.width="
+                f"{settings.width}, the samples of an expansion; lower that too"
+            )
     if fast and not (method.steered and method.rolls):
         able = [name.value for name, other in METHODS.items() if other.steered and other.rolls]
         raise BadInput(

@@ -242,15 +242,26 @@ def _in_words(chain: Chain) -> str:
 
 
 def chain_of(problem: Problem) -> Chain | None:
-    """Returns the chain of a problem made here, or None for any other."""
+    """Returns the chain of a problem made here, or None for any other, whatever it says it is."""
     data = json.loads(problem.metadata)
     if problem.source != SOURCE or not isinstance(data, dict) or data.get("task") != "arithmetic":
         return None
-    return Chain(
-        start=data["start"],
-        operations=tuple(Operation(operator, operand) for operator, operand in data["operations"]),
-        mod=data["mod"],
-    )
+    start, operations, mod = (data.get(name) for name in ("start", "operations", "mod"))
+    if type(start) is not int or not (mod is None or (type(mod) is int and mod >= 2)):
+        return None
+    if not isinstance(operations, list) or not all(map(_is_operation, operations)):
+        return None
+    return Chain(start=start, operations=tuple(Operation(*each) for each in operations), mod=mod)
+
+
+def _is_operation(data: object) -> bool:
+    """Returns whether parsed JSON is an operation that can be applied."""
+    match data:
+        case ["+" | "-" | "*", int()]:
+            return True
+        case ["/", int(operand)]:
+            return operand != 0
+    return False
 
 
 def judge_steps(problem: Problem, steps: Sequence[str]) -> list[Truth] | None:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -183,11 +184,24 @@ def _table(path: Path, wanted: Set[str]) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
             columns = [name for name in file.schema_arrow.names if name in wanted]
-            rows = file.read(columns=columns).to_pylist()
-    except (pa.ArrowException, ValueError) as e:
+            rows = _as_written(file.read(columns=columns)).to_pylist()
+    except (pa.ArrowException, ValueError, OverflowError, KeyError) as e:
         raise BadInput(f"{path}: no readable Parquet: {_one_line(e)}; write it again") from e
     for number, value in enumerate(rows, start=1):
         yield Row(f"{path}: row {number}", value)
+
+
+_SHORT_FLOATS: dict[pa.DataType, type] = {pa.float16(): np.float16, pa.float32(): np.float32}
+
+
+def _as_written(table: pa.Table) -> pa.Table:
+    """Returns a table whose short floats are the numbers that were written: .1, not .100000001."""
+    for place, field in enumerate(table.schema):
+        short = _SHORT_FLOATS.get(field.type)
+        if short is not None:
+            values = [v if v is None else float(str(short(v))) for v in table[place].to_pylist()]
+            table = table.set_column(place, field.name, pa.array(values, pa.float64()))
+    return table
 
 
 def _one_line(error: Exception) -> str:

@@ -145,7 +145,12 @@ def _verifier(value: object, answer: str | None, metadata: str) -> str:
         return "number" if answer is not None and _PLAIN_NUMBER.fullmatch(answer) else "math"
     name = _text("verifier", value)
     if name.startswith(gym.PREFIX):
-        gym.read_entry(name, metadata)
+        entry = gym.read_entry(name, metadata)
+        if answer is not None and answer != entry["answer"]:
+            raise BadInput(
+                f"answer {answer!r:.60} is not that of the generator's entry in metadata, "
+                f"{entry['answer']!r:.60}, by which verifier {name!r} judges; give one of them"
+            )
     elif name not in VERIFIERS:
         raise BadInput(f"verifier: no verifier {name!r}; {nearest(name, (*VERIFIERS, 'gym:NAME'))}")
     return name

@@ -205,6 +205,17 @@ def test_math_agrees_with_exact_arithmetic_or_does_not_know(
         ("(B)", "B.", Reason.MATCH),
         ("B", "B) Paris", Reason.MATCH),
         ("B", "Option B", Reason.MATCH),
+        ("B", "B) Paris and London", Reason.MATCH),
+        ("B", "B) vitamin C", Reason.MATCH),
+        ("A) or (B)", "A) or (B)", Reason.MATCH),
+        # Which one is meant, or whether any is, nobody can tell.
+        ("A", "(A) or (B)", Reason.CHECKER_LIMIT),
+        ("B", "(A) or (B)", Reason.CHECKER_LIMIT),
+        ("A", "A. or B", Reason.CHECKER_LIMIT),
+        ("A", "A: B", Reason.CHECKER_LIMIT),
+        ("A", "[A] and [C]", Reason.CHECKER_LIMIT),
+        ("A", "A) is wrong, B is right", Reason.CHECKER_LIMIT),
+        ("A", "A) Paris, B) London", Reason.CHECKER_LIMIT),
         ("yes", "Yes.", Reason.MATCH),
         ("B", "A", Reason.MISMATCH),
         ("B", "Bob", Reason.MISMATCH),
@@ -213,6 +224,27 @@ def test_math_agrees_with_exact_arithmetic_or_does_not_know(
 )
 def test_choices(verifier: AnswerVerifier, reference: str, answer: str, reason: Reason) -> None:
     assert verifier.judge(problem("choice", reference), answer).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "answer", "reason"),
+    [
+        ("math", "(5,10)", "(\\$5,\\$10)", Reason.MATCH),
+        ("math", "5x+1", "\\$5x+1", Reason.MATCH),
+        ("math", "\\$5x", "5x", Reason.MATCH),
+        ("math", "10000", "10,\\!000", Reason.MATCH),
+        ("number", "10000", "10,\\!000", Reason.MATCH),
+        ("number", "10,\\!000", "10000", Reason.MATCH),
+        ("number", "10\\,000", "10000", Reason.MATCH),
+        ("number", "5", "--5", Reason.MISMATCH),
+        ("number", "-5", "$-5", Reason.MATCH),
+        ("number", "-5", "-$5", Reason.MATCH),
+    ],
+)
+def test_latex_money_and_spacing(
+    verifier: AnswerVerifier, name: str, reference: str, answer: str, reason: Reason
+) -> None:
+    assert verifier.judge(problem(name, reference), answer).reason is reason
 
 
 def test_text_is_compared_up_to_space_case_and_full_stop(verifier: AnswerVerifier) -> None:

@@ -191,6 +191,19 @@ def test_problems_of_others_are_not_judged() -> None:
     claimed = Problem(id="p", prompt="12 *3", source=SOURCE)
     assert judge_steps(claimed, ["12*3=36"]) is None
     assert judge_steps(replace(claimed, metadata="[1]"), ["12*3=36"]) is None
+    for start, operations, mod in (
+        (None, [["+", 3]], None),
+        (4, None, None),
+        (4, [["+", 3]], 0),
+        (4, [["/", 0]], None),
+        (4, [["^", 2]], None),
+        (4, [["+"]], None),
+        (4, [["+", "3"]], None),
+        (4.5, [["+", 3]], None),
+    ):
+        data = {"task": "arithmetic", "start": start, "operations": operations, "mod": mod}
+        assert judge_steps(replace(claimed, metadata=json.dumps(data)), ["4+3=7"]) is None
+    assert judge_steps(replace(claimed, metadata='{"task": "arithmetic"}'), ["4+3=7"]) is None
     assert chain_of(PROBLEM) == Chain(
         start=12, operations=(Operation("*", 3), Operation("-", 4), Operation("+", 7))
     )

@@ -338,7 +338,8 @@ def test_eval_policy_prints_one_document_and_writes_its_problems(
             ("nano", "task:arithmetic?n=2", "--backend=vllm", "--set=policy.temperature=1e-6"),
             "policy.temperature must be from 0.01 to 2.0 with vLLM, got 1e-06",
         ),
-        (("nano", "task:arithmetic?n=1", "--samples", "1", "--out", "/proc/x.parquet"), "/proc"),
+        (("nano", "task:arithmetic?n=1", "--samples", "1", "--out", "/proc"), "must be a file in"),
+        (("nano", "task:arithmetic?n=1", "--out", "/none/x.parquet"), "must be a file in a folder"),
     ],
 )
 def test_eval_policy_refuses_in_one_line(

@@ -101,6 +101,17 @@ def test_scoring_needs_the_problem_only(tmp_path: Path) -> None:
     assert all(gym_scorer(p, p.answer).reason is Reason.MATCH for p in again)
 
 
+def test_an_answer_that_the_entry_contradicts_is_refused(tmp_path: Path) -> None:
+    entry = {"question": "q", "answer": "3", "metadata": {}}
+    row = {"prompt": "1+1", "verifier": "gym:chain_sum", "metadata": entry}
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row | {"answer": "2"}))
+    with pytest.raises(BadInput, match="answer '2' is not that of the generator's entry in meta"):
+        read_problems(str(path))
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | {"answer": "3"}))
+    assert len(read_problems(str(path)).problems) == 2
+
+
 def test_an_entry_that_its_scorer_fails_on_is_unknown() -> None:
     entry = json.dumps({"question": "?", "answer": "up", "metadata": {}})
     problem = Problem(id="p", prompt="?", verifier="gym:shortest_path", metadata=entry)

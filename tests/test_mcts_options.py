@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treeward.search.algorithms import check_guides
 from treeward.search.errors import BadInput
 from treeward.search.frontier import back_up_signed, frontier_score, select_frontier
 from treeward.search.groups import Groups, edit_distance, within_distance
@@ -423,3 +425,12 @@ def test_frontier_and_sign_leave_visits_and_means_as_they_are() -> None:
 def test_settings_that_cannot_be_meant_are_refused(given_: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         MctsSettings(**given_)  # type: ignore[arg-type] # wrong on purpose
+
+
+@pytest.mark.parametrize("name", ["width_max", "width_max_root"])
+def test_a_widest_node_is_no_narrower_than_an_expansion(name: str) -> None:
+    own = replace(MctsSettings(width_max=4), **{name: 3})  # type: ignore[arg-type] # by name
+    says = f"mcts.{name}=3 is below search.width=4, the samples of an expansion"
+    with pytest.raises(BadInput, match=says):
+        check_guides(SearchSettings(width=4), own, scored=False, fast=False)
+    check_guides(SearchSettings(width=3), own, scored=False, fast=False)

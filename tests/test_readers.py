@@ -311,6 +311,32 @@ def test_a_truncated_table_is_bad_input(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_a_float_of_any_width_is_the_number_that_was_written(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    answers = pa.array([0.1, 2.5, None, -3.0], pa.float64()).cast(kind)
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": ["a", "b", "c", "d"], "answer": answers}), path)
+    assert [problem.answer for problem in read(path)] == ["0.1", "2.5", None, "-3"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([9 * 10**18], pa.timestamp("us")),
+        pa.array([10**9], pa.date32()),
+        pa.array([0], pa.timestamp("us", tz="Mars/X")),
+    ],
+)
+def test_times_that_no_calendar_has_are_bad_input(tmp_path: Path, column: pa.Array) -> None:
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": ["a"], "metadata": column}), path)
+    with pytest.raises(BadInput, match="no readable Parquet") as refused:
+        read(path)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_limit_keeps_the_first_and_checks_all(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "p.jsonl", [{"prompt": str(k)} for k in range(5)])
     assert read(path, limit=2) == read(path)[:2]

@@ -198,6 +198,9 @@ def test_a_failure_is_data_and_shorter_prefixes_are_scored(run: Path) -> None:
     assert scoring.failed == sum(row["depth"] > 2 for row in rows) > 0
     assert scoring.exit_code == 4
     assert verify_run(run) == ()
+    again = score_run(run, ScriptedCritic(short_sighted))
+    assert (again.scored, again.failed, again.failed_before) == (0, 0, scoring.failed)
+    assert again.exit_code == 4
 
 
 def test_a_way_that_fails_leaves_what_others_said() -> None:

@@ -203,10 +203,13 @@ def eval_policy(
     from treeward.export.console import RunProgress
     from treeward.export.options import Options
     from treeward.export.plan import make_plan
+    from treeward.search.errors import BadInput
     from treeward.train.eval_report import about_plan, as_data, as_text, write_problems
     from treeward.train.evaluation import EvalSettings
     from treeward.train.evaluator import SECTIONS, evaluate_plan
 
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise BadInput(f"--out {out}: must be a file in a folder that is there")
     settings = EvalSettings(samples=samples, ks=ks, seed=seed, concurrency=concurrency)
     plan = make_plan(Options(problems=problems, seed=seed, **options), SECTIONS)
     for reason in plan.skipped:
@@ -217,7 +220,7 @@ def eval_policy(
     finally:
         progress.close()
     about = about_plan(plan, seed)
+    print_result(as_data(found, about), as_json=as_json, text=lambda: as_text(found))
     if out is not None:
         write_problems(found, out, about)
-    print_result(as_data(found, about), as_json=as_json, text=lambda: as_text(found))
     return 4 if found.n_failed_problems else 0
