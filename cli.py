@@ -169,9 +169,12 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
     "--validation",
     type=click.FloatRange(0, 0.9),
     default=0.0,
-    help="Share of problems for a validation split.",
+    help="Share of questions for a validation split.",
 )
-@click.option("--template", help="A prompt template, where the run's own was a file.")
+@click.option(
+    "--template",
+    help="A prompt template, where the run's own is none of ours: a file, or a model's folder.",
+)
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, min_open=True),

@@ -93,8 +93,11 @@ def score(trees: Sequence[Nodes], confidence: float) -> list[str]:
             # Below an undecided step all are undecided.
             by_label = -1 if None in said else first(label is Label.WRONG for label in said)
             wrong = truth < len(steps)
-            found["place"].append(Case(problem, place == truth, wrong, wrong))
-            found["labels"].append(Case(problem, by_label == truth, wrong, wrong))
+            for reading, at in (("place", place), ("labels", by_label)):
+                case = Case(
+                    problem=problem, hit=at == truth, wrong=wrong, grave=wrong, tries=0, lucky=0
+                )
+                found[reading].append(case)
     lines = []
     for reading, cases in found.items():
         of_wrong = accuracy([case for case in cases if case.wrong])

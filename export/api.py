@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def generate(
         SettingsConflict: The folder holds a run with other settings.
         KeyboardInterrupt: Ctrl-C ended it; what is finished is committed, and the same call goes
             on.
-        SystemExit: SIGTERM ended it, likewise.
+        SystemExit: SIGTERM ended it, likewise; where an event loop runs, that ends the process.
     """
     plan = make_plan(Options(problems=str(problems), **options))
     growing = _grow_apart if _in_a_loop() else grow
@@ -154,7 +154,8 @@ def _in_a_loop() -> bool:
 def _grow_apart(plan: Plan, out: Path, *, concurrency: int) -> Outcome:
     """Grows a run on a thread of its own, beside the event loop of the caller.
 
-    Ctrl-C reaches the caller's thread alone, which passes it on.
+    Ctrl-C reaches the main thread alone, which passes it on where it is the caller; an event loop
+    may have been told to wait for its own tasks instead.
     """
     stopping = threading.Event()
 
@@ -165,11 +166,27 @@ def _grow_apart(plan: Plan, out: Path, *, concurrency: int) -> Outcome:
 
     with ThreadPoolExecutor(1, "generate") as thread:
         growing = thread.submit(grow, plan, out, concurrency=concurrency, watch=watch)
-        try:
-            return growing.result()
-        except KeyboardInterrupt:
-            stopping.set()
-            raise
+        with _heard_here():
+            try:
+                return growing.result()
+            except KeyboardInterrupt:
+                stopping.set()
+                raise
+
+
+@contextmanager
+def _heard_here() -> Iterator[None]:
+    """Raises KeyboardInterrupt at Ctrl-C, on the main thread and unless it is to be ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def score(run: Path | str, critics: Path | str | Critic, *, device: str = "cpu") -> Run:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from treeward.export.prompt_settings import template_with_steps
-from treeward.export.run_folder import RunFolder
+from treeward.export.run_folder import RunFolder, digest
 from treeward.export.tree_stream import Item
 from treeward.export.tree_windows import Window
 from treeward.search.errors import BadInput
+from treeward.search.models import default_template
 from treeward.search.prompts import TEMPLATES, Template, load_template
 from treeward.search.specs import nearest
 from treeward.search.steps import Steps
@@ -207,19 +208,29 @@ def template_of(run: RunFolder, settings: ExportSettings) -> Template:
     """Returns the template that the policy's solutions are written in.
 
     Raises:
-        BadInput: It was a file, or cannot be read.
+        BadInput: It is none of ours and was not given, or cannot be read.
     """
-    name = run.identity.settings.get("prompt.template")
-    if settings.template is None and name not in TEMPLATES:
+    about = run.identity.settings
+    name, given = about.get("prompt.template"), settings.template
+    template = TEMPLATES.get(str(name))
+    if given is not None:
+        path = Path(given)
+        template = default_template(path) if path.is_dir() else load_template(given)
+    steps, count = (about.get(f"prompt.{key}") for key in ("steps", "step_tokens"))
+    if template is not None and steps in set(Steps):
+        number = None if count is None else int(count)
+        template = template_with_steps(template, Steps(str(steps)), number)
+    # A step that a callable ends is in the fingerprint and cannot be had again.
+    same = steps not in (None, *Steps) or about.get("prompt.fingerprint") in (
+        None,
+        template and digest(asdict(template)),
+    )
+    if template is None or (given is None and not same):
         raise BadInput(
-            f"{run.path}: run.json names the template {name!r}, which was a file; "
-            "give that file again with --template"
+            f"{run.path}: its template {name!r} is none of ours; give its .toml file with "
+            "--template, or the folder of the policy whose own it is"
         )
-    template = load_template(settings.template or str(name))
-    steps, count = (run.identity.settings.get(f"prompt.{key}") for key in ("steps", "step_tokens"))
-    if steps not in set(Steps):
-        return template
-    return template_with_steps(template, Steps(str(steps)), None if count is None else int(count))
+    return template
 
 
 def row_id(*about: object) -> str:
@@ -228,14 +239,14 @@ def row_id(*about: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def split_of(prompt: str, validation: float) -> str:
+def split_of(asked: str, validation: float) -> str:
     """Returns the split of all rows of a problem; a larger share moves problems one way only.
 
     Args:
-        prompt: The problem's. One question under two ids is in one split.
+        asked: What the problem asks (`Problem.asked`); under two ids it is in one split.
         validation: Share of questions that go to the split `validation`.
     """
-    digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(asked.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     return VALIDATION if place < validation else TRAIN
 

@@ -200,7 +200,9 @@ def _write(
     if dataset.tables is None:
         return write_splits(folder, dataset.schema, _rows(run, dataset, settings), footer)
     tables = map(dataset.tables, ahead(windows(run, dataset.node_columns)))
-    return write_table_splits(folder, dataset.schema, tables, footer, settings.validation)
+    problems = run.problems() if settings.validation else ()
+    splits = {each.id: split_of(each.asked, settings.validation) for each in problems}
+    return write_table_splits(folder, dataset.schema, tables, footer, splits)
 
 
 def _rows(run: RunFolder, dataset: Dataset, settings: ExportSettings) -> Iterator[tuple[str, Row]]:
@@ -208,6 +210,6 @@ def _rows(run: RunFolder, dataset: Dataset, settings: ExportSettings) -> Iterato
     assert dataset.rows is not None
     items = stream(run, dataset.node_columns)
     for item in dataset.around(items) if dataset.around else items:
-        split = split_of(item.problem.prompt, settings.validation)
+        split = split_of(item.problem.asked, settings.validation)
         for row in dataset.rows(item):
             yield split, row

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from treeward.export.added_scores import require_scores
 from treeward.export.dataset_spec import (
@@ -30,7 +31,7 @@ from treeward.export.list_columns import PathLists, clean_steps, small_spans
 from treeward.export.row_ids import row_ids
 from treeward.export.run_folder import RunFolder
 from treeward.export.table_splits import MOST_BYTES
-from treeward.export.tree_batch import Flags, Ints, TreeBatch
+from treeward.export.tree_batch import Flags, Ints, TreeBatch, plain
 from treeward.export.tree_windows import Window, windows
 from treeward.search.verdicts import Verdict
 
@@ -193,10 +194,11 @@ def _rows(
     }
     wrong_N = kept.learn_N & (said.sign_N == WRONG)
     ends = kept.end_R[order]
-    parts = [
-        _part(window, ends[start:end], of_nodes, wrong_N, label_rule)
-        for start, end in small_spans(batch, ends, of_nodes["completions"], most=MOST_BYTES)
-    ]
+    problem_R = window.problem_T[batch.tree_N[ends]]
+    prompt_P = plain(pc.binary_length(window.problems["prompt"])).astype(np.int64)
+    texts = of_nodes["completions"]
+    spans = small_spans(batch, ends, texts, own_R=prompt_P[problem_R], most=MOST_BYTES)
+    parts = [_part(window, ends[start:end], of_nodes, wrong_N, label_rule) for start, end in spans]
     return pa.concat_tables([schema_of(COLUMNS).empty_table(), *parts])
 
 

@@ -75,7 +75,7 @@ def rlvr(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             "ability": "math" if problem.verifier in ("math", "number") else "reasoning",
             "reward_model": {"style": "rule", "ground_truth": answer},
             "extra_info": {
-                "split": split_of(problem.prompt, settings.validation),
+                "split": split_of(problem.asked, settings.validation),
                 "index": item.index,
                 "problem_id": problem.id,
                 "verifier": problem.verifier,

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from treeward.export.columns import Origin
 from treeward.export.funding import open_funds
 from treeward.export.journal import Journal
@@ -144,8 +146,8 @@ def _failed_trees(run: Path) -> set[str]:
     """Returns the ids of committed trees in which calls failed."""
     files = RowGroups("trees", ("tree_id", "status"))
     tables = (files.whole(part / "trees.parquet") for part in committed_parts(run))
-    rows = (row for table in tables for row in table.to_pylist())
-    return {row["tree_id"] for row in rows if row["status"] != "ok"}
+    failed = (table.filter(pc.not_equal(table["status"], "ok")) for table in tables)
+    return {tree_id for table in failed for tree_id in table["tree_id"].to_pylist()}
 
 
 def _open_samplers(plan: Plan) -> list[PolicySampler]:

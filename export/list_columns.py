@@ -37,7 +37,7 @@ class PathLists:
 
 
 def small_spans(
-    batch: TreeBatch, ends: Ints, texts: pa.StringArray, *, most: int
+    batch: TreeBatch, ends: Ints, texts: pa.StringArray, *, own_R: Ints, most: int
 ) -> Iterator[tuple[int, int]]:
     """Yields spans of paths whose texts have at most so many bytes together, or are of one path.
 
@@ -45,11 +45,13 @@ def small_spans(
         batch: The trees.
         ends: [R] the node that each path leads to; none is a root.
         texts: [N] the text of each node.
+        own_R: [R] bytes that each path has beside them.
         most: The bytes.
     """
     length_N = pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
     offsets, steps = batch.paths(ends)
     reached_R = np.concatenate([[0], np.cumsum(length_N[steps])])[offsets]
+    reached_R = reached_R + np.concatenate([[0], np.cumsum(own_R)])
     start = 0
     while start < len(ends):
         fits = int(np.searchsorted(reached_R, reached_R[start] + most, side="right")) - 1

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from treeward.export.dataset_folder import ROW_GROUP, parquet_writer
-from treeward.export.dataset_spec import TRAIN, split_of
+from treeward.export.dataset_spec import TRAIN
 
 MOST_BYTES = 1 << 30
 """Text of a table in one piece; Arrow counts that of an array in 31 bits."""
@@ -28,7 +28,7 @@ def write_table_splits(
     schema: pa.Schema,
     tables: Iterable[pa.Table],
     footer: Mapping[str, str],
-    validation: float,
+    split_of: Mapping[str, str],
 ) -> dict[str, int]:
     """Writes rows to the file of their split and returns how many went to each, by split.
 
@@ -36,10 +36,10 @@ def write_table_splits(
 
     Args:
         folder: Where the files go; a few row groups of each split are held in memory, and a table.
-        schema: The columns; one of them is `prompt`.
+        schema: The columns; one of them is `problem_id`.
         tables: The rows.
         footer: What the files say of themselves.
-        validation: Share of questions whose rows go to the split `validation`.
+        split_of: The split of each problem; empty where all rows go to `train`.
     """
     schema = schema.with_metadata(footer)
     counts = Counter[str]()
@@ -47,7 +47,7 @@ def write_table_splits(
     writing: deque[Future[None]] = deque()
     # The pool ends before the files are closed, so that none is closed while it is written to.
     with contextlib.ExitStack() as files, ThreadPoolExecutor(max_workers=1) as pool:
-        for split, rows in _groups(_split(tables, validation)):
+        for split, rows in _groups(_split(tables, split_of)):
             if split not in writers:
                 path = folder / f"{split}.parquet"
                 writers[split] = files.enter_context(parquet_writer(path, schema))
@@ -100,13 +100,15 @@ def _text_bytes(rows: pa.Table) -> int:
     return total
 
 
-def _split(tables: Iterable[pa.Table], validation: float) -> Iterator[tuple[str, pa.Table]]:
+def _split(
+    tables: Iterable[pa.Table], split_of: Mapping[str, str]
+) -> Iterator[tuple[str, pa.Table]]:
     """Yields the rows of each table by split."""
     for table in tables:
-        if validation and table.num_rows:
-            coded = pc.index_in(table["prompt"], value_set=(asked := pc.unique(table["prompt"])))
-            splits = [split_of(prompt, validation) for prompt in asked.to_pylist()]
-            split_R = pa.array(splits).take(coded)
+        if split_of and table.num_rows:
+            coded = table["problem_id"].combine_chunks().dictionary_encode()
+            splits = [split_of[problem] for problem in coded.dictionary.to_pylist()]
+            split_R = pa.array(splits).take(coded.indices)
             for split in sorted({*splits}):
                 yield split, table.filter(pc.equal(split_R, split))
         elif table.num_rows:

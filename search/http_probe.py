@@ -86,6 +86,8 @@ def _served_by(client: httpx2.Client, url: str, name: str | None) -> Served:
             )
             for card in cards
         ]
+    except httpx2.InvalidURL as e:
+        raise BadInput(f"policy {url!r} is no URL: {e}") from e
     except httpx2.TransportError as e:
         raise TreewardError(f"{url}: cannot be reached ({type(e).__name__}: {e})") from e
     except (
@@ -207,7 +209,7 @@ def _best(data: str) -> list[float]:
     try:
         (choice,) = json.loads(data)["choices"]
         return [max(map(float, top.values())) for top in choice["logprobs"]["top_logprobs"]]
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as e:
         raise Fault("bad_reply", f"gives no log-probabilities of other tokens ({e!r})") from e
 
 

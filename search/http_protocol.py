@@ -67,6 +67,8 @@ class Fault(Exception):
             overloaded: Whether the server had too much to do.
             retry_after: Seconds that the server wants to be left alone; None where it does not say.
         """
+        # What a server says may hold half a letter, which no file takes.
+        message = message.encode("utf-8", "replace").decode()
         super().__init__(message)
         self.kind = kind
         self.message = message

@@ -1,6 +1,8 @@
 """A problem: a prompt, its reference answer and how to check answers to it."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,6 +41,16 @@ class Problem:
 
     metadata: str = "{}"
     """What else the source says, as JSON text."""
+
+    @property
+    def asked(self) -> str:
+        """Returns all that is asked as one text; a chat of one question is that question."""
+        return asked_in(self.prompt, self.messages)
+
+
+def asked_in(prompt: str, messages: Sequence[Message] | None) -> str:
+    """Returns what stands for a prompt as a whole: its text, or that of a chat with a history."""
+    return json.dumps(messages) if messages and len(messages) > 1 else prompt
 
 
 def content_id(prompt: str, answer: str | None) -> str:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from treeward.search import gym
 from treeward.search.errors import BadInput
-from treeward.search.problem import Message, Problem, content_id
+from treeward.search.problem import Message, Problem, asked_in, content_id
 from treeward.search.specs import nearest
 
 PROMPTS = ("prompt", "question", "problem")
@@ -77,7 +77,7 @@ def as_problem(row: object, source: str) -> Problem:
     answer = _answer(given.get("answer"))
     metadata = _metadata(given.get("metadata", {}))
     return Problem(
-        id=_id(given["id"]) if "id" in given else _content_id(prompt, messages, answer),
+        id=_id(given["id"]) if "id" in given else content_id(asked_in(prompt, messages), answer),
         prompt=prompt,
         messages=messages,
         answer=answer,
@@ -86,12 +86,6 @@ def as_problem(row: object, source: str) -> Problem:
         solution=_solution(given.get("solution")),
         metadata=metadata,
     )
-
-
-def _content_id(prompt: str, messages: tuple[Message, ...] | None, answer: str | None) -> str:
-    """Returns the id of a row that has none; a chat of one question is that question."""
-    whole = json.dumps(messages) if messages and len(messages) > 1 else prompt
-    return content_id(whole, answer)
 
 
 def _prompt(given: Mapping[str, object]) -> tuple[str, tuple[Message, ...] | None]:

@@ -10,7 +10,17 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from treeward.search.errors import BadInput
 from treeward.search.quiet import quiet_loading
 
-NO_MODEL = (OSError, ValueError, KeyError, RuntimeError, TypeError, StrictDataclassError)
+NO_MODEL = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 """What transformers raises for a folder that it cannot make a model of."""
 
 
@@ -47,6 +57,11 @@ def load_whole(folder: Path, **how: Any) -> PreTrainedModel:
     if lacking:
         names = ", ".join(lacking[:3])
         raise BadInput(f"{folder}: the weights lack {names}; fetch or save the model again")
+    if more := sorted(loaded["unexpected_keys"]):
+        raise BadInput(
+            f"{folder}: config.json has no place for {', '.join(more[:3])} of the weights; fetch "
+            "or save the model again"
+        )
     for name, there, wanted in sorted(loaded["mismatched_keys"]):
         raise BadInput(
             f"{folder}: {name} is {[*there]} in the weights and {[*wanted]} by config.json; fetch "

@@ -83,6 +83,18 @@ def test_ctrl_c_ends_a_call_in_a_running_event_loop(tmp_path: Path) -> None:
     assert threading.active_count() == threads
 
 
+def test_ctrl_c_ends_a_call_under_asyncio_run(tmp_path: Path) -> None:
+    """Whose own handler would only cancel the task that waits."""
+
+    async def cell() -> None:
+        interrupted(tmp_path)
+
+    threads = threading.active_count()
+    asyncio.run(cell())
+    assert treeward.open_run(tmp_path).sql("FROM trees").num_rows < 4
+    assert threading.active_count() == threads
+
+
 def test_problems_may_be_a_path(tmp_path: Path) -> None:
     problems = tmp_path / "problems.jsonl"
     problems.write_text('{"prompt": "1 +2", "answer": "3"}\n')

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,6 +19,8 @@ from treeward.export.datasets import ExportSettings, Kind, export_dataset
 from treeward.export.run_folder import Identity, RunFolder, open_run_folder, writing
 from treeward.export.tree_stream import stream
 from treeward.search.errors import BadInput, DamagedData, TreewardError
+from treeward.search.models import resolve_model
+from treeward.search.prompts import load_template
 from treeward.search.steps import clean_step
 from treeward.search.tree import Tree
 
@@ -92,10 +95,16 @@ def test_no_problem_straddles_the_splits(run: RunFolder, kind: Kind, tmp_path: P
 
 def test_one_question_under_two_ids_is_in_one_split(tmp_path: Path) -> None:
     problems = tmp_path / "problems.jsonl"
-    rows = [
+    rows: list[Row] = [
         {"id": f"{n} {a}", "prompt": f"{n} +2", "answer": str(n + 2)}
         for n in range(1, 9)
         for a in "xy"
+    ]
+    # Chats that only end alike are questions of their own.
+    chat = [{"role": "system", "content": "1"}, {"role": "user", "content": "1 +2"}]
+    rows += [
+        {**rows[0], "id": f"{n} z", "prompt": [{**chat[0], "content": str(n)}, chat[1]]}
+        for n in range(10, 16)
     ]
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
     quick = ("search.simulations=2", "search.rollouts=2")
@@ -454,9 +463,27 @@ def test_without_rows_the_reasons_are_given(trees: list[Tree], tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_a_policys_own_template_is_never_taken_for_one_of_ours(tmp_path: Path) -> None:
+    """Whatever it is called; the policy's folder has it."""
+    nano = resolve_model("nano", Path("unused")).path
+    policy = shutil.copytree(nano, tmp_path / "policy")
+    own = replace(load_template("nano"), max_step_tokens=20, question="{prompt} \n")
+    config = json.loads((policy / "config.json").read_text())
+    (policy / "config.json").write_text(json.dumps(config | {"treeward_template": asdict(own)}))
+    quick = ("search.simulations=2", "search.rollouts=2")
+    task = "task:arithmetic?n=3&seed=1"
+    made = treeward.generate(task, tmp_path / "run", policy=str(policy), assignments=quick)
+    with pytest.raises(BadInput, match="its template 'nano' is none of ours; give its .toml"):
+        made.export("prm", tmp_path / "prm")
+    made.export("rl", tmp_path / "rl", template=str(policy))
+    rows = pq.read_table(tmp_path / "rl" / "data").to_pylist()
+    assert rows
+    assert all(row["prompt"].endswith(" \n") for row in rows)
+
+
 def test_a_template_that_was_a_file_is_asked_for(trees: list[Tree], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trees, size=50, template="mine")
-    with pytest.raises(BadInput, match="names the template 'mine', which was a file"):
+    with pytest.raises(BadInput, match="its template 'mine' is none of ours; give its .toml file"):
         export(run, Kind.SFT, tmp_path / "out")
     (tmp_path / "mine.toml").write_text('question = "Q {prompt}\\n"\n')
     rows = export(run, Kind.SFT, tmp_path / "out", template=str(tmp_path / "mine.toml"))

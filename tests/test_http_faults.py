@@ -125,6 +125,17 @@ async def an_error_a_thousand_deep(_: Event, wire: Wire) -> None:
     await wire.plain(500, "[" * 100_000 + "]" * 100_000)
 
 
+async def half_a_letter(_: Event, wire: Wire) -> None:
+    await wire.plain(400 + 29, '{"error": {"message": "\\ud800 busy"}}')
+
+
+async def half_a_reason(body: Event, wire: Wire) -> None:
+    event = json.dumps(next(events_of(body, says)))
+    await wire.begin()
+    await wire.event(event.replace('"finish_reason": null', '"finish_reason": "\\ud800"'))
+    await wire.end()
+
+
 FAULTS: list[tuple[str, Reply, str]] = [
     ("429", status(429), "http_429"),
     ("500", status(500), "http_500"),
@@ -149,6 +160,8 @@ FAULTS: list[tuple[str, Reply, str]] = [
     ("a count and a half", with_usage("1.5"), "bad_reply"),
     ("a thousand deep", a_thousand_deep, "bad_reply"),
     ("an error a thousand deep", an_error_a_thousand_deep, "http_500"),
+    ("half a letter", half_a_letter, "http_429"),
+    ("half a letter as the reason", half_a_reason, "bad_reply"),
     ("half an id", with_choice(token_ids=[103.5]), "bad_reply"),
     ("no counts", spoiled(lambda e: [{"choices": e[0]["choices"]}]), "bad_reply"),
     ("another prompt's length", spoiled(misread), "bad_reply"),
@@ -188,6 +201,7 @@ def test_a_fault_that_stays_is_a_failed_call_with_its_kind(fault: Reply, kind: s
     assert failed.kind == kind
     assert server.url in failed.message
     assert "\n" not in failed.message
+    assert failed.message.encode()
     assert len(server.bodies) == 4
 
 

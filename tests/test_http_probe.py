@@ -214,6 +214,11 @@ def test_what_is_no_list_of_base_urls(policy: str, complaint: str) -> None:
         read_urls(policy)
 
 
+def test_an_address_that_is_none_is_one_line() -> None:
+    with pytest.raises(BadInput, match=r"http://999\.1\.1\.1/v1"):
+        find_served(("http://999.1.1.1/v1",), None)
+
+
 def test_several_urls() -> None:
     assert read_urls("http://a:1/v1, https://b/x/v1/") == ("http://a:1/v1", "https://b/x/v1")
 

@@ -140,6 +140,7 @@ def test_a_row_that_is_no_problem_is_named(run: Path, tmp_path: Path) -> None:
     for column, value, message in (
         ("info", "{", r"row 0: "),
         ("info", None, r"row 0: info is null"),
+        ("info", "[" * 100_000, r"row 0: "),
         ("info", "[]", r"row 0: info must be the JSON text of an object"),
         ("prompt", [], r"row 0: "),
         ("prompt", None, r"row 0: prompt is null"),

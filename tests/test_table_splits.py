@@ -17,7 +17,7 @@ from treeward.export.table_splits import write_table_splits
 
 SIZE = 2 * ROW_GROUP + 77
 SCHEMA = pa.schema(
-    [pa.field("id", TEXT, False), pa.field("prompt", TEXT, False), ("said", list_of(TEXT))]
+    [pa.field("id", TEXT, False), pa.field("problem_id", TEXT, False), ("said", list_of(TEXT))]
 )
 ROWS = pa.table(
     [
@@ -37,6 +37,8 @@ def pieces(*cuts: int) -> list[pa.Table]:
 @pytest.mark.parametrize("validation", [0.0, 0.3])
 def test_where_tables_begin_and_end_leaves_no_trace(tmp_path: Path, validation: float) -> None:
     written = []
+    names = {*ROWS["problem_id"].to_pylist()} if validation else ()
+    splits = {name: split_of(name, validation) for name in names}
     for name, tables in {
         "one": pieces(),
         "two": pieces(5, 6, 6, ROW_GROUP, ROW_GROUP + 1),
@@ -44,14 +46,16 @@ def test_where_tables_begin_and_end_leaves_no_trace(tmp_path: Path, validation: 
     }.items():
         folder = tmp_path / name
         folder.mkdir()
-        counts = write_table_splits(folder, SCHEMA, tables, {"made": "here"}, validation)
+        counts = write_table_splits(folder, SCHEMA, tables, {"made": "here"}, splits)
         assert sum(counts.values()) == SIZE
         written.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
     assert written[0] == written[1] == written[2]
     for path in (tmp_path / "one").iterdir():
         found = pq.read_table(path)
         assert found.schema.metadata == {b"made": b"here"}
-        wanted = [split_of(name, validation) == path.stem for name in ROWS["prompt"].to_pylist()]
+        wanted = [
+            split_of(name, validation) == path.stem for name in ROWS["problem_id"].to_pylist()
+        ]
         assert found.replace_schema_metadata(None).equals(ROWS.filter(pa.array(wanted)))
         assert pq.read_metadata(path).row_group(0).num_rows == min(ROW_GROUP, found.num_rows)
 
@@ -66,7 +70,7 @@ def test_much_text_makes_more_row_groups_wherever_tables_end(
     for name, size in (("whole", 300), ("pieces", 7)):
         (tmp_path / name).mkdir()
         tables = (rows.slice(start, size) for start in range(0, 300, size))
-        write_table_splits(tmp_path / name, SCHEMA, tables, {}, 0.0)
+        write_table_splits(tmp_path / name, SCHEMA, tables, {}, {})
         written.append((tmp_path / name / "train.parquet").read_bytes())
     assert written[0] == written[1]
     with pq.ParquetFile(tmp_path / "whole" / "train.parquet") as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -357,6 +358,17 @@ def test_what_other_rows_go_on_from_is_learned_of_a_long_row_too(
     assert (row.n_right.tolist(), row.n_rollouts.tolist()) == ([5, 3], [8, 4])
     assert row.progress[1] == 0.25
     assert row.reading == reader.read(Problem(id="p", prompt=long["problem"]), ["1+1=2"])
+
+
+@pytest.mark.parametrize("turn", [None, {"role": "user", "content": None}])
+def test_turns_with_nulls_are_named(data: Path, reader: PrefixReader, turn: object) -> None:
+    table = pq.read_table(data)
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    place = table.schema.names.index("messages")
+    chats = pa.array([[turn]] * len(table), kind)
+    pq.write_table(table.set_column(place, "messages", chats), data)
+    with pytest.raises(BadInput, match="row 0: messages must have role and content"):
+        read_critic_data(data, reader, validation=0.3, skip_long=False)
 
 
 def test_another_kind_of_dataset_is_named(data: Path, tiny_trunk: Path, tmp_path: Path) -> None:

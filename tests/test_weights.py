@@ -39,6 +39,9 @@ def lose_a_layer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (configured(num_hidden_layers=2), r"config.json has no place for model.layers.2.input_lay"),
+        (configured(num_attention_heads=0), "no model that transformers can load"),
+        (configured(pad_token_id=99), "no model that transformers can load"),
         (lose_a_layer, "the weights lack model.norm.weight; fetch or save the model again"),
         (
             configured(vocab_size=9),

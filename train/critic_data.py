@@ -26,6 +26,7 @@ Reals = NDArray[np.float64]
 
 _LISTS = ("steps", "n_right", "n_rollouts", "progress", "verdict", "is_new")
 _ROOT = ("problem_id", "tree_id", "problem", "problem_n_right", "problem_n_rollouts")
+_TURN = ("role", "content")
 _COLUMNS = (*_ROOT, "messages", *_LISTS)
 _OUTCOME = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
 UNKNOWN = math.nan
@@ -37,8 +38,8 @@ class CriticRow:
 
     problem_id: str
 
-    prompt: str
-    """The question; one that is asked under two ids is in one split."""
+    asked: str
+    """What the problem asks; under two ids it is in one split."""
 
     reading: Reading
 
@@ -113,7 +114,7 @@ def read_critic_data(
                 n_too_long += 1
             known = _first_steps(row, reader.context)
             if known.teaches:
-                split = named if held_out else split_of(row.prompt, validation)
+                split = named if held_out else split_of(row.asked, validation)
                 splits[split].append(known)
     _check_splits(data, splits)
     return CriticData(train=splits[TRAIN], validation=splits[VALIDATION], n_too_long=n_too_long)
@@ -127,7 +128,7 @@ def _check_splits(data: Path, splits: dict[str, list[CriticRow]]) -> None:
                 f"{data}: no rollouts are counted in the {split} split ({len(rows)} rows), so "
                 "there is no value to learn; search more problems, or set train.validation"
             )
-    asked = {split: {row.prompt for row in rows} for split, rows in splits.items()}
+    asked = {split: {row.asked for row in rows} for split, rows in splits.items()}
     if shared := sorted(asked[TRAIN] & asked[VALIDATION]):
         raise BadInput(
             f"{data}: question {shared[0][:60]!r} is in both splits, train and validation; "
@@ -145,18 +146,20 @@ def _rows(source: Path, reader: PrefixReader) -> Iterator[tuple[str, CriticRow]]
         problem = Problem(
             id=record["problem_id"],
             prompt=record["problem"],
-            messages=tuple(Message(**turn) for turn in chat) if chat else None,
+            messages=tuple(Message(turn["role"], turn["content"]) for turn in chat)
+            if chat
+            else None,
         )
         root = tuple(record[name] for name in _ROOT)
         try:
             reading = endless.read(problem, record["steps"])
         except BadInput as e:
             raise BadInput(f"{where}: {e}") from e
-        yield where, _row(record, reading, first=root not in seen)
+        yield where, _row(record, problem, reading, first=root not in seen)
         seen.add(root)
 
 
-def _row(record: dict[str, Any], reading: Reading, *, first: bool) -> CriticRow:
+def _row(record: dict[str, Any], problem: Problem, reading: Reading, *, first: bool) -> CriticRow:
     """Returns a record as a row; places that another row holds are left unknown."""
     own = np.array([first, *record["is_new"]])
     outcome = np.array([UNKNOWN, *(_OUTCOME.get(said, UNKNOWN) for said in record["verdict"])])
@@ -165,8 +168,8 @@ def _row(record: dict[str, Any], reading: Reading, *, first: bool) -> CriticRow:
     k = np.array([record["problem_n_right"], *record["n_right"]], dtype=np.float64)
     ended = np.isfinite(outcome)
     return CriticRow(
-        problem_id=record["problem_id"],
-        prompt=record["problem"],
+        problem_id=problem.id,
+        asked=problem.asked,
         reading=reading,
         n_right=np.where(own, np.where(ended, outcome, k), 0.0),
         n_rollouts=np.where(own, np.where(ended, 1.0, n), 0.0),
@@ -191,6 +194,9 @@ def _first_steps(row: CriticRow, context: int) -> CriticRow:
 
 def _check(where: str, record: dict[str, Any]) -> None:
     """Raises BadInput unless a record says of each of its steps what it should."""
+    for turn in record["messages"] or ():
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(n), str) for n in _TURN):
+            raise BadInput(f"{where}: messages must have role and content, got {turn!r:.60}")
     for name in ("steps", "n_right", "n_rollouts", "is_new"):
         if None in record[name]:
             raise BadInput(f"{where}: {name} must not have nulls; export the dataset again")

@@ -42,7 +42,7 @@ class CriticSettings(TrainSettings):
     """What the outcome's loss counts; 0 leaves the head untrained."""
 
     validation: float = 0.1
-    """Share of problems held out where the data has no validation split; in (0, 1)."""
+    """Share of questions held out where the data has no validation split; in (0, 1)."""
 
     eval_every: int = 50
     """Steps between looks at the held-out rows (TRL: eval_steps); the last step always looks."""

@@ -113,7 +113,7 @@ def read_rlvr(data: Path) -> list[Problem]:
             metadata = info.get("metadata", "{}")
             row = problem_row(record, answer=record["answer"], metadata=metadata, **fields)
             problems.append(as_problem(row, record["data_source"]))
-        except (BadInput, ValueError) as e:
+        except (BadInput, RecursionError, ValueError) as e:
             raise BadInput(f"{where}: {e}") from e
     if not problems:
         raise BadInput(f"{data}: no rows to learn from")

@@ -132,7 +132,8 @@ def _prompt(where: str, record: dict[str, Any], template: Template, tokens: Toke
         prompt_ids = template.render(problem, tokens)
     except BadInput as e:
         raise BadInput(f"{where}: {e}") from e
-    if not all(isinstance(step, str) for step in record["prefix_steps"]):
+    before = record["prefix_steps"]
+    if not isinstance(before, list) or not all(isinstance(step, str) for step in before):
         raise BadInput(f"{where}: prefix_steps must be texts, got {record['prefix_steps']!r:.60}")
     prefix = "".join(step + template.rule.delimiter for step in record["prefix_steps"])
     return Prompt(id=record["id"], prompt_ids=prompt_ids, prefix_ids=tuple(tokens.encode(prefix)))
