@@ -473,7 +473,7 @@ def test_a_policys_own_template_is_never_taken_for_one_of_ours(tmp_path: Path) -
     quick = ("search.simulations=2", "search.rollouts=2")
     task = "task:arithmetic?n=3&seed=1"
     made = treeward.generate(task, tmp_path / "run", policy=str(policy), assignments=quick)
-    with pytest.raises(BadInput, match="its template 'nano' is none of ours; give its .toml"):
+    with pytest.raises(BadInput, match=r"its template 'nano' is none of ours; give its \.toml"):
         made.export("prm", tmp_path / "prm")
     made.export("rl", tmp_path / "rl", template=str(policy))
     rows = pq.read_table(tmp_path / "rl" / "data").to_pylist()
@@ -483,7 +483,7 @@ def test_a_policys_own_template_is_never_taken_for_one_of_ours(tmp_path: Path) -
 
 def test_a_template_that_was_a_file_is_asked_for(trees: list[Tree], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", trees, size=50, template="mine")
-    with pytest.raises(BadInput, match="its template 'mine' is none of ours; give its .toml file"):
+    with pytest.raises(BadInput, match=r"its template 'mine' is none of ours; give its \.toml"):
         export(run, Kind.SFT, tmp_path / "out")
     (tmp_path / "mine.toml").write_text('question = "Q {prompt}\\n"\n')
     rows = export(run, Kind.SFT, tmp_path / "out", template=str(tmp_path / "mine.toml"))
