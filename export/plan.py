@@ -45,7 +45,7 @@ from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.readers import ProblemSet, read_problems
 from treeward.search.requests import Search, check_seed
-from treeward.search.settings import Algorithm, SearchSettings
+from treeward.search.settings import WEIGHTS, Algorithm, SearchSettings
 from treeward.search.spending import BudgetSettings
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.search.transformers_policy import TransformersSettings
@@ -206,6 +206,8 @@ def make_plan(
     check_temperature(backend, "policy.temperature", sampling.temperature)
     main = Main(model=model, kind=chosen, settings=how, running=backend, sampling=sampling)
     check_seed("seed", options.seed)
+    critic = _open_critic(options, backend)
+    _check_heads(critic, search, fast=asked.rollouts > 0)
     return Plan(
         problems=found.problems,
         skipped=found.skipped,
@@ -217,7 +219,7 @@ def make_plan(
         sampling=sampling,
         backend=backend,
         label=label,
-        critic=_open_critic(options, backend),
+        critic=critic,
         fast=plan_fast(asked, main, template, found.problems, cache),
         steps=steps_of(prompt, options.step_end),
         budget=budget,
@@ -267,6 +269,25 @@ def _open_critic(options: Options, backend: Running) -> Critic | None:
         return open_critic(options.critics)
     threads, alone = backend.threads_used, is_deterministic(backend)
     return open_critic(options.critics, device=backend.device, threads=threads, alone=alone)
+
+
+def _check_heads(critic: Critic | None, search: SearchSettings, *, fast: bool) -> None:
+    """Raises BadInput where critics alone steer a search and nothing that they say counts.
+
+    Those of `treeward train critics` name the heads that had something to learn; others need not.
+    """
+    trained = getattr(critic, "trained", None)
+    rolls = METHODS[search.algorithm].rolls and (search.rollouts > 0 or fast)
+    if trained is None or rolls:
+        return
+    counted = {name.removeprefix("critic_") for name in WEIGHTS if getattr(search, name) > 0}
+    if search.algorithm is Algorithm.BEST_OF_N:
+        counted.add("outcome")  # which ranks ends, whatever it weighs elsewhere
+    if not counted & {*trained}:
+        raise BadInput(
+            f"the critics learned {', '.join(sorted(trained))}, of which nothing counts here; give "
+            f"search.critic_{min(trained)} more than 0, or rollouts"
+        )
 
 
 def _check_readable(problems: Sequence[Problem], reader: Reader) -> None:

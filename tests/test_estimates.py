@@ -113,6 +113,15 @@ def test_differences_are_covered(problems: int, moved: float) -> None:
     assert covered / 2000 >= LOWEST
 
 
+def test_the_interval_of_a_difference_has_two_neutral_pairs() -> None:
+    """Gains .5, 0, 0, -.25; with the pairs six of mean .25 / 6 and squares that sum to 1.3125."""
+    found = difference([0.0, 0.5, 1.0, 0.25], [0.5, 0.5, 1.0, 0.0])
+    middle = 0.25 / 6
+    half = t.ppf(0.95, 3) * ((1.3125 / 6 - middle**2) / 5) ** 0.5
+    assert found.value == pytest.approx(0.0625)
+    assert (found.low, found.high) == pytest.approx((middle - half, middle + half))
+
+
 @pytest.mark.parametrize("gain", [-1.0, 0.0, 1.0])
 def test_a_difference_that_is_the_same_everywhere_has_an_interval_around_it(gain: float) -> None:
     before = [0.0] * 50 if gain >= 0 else [1.0] * 50

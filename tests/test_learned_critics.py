@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import treeward
 from treeward.critics.learned import LearnedCritic, load_critics, passes
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.search.critic import Critic, Prefix, Scores
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 from treeward.search.problem import Problem
@@ -140,6 +142,36 @@ def test_heads_that_were_not_trained_say_nothing(folder: Path, tmp_path: Path) -
     root, *steps = load_critics(tmp_path / "c").score([LONG])[0]
     assert root == Scores(None, None, None)
     assert all(s.value is None and s.progress is None and s.outcome is not None for s in steps)
+
+
+@pytest.mark.parametrize(
+    ("search", "trained", "settings", "refused"),
+    [
+        ("mcts", ["outcome"], ("search.rollouts=0",), True),
+        ("mcts", ["outcome"], ("search.rollouts=0", "search.critic_outcome=1"), False),
+        ("mcts", ["outcome"], ("search.rollouts=2",), False),
+        ("best_of_n", ["outcome"], (), False),
+        ("best_of_n", ["progress"], ("search.critic_progress=0",), True),
+    ],
+)
+def test_a_search_by_critics_alone_needs_a_head_that_counts(
+    folder: Path,
+    tmp_path: Path,
+    search: str,
+    trained: list[str],
+    settings: tuple[str, ...],
+    refused: bool,
+) -> None:
+    critics = shutil.copytree(folder, tmp_path / "c")
+    edit(critics, trained=trained)
+    options = Options(
+        problems="task:arithmetic?n=1", algorithm=search, critics=critics, assignments=settings
+    )
+    if refused:
+        with pytest.raises(BadInput, match=f"critics learned {trained[0]}, of which nothing count"):
+            make_plan(options)
+    else:
+        assert make_plan(options).critic is not None
 
 
 def test_the_identity_names_whatever_decides(folder: Path, tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def test_the_score_is_puct_or_uct(
     assert expected[chosen - 1] == pytest.approx(max(expected))
 
 
+def test_what_visits_take_from_the_prior_by_hand() -> None:
+    """Of 4 visits, 0 and 3: q + c / 2 * 2 / (1 + n) is mean + c and .9 + c / 4, and mean is .8."""
+    tree = family((1, 0, 0.0), (1, 3, 2.7))
+    assert pick(puct, tree, 0.12) == 2
+    assert pick(puct, tree, 0.15) == 1
+
+
 def test_of_equal_scores_the_first_is_taken() -> None:
     tree = family((1, 1, 0.5), (1, 1, 0.5))
     assert pick(puct, tree) == 1

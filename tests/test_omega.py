@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treeward.critics.evidence import strict_evidence
 from treeward.export.config import build
 from treeward.search.errors import BadInput
 from treeward.search.localise import (
@@ -145,6 +146,27 @@ def test_all_solutions_of_the_problem_are_blind_and_later_cuts_chosen() -> None:
     assert kinds[Creation.BLIND] > 0
     assert kinds[Creation.CHOSEN] > 0
     assert kinds[Creation.SAMPLED] == 0
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3]))
+@settings(deadline=None, max_examples=40)
+def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: float) -> None:
+    """Where right rollouts were last seen, and where wrong ones began: labels are made of these."""
+    tree = new_tree()
+    survey = Survey(tree, cut_steps)
+
+    def growth() -> Growth:
+        yield from survey.sample_solutions(6)
+        inner = [node for node in range(len(tree)) if not tree.is_terminal(node)]
+        yield from survey.roll(inner[:12], 4)
+
+    drive(growth(), seed, slip=0.1, luck=luck)
+    told = strict_evidence(tree, cut_steps)
+    beliefs = survey.beliefs
+    assert beliefs.right == told.right_last.tolist()
+    wrong = [known - right for known, right in zip(beliefs.known, beliefs.right, strict=True)]
+    assert wrong == told.started_wrong.tolist()
+    assert sum(beliefs.right) > 0
 
 
 def test_a_solution_that_is_looked_into_is_one_sample_still() -> None:
