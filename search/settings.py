@@ -61,7 +61,8 @@ class SearchSettings:
     """Weight of the progress critic."""
 
     critic_outcome: float = 0.0
-    """Weight of the outcome critic."""
+    """Weight of the outcome critic. For best_of_n of all but ends, which it alone ranks where it
+    says something."""
 
     critic_rollouts: float = 8.0
     """How many rollouts the critics' judgement of a node weighs; greater than 0 (all but
