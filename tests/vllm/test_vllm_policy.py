@@ -171,12 +171,16 @@ def test_a_prefix_is_read_once(policy: VllmPolicy) -> None:
 
 
 def test_what_does_not_fit_the_context_is_a_failed_call(policy: VllmPolicy) -> None:
-    fits, too_long = (asks_for(policy.tokens, 1, max_rollout_tokens=n)[0] for n in (96, 512))
-    results = draw_all(policy, [too_long, fits])
+    fits, too_long = (
+        replace(asks_for(policy.tokens, 1, max_rollout_tokens=n)[0], kind=Kind.ROLLOUT)
+        for n in (96, 512)
+    )
+    results = draw_all(policy, [too_long, fits, replace(too_long, kind=Kind.SAMPLE)])
     assert isinstance(results[0], CallFailed)
     assert results[0].kind == "context_length"
     assert "the model has 512" in results[0].message
     assert isinstance(results[1], list)
+    assert isinstance(results[2], list)
 
 
 def test_no_seeds_are_no_draws(policy: VllmPolicy) -> None:
