@@ -211,26 +211,27 @@ def template_of(run: RunFolder, settings: ExportSettings) -> Template:
         BadInput: It is none of ours and was not given, or cannot be read.
     """
     about = run.identity.settings
-    name, given = about.get("prompt.template"), settings.template
-    template = TEMPLATES.get(str(name))
-    if given is not None:
-        path = Path(given)
-        template = default_template(path) if path.is_dir() else load_template(given)
     steps, count = (about.get(f"prompt.{key}") for key in ("steps", "step_tokens"))
-    if template is not None and steps in set(Steps):
+    named = steps in set(Steps)
+
+    def stepped(template: Template) -> Template:
         number = None if count is None else int(count)
-        template = template_with_steps(template, Steps(str(steps)), number)
-    # A step that a callable ends is in the fingerprint and cannot be had again.
-    same = steps not in (None, *Steps) or about.get("prompt.fingerprint") in (
-        None,
-        template and digest(asdict(template)),
+        return template_with_steps(template, Steps(str(steps)), number) if named else template
+
+    if settings.template is not None:
+        path = Path(settings.template)
+        return stepped(default_template(path) if path.is_dir() else load_template(str(path)))
+    name, written = about.get("prompt.template"), about.get("prompt.fingerprint")
+    if name in TEMPLATES:
+        ours = stepped(TEMPLATES[str(name)])
+        # Where a callable ends steps it is in the fingerprint, and nobody can have it again.
+        by_callable = steps is not None and not named
+        if by_callable or written in (None, digest(asdict(ours))):
+            return ours
+    raise BadInput(
+        f"{run.path}: its template {name!r} is none of ours; give its .toml file with --template, "
+        "or the folder of the policy whose own it is"
     )
-    if template is None or (given is None and not same):
-        raise BadInput(
-            f"{run.path}: its template {name!r} is none of ours; give its .toml file with "
-            "--template, or the folder of the policy whose own it is"
-        )
-    return template
 
 
 def row_id(*about: object) -> str:

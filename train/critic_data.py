@@ -20,13 +20,12 @@ from treeward.export.dataset_spec import TRAIN, VALIDATION, split_of
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
 from treeward.search.verdicts import Verdict
-from treeward.train.rows import records
+from treeward.train.rows import check_messages, records
 
 Reals = NDArray[np.float64]
 
 _LISTS = ("steps", "n_right", "n_rollouts", "progress", "verdict", "is_new")
 _ROOT = ("problem_id", "tree_id", "problem", "problem_n_right", "problem_n_rollouts")
-_TURN = ("role", "content")
 _COLUMNS = (*_ROOT, "messages", *_LISTS)
 _OUTCOME = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
 UNKNOWN = math.nan
@@ -194,9 +193,7 @@ def _first_steps(row: CriticRow, context: int) -> CriticRow:
 
 def _check(where: str, record: dict[str, Any]) -> None:
     """Raises BadInput unless a record says of each of its steps what it should."""
-    for turn in record["messages"] or ():
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(n), str) for n in _TURN):
-            raise BadInput(f"{where}: messages must have role and content, got {turn!r:.60}")
+    check_messages(where, record["messages"] or ())
     for name in ("steps", "n_right", "n_rollouts", "is_new"):
         if None in record[name]:
             raise BadInput(f"{where}: {name} must not have nulls; export the dataset again")

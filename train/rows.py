@@ -36,6 +36,14 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise BadInput(f"{path}: no Parquet file: {e}") from e
 
 
+def check_messages(where: str, messages: Sequence[object]) -> None:
+    """Raises BadInput unless every turn of a chat has a role and content; names where it stands."""
+    for turn in messages:
+        texts = [turn.get(name) for name in ("role", "content")] if isinstance(turn, dict) else [0]
+        if not all(isinstance(text, str) for text in texts):
+            raise BadInput(f"{where}: messages must have role and content, got {turn!r:.60}")
+
+
 def records(
     data: Path, kind: str, columns: Sequence[str], *, nullable: Collection[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:

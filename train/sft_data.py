@@ -11,9 +11,7 @@ import numpy as np
 from treeward.search.errors import BadInput
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.train.packing import Row
-from treeward.train.rows import open_parquet, parquet_files
-
-_MESSAGE = ("role", "content")
+from treeward.train.rows import check_messages, open_parquet, parquet_files
 
 Part = tuple[list[int], bool]
 """Token ids and whether they are learned."""
@@ -141,10 +139,7 @@ def _chat_reader(tokens: Tokens, model: Path) -> Reader:
 
     def read(record: dict[str, Any], where: str) -> list[Part]:
         messages = record["messages"] or []
-        for message in messages:
-            texts = [message.get(n) for n in _MESSAGE] if isinstance(message, dict) else [None]
-            if not all(isinstance(text, str) for text in texts):
-                raise BadInput(f"{where}: messages must have role and content, got {message!r:.60}")
+        check_messages(where, messages)
         parts: list[Part] = []
         done = ""
         for turn, message in enumerate(messages):
