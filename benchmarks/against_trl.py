@@ -19,9 +19,12 @@ so nearly every group has a spread.
 
 What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 have one, so a step of
 ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
-problems, and by sampled tokens. TRL's completions end one token later, with the end token after the
-answer line. All that TRL passes through the model counts as learned; of ours only what has an
-advantage.
+problems, and by sampled tokens; the reward of some steps is the mean over all groups that they
+drew, for a step that ends with its first group with a spread says less than the policy can. TRL's
+completions end one token later, with the end token after the answer line. All that TRL passes
+through the model counts as learned; of ours only what has an advantage.
+
+A training that is done is not done again: --out keeps what each came to, of the same arguments.
 
 Speeds are medians over steps, without the first. CPU seconds are steadier than wall seconds where
 others use the machine.
@@ -35,7 +38,7 @@ import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,7 @@ class Outcome:
 
     side: str
     steps: list[dict[str, float]]
-    """One a step: reward, sampled and learned tokens, seconds, cpu_seconds."""
+    """One a step: reward, groups drawn, sampled and learned tokens, seconds, cpu_seconds."""
     peak_mb: float
     fresh: float
     """Share of solutions to fresh problems that are right, of the trained model."""
@@ -67,8 +70,9 @@ class Outcome:
         return [(step["sampled"] + step["learned"]) / step[clock] for step in self.steps[1:]]
 
     def rewards(self, start: int, end: int) -> float:
-        """Returns the mean reward of some steps."""
-        return statistics.mean(step["reward"] for step in self.steps[start:end])
+        """Returns the mean reward of the groups that some steps drew."""
+        steps = self.steps[start:end]
+        return sum(s["reward"] * s["groups"] for s in steps) / sum(s["groups"] for s in steps)
 
     def reward_by(self, tokens: float) -> float:
         """Returns the mean reward of the five steps before that many tokens were sampled."""
@@ -127,7 +131,7 @@ def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
     return problems
 
 
-def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
+def treeward_job(a: argparse.Namespace, seed: int, problems: int) -> dict[str, Any]:
     """Returns what our side is told; everything else is its default."""
     settings = {
         "steps": a.steps,
@@ -141,7 +145,7 @@ def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
         "micro_batch_size": a.groups_a_pass,
         "log_every": 1,
     }
-    data = {"data": str(a.out / "data")}
+    data = {"data": str(a.out / "data"), "problems": problems}
     return data | {"assignments": [f"train.{name}={value}" for name, value in settings.items()]}
 
 
@@ -182,17 +186,22 @@ def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, 
     """Trains one side in a process of its own and asks the model for fresh problems' answers."""
     folder = a.out / f"{side}-{seed}"
     folder.mkdir(exist_ok=True)
-    model, steps, job_file = folder / "model", folder / "steps.jsonl", folder / "job.json"
+    model, steps = folder / "model", folder / "steps.jsonl"
+    job_file, done = folder / "job.json", folder / "done.json"
     ours = side == "treeward"
-    job = treeward_job(a, seed) if ours else trl_job(a, seed, problems)
+    job = treeward_job(a, seed, len(problems)) if ours else trl_job(a, seed, problems)
     start = resolve_model(a.model, cache_root(os.environ)).path
     job |= {"model": str(start), "out": str(model), "steps": str(steps)}
+    if done.exists() and (found := json.loads(done.read_text()))["job"] == job:
+        return Outcome(**found["outcome"])
     job_file.write_text(json.dumps(job))
     program = [sys.executable, "treeward_rlvr.py"] if ours else [a.trl_python, "trl_grpo.py"]
     peak = run([program[0], str(HERE / program[1]), str(job_file)])
     lines = [json.loads(line) for line in steps.read_text().splitlines()]
     fresh = solved(a, model, folder / "fresh")
-    return Outcome(side=side, steps=lines, peak_mb=peak, fresh=fresh)
+    outcome = Outcome(side=side, steps=lines, peak_mb=peak, fresh=fresh)
+    done.write_text(json.dumps({"job": job, "outcome": asdict(outcome)}))
+    return outcome
 
 
 def solved(a: argparse.Namespace, model: Path, out: Path) -> float:

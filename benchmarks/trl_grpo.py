@@ -34,11 +34,12 @@ def outcome(completions: list[str], answer: list[str], mark: list[str], **_: Any
 class Clock(TrainerCallback):
     """Writes what each step took and gave."""
 
-    def __init__(self, path: Path, completions: int) -> None:
-        """Starts an empty file; a step samples that many completions."""
+    def __init__(self, path: Path, completions: int, groups: int) -> None:
+        """Starts an empty file; a step samples that many completions, of that many prompts."""
         self._path = path
         self._path.write_text("")
         self._completions = completions
+        self._groups = groups
         self._seconds = self._cpu = 0.0
         self._took = (0.0, 0.0)
 
@@ -60,6 +61,7 @@ class Clock(TrainerCallback):
         if "reward" in logs:
             sampled = logs["completions/mean_length"] * self._completions
             row = {"reward": logs["reward"], "sampled": sampled, "learned": sampled}
+            row["groups"] = self._groups
             row |= dict(zip(("seconds", "cpu_seconds"), self._took, strict=True))
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -74,7 +76,8 @@ def main() -> None:
     if job["stop"]:
         # What follows the answer is not learned on our side either.
         model.generate = partial(model.generate, stop_strings=[job["stop"]], tokenizer=tokenizer)
-    clock = Clock(Path(job["steps"]), args.generation_batch_size)
+    completions = args.generation_batch_size
+    clock = Clock(Path(job["steps"]), completions, completions // args.num_generations)
     trainer = GRPOTrainer(
         model=model,
         processing_class=tokenizer,
