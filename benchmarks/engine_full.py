@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from treeward.critics.verifier import AnswerVerifier
 from treeward.export.journal import Journal
@@ -151,15 +152,39 @@ async def replay(meter: Meter, asks: Sequence[Ask]) -> None:
     await meter.close()
 
 
-def compare(given: argparse.Namespace) -> tuple[tuple[Meter, Meter], list[float], list[float]]:
-    """Returns what was asked by search and offline batch, and the speeds of both."""
+class Round(NamedTuple):
+    """Holds what a search and an offline batch of its requests came to."""
+
+    ours: list[float]
+    """Speeds of the search, as `Meter.speeds` has them."""
+    batch: list[float]
+    facts: list[str]
+    """What was asked and computed, which no round changes."""
+
+    def ratios(self) -> list[float]:
+        """Returns the shares of the batch's speeds that the search reached."""
+        return [ours / batch for ours, batch in zip(self.ours, self.batch, strict=True)]
+
+
+def compare(given: argparse.Namespace) -> Round:
+    """Returns the speeds of both, one after the other."""
     searched = Meter(open_policy(given.folder, given.backend, given.slots))
     problems = iter(make_plan(Options(problems=given.problems)).problems)
     with tempfile.TemporaryDirectory() as journal:
         asyncio.run(search_forest(searched, given, problems, Path(journal)))
     offline = Meter(open_policy(given.folder, given.backend, given.slots))
     asyncio.run(replay(offline, searched.asks))
-    return (searched, offline), searched.speeds(), offline.speeds()
+    facts = [f"{len(searched.asks):,} requests"]
+    for meter in (searched, offline):
+        engine = meter.policy.engine
+        if isinstance(engine, VllmEngine):
+            drawn = sum(tokens for *_, tokens in meter.came)
+            facts.append(f"tokens a step: {drawn / engine.steps:.1f}")
+    read = searched.policy.engine.read_tokens
+    every = sum(len(ask.prompt_ids + ask.prefix_ids) * len(ask.seeds) for ask in searched.asks)
+    shared = f"{every:,} without sharing: {every / read:.1f}x"
+    facts.append(f"prefixes: {read:,} tokens computed, {shared}")
+    return Round(searched.speeds(), offline.speeds(), facts)
 
 
 def main() -> None:
@@ -174,30 +199,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     given.folder = resolve_model(given.model, cache_root(os.environ))
-    rounds = []
+    rounds: list[Round] = []
     for _ in range(given.rounds):
         rounds.append(compare(given))
-        ratios = [f"{ours / batch:.2f}" for ours, batch in zip(*rounds[-1][1:], strict=True)]
-        print("a round:", ", ".join(map(" ".join, zip(NAMES, ratios, strict=True))), flush=True)
-    searched, offline = rounds[0][0]
+        cells = zip(NAMES, rounds[-1].ratios(), strict=True)
+        print("a round:", ", ".join(f"{name} {ratio:.2f}" for name, ratio in cells), flush=True)
     print(
         f"{given.model}, {given.backend}, {given.search}, {given.concurrency} trees at once, "
-        f"{given.slots} slots: {len(searched.asks):,} requests"
+        f"{given.slots} slots"
     )
     for at, name in enumerate(NAMES):
-        ours, batch = (statistics.median(found[side][at] for found in rounds) for side in (1, 2))
-        ratios = sorted(found[1][at] / found[2][at] for found in rounds)
+        ours = statistics.median(found.ours[at] for found in rounds)
+        batch = statistics.median(found.batch[at] for found in rounds)
+        ratios = sorted(found.ratios()[at] for found in rounds)
         print(
             f"{name:26} {ours:7,.0f} tokens/s, offline {batch:7,.0f}: "
             f"{statistics.median(ratios):.2f} of it [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
         )
-    for meter in (searched, offline):
-        engine = meter.policy.engine
-        if isinstance(engine, VllmEngine):
-            print(f"tokens a step: {sum(tokens for *_, tokens in meter.came) / engine.steps:.1f}")
-    read = searched.policy.engine.read_tokens
-    every = sum(len(ask.prompt_ids + ask.prefix_ids) * len(ask.seeds) for ask in searched.asks)
-    print(f"prefixes: {read:,} tokens computed, {every:,} without sharing: {every / read:.1f}x")
+    print("\n".join(rounds[0].facts))
 
 
 if __name__ == "__main__":

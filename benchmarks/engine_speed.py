@@ -279,9 +279,10 @@ def main(
     for samples in width:
         print(f"\nwidth {samples}, trees of {', '.join(f'{size:,}' for size in nodes)} nodes")
         show_trees(samples, nodes, repeats)
-        for size in nodes if treequest_python and samples > 1 else ():
-            print(f"  {size:,} nodes")
-            show_treequest(treequest_python, samples, size)
+        if treequest_python and samples > 1:
+            for size in nodes:
+                print(f"  {size:,} nodes")
+                show_treequest(treequest_python, samples, size)
     print(f"\n{IN_FLIGHT} trees of {forest_nodes:,} samples in flight, journal and evidence")
     for rollouts, what in ((0, "judged where solutions end"), (1, "a rollout a node")):
         speeds = [forest(forest_nodes, rollouts) for _ in range(repeats)]

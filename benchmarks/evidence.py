@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import click
 import numpy as np
@@ -113,12 +114,12 @@ def examine(trees: list[Tree]) -> Nodes:
     return Nodes(**{name: np.concatenate([c[name] for c in columns]) for name in columns[0]})
 
 
-def _examine(index: int, tree: Tree) -> dict[str, NDArray]:
+def _examine(index: int, tree: Tree) -> dict[str, NDArray[Any]]:
     evidence = strict_evidence(tree, READER.cut)
     from_tree = tree_values(tree, evidence)
     lengths: list[list[int]] = [[] for _ in range(len(tree))]
     for node, completion in zip(tree.rollouts.node, tree.rollouts.completion, strict=True):
-        lengths[node].append(len(completion.token_ids))
+        lengths[node].append(len(completion.token_ids) if completion else 0)
     visits = np.array(tree.nodes.visits, dtype=float)
     columns = {
         "tree": np.full(len(tree), index),
@@ -224,7 +225,11 @@ def find_mistakes(tree: Tree) -> Growth:
     requests = [ask(tree, ROOT, Kind.ROLLOUT, FRESH)]
     replies = yield requests
     absorb_rollouts(tree, requests, replies)
-    wrong = [c for c in replies[0].completions if c.judgement.verdict is Verdict.WRONG]
+    wrong = [
+        drawn
+        for drawn in replies[0].completions
+        if drawn.judgement and drawn.judgement.verdict is Verdict.WRONG
+    ]
     for completion in wrong[:1]:
         steps = READER.cut(completion.token_ids)
         path = add_path(tree, ROOT, steps, completion, creation=Creation.CHOSEN)

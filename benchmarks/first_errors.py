@@ -31,6 +31,7 @@ from treeward.export.options import Options
 from treeward.export.plan import Plan, make_plan
 from treeward.search import forest
 from treeward.search.arithmetic import chain_of, judge_steps
+from treeward.search.backends import open_policy
 from treeward.search.first_error import learn_prior
 from treeward.search.forest import Forest, grow_forest
 from treeward.search.localise import LocaliserSettings, find_by_halves, find_by_posterior
@@ -40,7 +41,6 @@ from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request, Search
 from treeward.search.survey import Survey
 from treeward.search.tokens import load_tokens
-from treeward.search.transformers_policy import TransformersPolicy
 from treeward.search.tree import Tree
 from treeward.search.verdicts import Verifier
 from treeward.train.estimates import Estimate, share
@@ -141,7 +141,7 @@ class Result:
 def examine(plan: Plan, width: int, way: Way) -> list[Result]:
     """Returns what a way finds in the solutions of each problem."""
     results: dict[str, Result] = {}
-    policy = TransformersPolicy(plan.model.path, plan.model.fingerprint, plan.backend)
+    policy = open_policy(plan.model, plan.backend)
     reader = plan.reader(policy.tokens)
 
     def search(tree: Tree) -> Growth:

@@ -135,8 +135,7 @@ def methods(data: dict[str, Path], a: argparse.Namespace) -> dict[str, Train]:
     def rlvr(model: Path, out: Path, seed: int, share_of_budget: float = 1.0) -> None:
         budget = round(a.budget * share_of_budget)
         settings = RlvrSettings(**common, learning_rate=a.rlvr_rate, seed=seed, token_budget=budget)
-        quiet = {"trees": None, "resume": False, "progress": ignore}
-        train_rlvr(data["rlvr"], model, out, settings, **quiet)
+        train_rlvr(data["rlvr"], model, out, settings, trees=None, resume=False, progress=ignore)
 
     def srl(
         model: Path, out: Path, seed: int, share_of_budget: float = 1.0, rows: str = "srl"

@@ -18,12 +18,13 @@ tokens, fast ones included; the other side is as many lone solutions.
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from critic_search import blind, interval, right, rows
+from critic_search import Rows, blind, interval, right, rows
 from numpy.typing import NDArray
 
 from treeward.export.answers import Way, best, likeliest, majority, most_visited, weighted
@@ -177,17 +178,22 @@ def fit(a: argparse.Namespace, contender: Contender, budget: float) -> int:
 
 def answers(run: Path, problems: Plan, way: Way) -> dict[str, str]:
     """Returns the answer found to each problem that got one."""
-    nodes, rollouts = ({p.id: [] for p in problems.problems} for _ in range(2))
-    for found, sql in ((nodes, _NODES), (rollouts, _ROLLOUTS)):
-        for row in rows(run, sql):
-            found[row["problem_id"]].append(row)
+    nodes, rollouts = (_by_problem(run, sql) for sql in (_NODES, _ROLLOUTS))
     said = {p.id: way(p.verifier, nodes[p.id], rollouts[p.id]) for p in problems.problems}
     return {problem: answer for problem, answer in said.items() if answer is not None}
 
 
+def _by_problem(run: Path, sql: str) -> dict[str, Rows]:
+    found: dict[str, Rows] = defaultdict(list)
+    for row in rows(run, sql):
+        found[row["problem_id"]].append(row)
+    return found
+
+
 def measure(a: argparse.Namespace, contender: Contender, scale: int) -> Result:
     """Returns what a search comes to at one scale."""
-    spent, good = [], {way.__name__: [] for way in contender.ways}
+    spent: list[float] = []
+    good: dict[str, list[Reals]] = {way.__name__: [] for way in contender.ways}
     for seed in range(a.seeds):
         problems = plan(a, contender, scale, seed)
         run = grow(a, contender, scale, seed, len(problems.problems))

@@ -28,6 +28,7 @@ from treeward.export.plan import make_plan
 from treeward.search import forest
 from treeward.search.backends import open_policy
 from treeward.search.forest import Forest, grow_forest
+from treeward.search.growing import count_outcomes
 from treeward.search.policy import Ask, Draw, Policy, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.requests import Kind
@@ -36,7 +37,6 @@ from treeward.search.settings import SearchSettings
 from treeward.search.spending import BudgetSettings, Funds, grow_on_budget
 from treeward.search.stopping import RolloutsSettings
 from treeward.search.tree import ROOT, Tree
-from treeward.search.verdicts import Verdict
 
 Reals = NDArray[np.float64]
 TRUTH_SEED = 1 << 40
@@ -228,7 +228,7 @@ async def fresh_values(growing: Forest, places: Sequence[tuple[Tree, int]], n: i
         )
         draws = await sampler.policy.draw(ask)
         done = reader.judge(growing.verifier, tree.problem, ask.prefix_ids, draws, seeds)
-        return float(np.mean([each.judgement.verdict is Verdict.RIGHT for each in done]))
+        return count_outcomes(done)[0] / len(done)
 
     values = (measure(number, *place) for number, place in enumerate(places))
     return np.array(await asyncio.gather(*values))

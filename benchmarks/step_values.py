@@ -20,11 +20,10 @@ import argparse
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from first_errors import Halves, Nothing, Posterior, Shepherd, Way, examine, solutions
-from labels import fresh_values
+from labels import Rows, fresh_values
 
 from treeward.critics.evidence import strict_evidence
 from treeward.critics.tree_value import tree_values
@@ -118,9 +117,7 @@ def pick(places: Sequence[Place], n: int) -> list[Place]:
 
 def truth_of(plan: Plan, places: Sequence[Place], rollouts: int) -> dict[Place, float]:
     """Returns the share of right ones among fresh rollouts from each prefix."""
-    rows: list[dict[str, Any]] = [
-        {"problem_id": problem, "prefix_ids": ids} for problem, ids in places
-    ]
+    rows: Rows = [{"problem_id": problem, "prefix_ids": ids} for problem, ids in places]
     return dict(zip(places, asyncio.run(fresh_values(plan, rows, rollouts)), strict=True))
 
 

@@ -8,8 +8,9 @@ larger and leaves the store's part as it is.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ import forest_memory as world
 from treeward.export import part_writer
 from treeward.export.journal import Journal
 
-SPENT: Counter[str] = Counter()
+SPENT: defaultdict[str, float] = defaultdict(float)
 
 
 def measured(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,13 +42,13 @@ def main(trees: int, simulations: int) -> None:
     """Measures and prints."""
     for name in ("known", "record", "drop"):
         setattr(Journal, name, measured("journal", getattr(Journal, name)))
-    part_writer.part_tables = measured("columns", part_writer.part_tables)
-    part_writer.write_part = measured("parts", part_writer.write_part)
+    for name, what in (("part_tables", "columns"), ("write_part", "parts")):
+        setattr(part_writer, name, measured(what, getattr(part_writer, name)))
     start = time.process_time()
     world.grow(world.problems_of(trees), simulations, lambda: None)
     whole = time.process_time() - start
     print(f"{trees} trees, {simulations} simulations: {whole / trees * 1000:.1f} ms a tree")
-    for name, spent in SPENT.most_common():
+    for name, spent in sorted(SPENT.items(), key=itemgetter(1), reverse=True):
         print(f"{name:8} {spent / trees * 1000:6.2f} ms a tree, {spent / whole:.1%}")
     print(f"stored in {sum(SPENT.values()) / whole:.1%} of the time")
 

@@ -53,11 +53,12 @@ class Clock(TrainerCallback):
         self._took = (seconds - self._seconds, cpu - self._cpu)
         self._seconds, self._cpu = seconds, cpu
 
-    def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+    def on_log(self, *_: Any, **said: Any) -> None:
         """Writes a line for a step; the last log, of the whole training, has no reward.
 
         All completions count as learned from, those without an advantage too.
         """
+        logs = said["logs"]
         if "reward" in logs:
             sampled = logs["completions/mean_length"] * self._completions
             row = {"reward": logs["reward"], "sampled": sampled, "learned": sampled}
@@ -71,11 +72,12 @@ def main() -> None:
     """Trains."""
     job = json.loads(Path(sys.argv[1]).read_text())
     args = GRPOConfig(output_dir=job["out"], **job["settings"])
-    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(job["model"], dtype="float32")
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     if job["stop"]:
         # What follows the answer is not learned on our side either.
-        model.generate = partial(model.generate, stop_strings=[job["stop"]], tokenizer=tokenizer)
+        generate = partial(model.generate, stop_strings=[job["stop"]], tokenizer=tokenizer)
+        model.generate = generate
     completions = args.generation_batch_size
     clock = Clock(Path(job["steps"]), completions, completions // args.num_generations)
     trainer = GRPOTrainer(

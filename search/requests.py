@@ -75,7 +75,7 @@ Growth = Generator[list[Request], list[Reply], None]
 class Search(Protocol):
     """Grows one tree. It sees only its own replies, so nothing else can change the tree."""
 
-    def __call__(self, tree: Tree) -> Growth:
+    def __call__(self, tree: Tree, /) -> Growth:
         """Returns the growth of a tree that holds its root only; modifies the tree."""
         ...
 
