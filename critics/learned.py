@@ -24,7 +24,8 @@ from treeward.search.critic import Prefix, Scores
 from treeward.search.devices import check_device
 from treeward.search.errors import BadInput, DamagedData
 from treeward.search.models import resolve_model
-from treeward.search.prompts import Template, template_from
+from treeward.search.prompts import Template
+from treeward.search.templates import template_from
 from treeward.search.tokens import load_tokens
 from treeward.search.weights import load_whole
 

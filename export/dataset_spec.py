@@ -17,9 +17,10 @@ from treeward.export.tree_stream import Item
 from treeward.export.tree_windows import Window
 from treeward.search.errors import BadInput
 from treeward.search.models import default_template
-from treeward.search.prompts import TEMPLATES, Template, load_template
+from treeward.search.prompts import Template
 from treeward.search.specs import nearest
 from treeward.search.steps import Steps
+from treeward.search.templates import TEMPLATES, load_template
 
 Row = dict[str, Any]
 

@@ -25,7 +25,7 @@ from treeward.export.dataset_spec import (
 )
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
-from treeward.search.prompts import BOXED
+from treeward.search.templates import BOXED
 
 COLUMNS = (
     ID,

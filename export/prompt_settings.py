@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from treeward.export.config import Values, build
 from treeward.search.errors import BadInput
 from treeward.search.policy import PolicySettings
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
 from treeward.search.step_ends import CustomEnd
 from treeward.search.steps import Steps, with_steps
+from treeward.search.templates import load_template
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from treeward.search import smollm
 from treeward.search.errors import BadInput
-from treeward.search.prompts import TEMPLATES, Template, template_in
+from treeward.search.prompts import Template
+from treeward.search.templates import TEMPLATES, template_in
 
 NANO, NANO_FAST = "nano", "nano-fast"
 SHIPPED = (NANO, NANO_FAST)

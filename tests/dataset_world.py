@@ -19,11 +19,11 @@ from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Message, Problem
-from treeward.search.prompts import load_template
 from treeward.search.reader import Reader
 from treeward.search.replies import Reply
 from treeward.search.scripted import ScriptedPolicy
 from treeward.search.settings import SearchSettings
+from treeward.search.templates import load_template
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import Tree
 

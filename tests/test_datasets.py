@@ -20,8 +20,8 @@ from treeward.export.run_folder import Identity, RunFolder, open_run_folder, wri
 from treeward.export.tree_stream import stream
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 from treeward.search.models import resolve_model
-from treeward.search.prompts import load_template
 from treeward.search.steps import clean_step
+from treeward.search.templates import load_template
 from treeward.search.tree import Tree
 
 SIX = ExportSettings(min_rollouts=6)

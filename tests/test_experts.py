@@ -8,7 +8,7 @@ from treeward.export.dataset_spec import Expert, Tally
 from treeward.export.experts import solutions
 from treeward.export.tree_stream import Item
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
+from treeward.search.templates import load_template
 
 ANOTHER = "reference solutions that say another answer"
 

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from treeward.search.errors import BadInput
 from treeward.search.models import cache_root, check_model_folder, resolve_model
-from treeward.search.prompts import TEMPLATES, spec_of
 from treeward.search.smollm import NAME
+from treeward.search.templates import TEMPLATES, spec_of
 
 
 def make_model(folder: Path, **settings: object) -> Path:

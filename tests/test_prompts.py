@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
-from treeward.search.prompts import TEMPLATES, Example, Template, load_template
+from treeward.search.prompts import Example, Template
 from treeward.search.steps import Budget, Finish, Stepper, StepRule, cut
+from treeward.search.templates import TEMPLATES, load_template
 from treeward.search.tokens import byte_tokens
 
 TOKENS = byte_tokens()

@@ -15,9 +15,9 @@ from treeward.export.durable import file_sha256
 from treeward.search.errors import BadInput, TreewardError
 from treeward.search.models import resolve_model
 from treeward.search.policy import Draw, PolicySettings
-from treeward.search.prompts import TEMPLATES
 from treeward.search.requests import Kind
 from treeward.search.steps import Finish, StepRule
+from treeward.search.templates import TEMPLATES
 from treeward.search.tokens import load_tokens
 from treeward.train import learning
 from treeward.train.environment import Grades, Prompt

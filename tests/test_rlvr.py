@@ -11,9 +11,9 @@ from treeward.search.errors import BadInput
 from treeward.search.models import resolve_model
 from treeward.search.policy import Draw
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
 from treeward.search.reader import Reader
 from treeward.search.steps import Finish
+from treeward.search.templates import load_template
 from treeward.search.tokens import load_tokens
 from treeward.search.verdicts import Judgement, Reason
 from treeward.train.rlvr import Rlvr, RlvrSettings, read_rlvr

@@ -16,8 +16,9 @@ from treeward.export.durable import file_sha256
 from treeward.search.errors import BadInput
 from treeward.search.models import resolve_model
 from treeward.search.policy import Ask, Draw
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
 from treeward.search.steps import Budget, Finish, Stepper
+from treeward.search.templates import load_template
 from treeward.search.tokens import load_tokens
 from treeward.train.srl import BAD_FORMAT, Srl, SrlSettings
 

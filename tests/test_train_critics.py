@@ -23,7 +23,7 @@ from treeward.export.durable import file_sha256
 from treeward.search.critic import Prefix
 from treeward.search.errors import BadInput, DamagedData, SettingsConflict
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
+from treeward.search.templates import load_template
 from treeward.train.best_weights import needed
 from treeward.train.critic_data import CriticData, read_critic_data
 from treeward.train.critic_job import CriticJob, batch_of

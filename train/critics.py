@@ -18,7 +18,8 @@ from treeward.critics.heads import CriticModel, Head
 from treeward.critics.learned import ABOUT, HEADS, SCHEMA_VERSION, load_critics, reader_for
 from treeward.export.durable import write_file
 from treeward.search.models import default_template
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
+from treeward.search.templates import load_template
 from treeward.train.best_weights import load_best
 from treeward.train.checkpoint import State
 from treeward.train.critic_data import CriticData, CriticRow, read_critic_data

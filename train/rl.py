@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from treeward.export.run_folder import digest
 from treeward.search.errors import BadInput, TreewardError
 from treeward.search.policy import Ask
-from treeward.search.prompts import spec_of
 from treeward.search.requests import Kind
+from treeward.search.templates import spec_of
 from treeward.search.tokens import load_tokens
 from treeward.train.advantages import scaled_steps, spread
 from treeward.train.checkpoint import State

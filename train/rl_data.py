@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from treeward.search.models import cache_root, resolve_model
-from treeward.search.prompts import Template, load_template
+from treeward.search.prompts import Template
+from treeward.search.templates import load_template
 from treeward.search.tokens import Tokens, load_tokens
 from treeward.train.rl_settings import RlSettings
 

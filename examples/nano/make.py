@@ -24,7 +24,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from treeward.search.arithmetic import make_problems
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
+from treeward.search.templates import load_template
 from treeward.train.optim import Schedule
 from treeward.train.settings import Dtype
 from treeward.train.sft import train_sft

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from treeward.search.arithmetic import judge_steps, make_problems
 from treeward.search.policy import Ask, Mode, PolicySettings
 from treeward.search.problem import Problem
-from treeward.search.prompts import load_template
 from treeward.search.requests import Kind
+from treeward.search.templates import load_template
 from treeward.search.transformers_policy import TransformersPolicy, TransformersSettings
 
 SEED = 77_000_001

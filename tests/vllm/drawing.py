@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from treeward.search.arithmetic import make_problems
 from treeward.search.models import NANO
 from treeward.search.policy import Ask, Draw, Policy, PolicySettings
-from treeward.search.prompts import load_template
 from treeward.search.requests import Kind
+from treeward.search.templates import load_template
 from treeward.search.tokens import Tokens
 from treeward.search.vllm_policy import VllmSettings
 
