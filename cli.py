@@ -143,9 +143,9 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
 @click.option("--out", type=PATH, required=True, help="The dataset folder.")
 @click.option(
     "--rule",
-    default="any_success",
     help="The label rule (prm): any_success, posterior, threshold, ratio or soft; several with & "
-    "must agree; | cut(...) says what rows keep. docs/labels.md lists all settings.",
+    "must agree; | cut(...) says what rows keep. docs/labels.md lists all settings.  "
+    "[default: any_success]",
 )
 @click.option(
     "--min-rollouts",
@@ -178,8 +178,8 @@ def query(run: Path, sql: str, form: str, timeout: float, memory: str, as_json: 
 @click.option(
     "--margin",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.2,
-    help="How much more the chosen step must be worth than the rejected one (preference).",
+    help="How much more the chosen step must be worth than the rejected one (preference).  "
+    "[default: 0.2]",
 )
 @click.option(
     "--test-set",

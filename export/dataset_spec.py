@@ -24,9 +24,6 @@ from treeward.search.templates import TEMPLATES, load_template
 
 Row = dict[str, Any]
 
-MARGIN = 0.2
-"""As in the macro `contrastive_pairs`."""
-
 TRAIN, VALIDATION = "train", "validation"
 
 TEXT, COUNT, REAL, FLAG = pa.string(), pa.int32(), pa.float64(), pa.bool_()
@@ -97,8 +94,8 @@ class Expert(StrEnum):
 class ExportSettings:
     """How a dataset is made of a run."""
 
-    rule: str = "any_success"
-    """The label rule (prm)."""
+    rule: str | None = None
+    """The label rule (prm); None takes any_success."""
 
     min_rollouts: int | None = None
     """Rollouts without a success that make a prefix wrong (prm, any_success); None leaves it to
@@ -120,8 +117,9 @@ class ExportSettings:
     template: str | None = None
     """A prompt template's name or file (all but rlvr); None takes the run's by its name."""
 
-    margin: float = MARGIN
-    """How much more the chosen step must be worth than the rejected one (preference)."""
+    margin: float | None = None
+    """How much more the chosen step must be worth than the rejected one (preference), in (0, 1];
+    None takes .2."""
 
     test_sets: tuple[Path, ...] = ()
     """Files of problems that the run's are compared with; what overlaps is counted and kept."""
@@ -140,7 +138,7 @@ class ExportSettings:
         """
         if self.expert not in (None, *Expert):
             raise BadInput(f"expert must be one of {', '.join(Expert)}, got {self.expert!r}")
-        if not 0 < self.margin <= 1:
+        if self.margin is not None and not 0 < self.margin <= 1:
             raise BadInput(f"margin must be in (0, 1], got {self.margin!r}")
         if self.format not in (None, *Format):
             raise BadInput(f"format: no {self.format!r}; {nearest(str(self.format), [*Format])}")

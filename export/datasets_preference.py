@@ -28,6 +28,9 @@ from treeward.search.prompts import Template
 
 Node = Mapping[str, Any]
 
+MARGIN = 0.2
+"""What a pair's values differ by at least, as in the macro `contrastive_pairs`."""
+
 SIDES = ("chosen", "rejected")
 _EVIDENCE = ("n_right", "n_rollouts", "value", "value_low", "value_high")
 _NODE_COLUMNS = ("node_id", "parent_id", "path", "step_text", "token_ids", *_EVIDENCE)
@@ -69,6 +72,7 @@ def _columns(template: Template) -> tuple[Column, ...]:
 def preference(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
     """Returns how the rows are made: for each node the best child against the worst."""
     template = template_of(run, settings)
+    least = MARGIN if settings.margin is None else settings.margin
 
     def rows(item: Item) -> Iterator[Row]:
         if item.tree is None:
@@ -77,7 +81,7 @@ def preference(run: RunFolder, settings: ExportSettings, tally: Tally) -> Datase
         by_id = {node["node_id"]: node for node in item.tree.nodes}
         for best, worst in _extremes(item.tree, tally):
             margin = best["value"] - worst["value"]
-            if margin < settings.margin:
+            if margin < least:
                 tally.left_out["pairs whose values are closer than the margin"] += 1
                 continue
             tally.kept["pairs"] += 1
@@ -90,7 +94,7 @@ def preference(run: RunFolder, settings: ExportSettings, tally: Tally) -> Datase
         rows=rows,
         says=(
             "A row is a node of a tree whose best step is worth more than its worst by at least "
-            f"{settings.margin}: the chance that the policy finishes right after each, estimated "
+            f"{least}: the chance that the policy finishes right after each, estimated "
             "from strict evidence. Ties go to the node that was made first.",
             "`prompt` and a step put together are what the policy reads and writes. Both sides are "
             "single steps: a trainer that puts an end token after them teaches to stop there, "

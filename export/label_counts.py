@@ -28,7 +28,7 @@ def label_counts(run: RunFolder) -> LabelCounts:
     Raises:
         DamagedData: A file of the run is not what was written.
     """
-    rule = load_rule("any_success")
+    rule = load_rule()
     files = RowGroups("nodes", rule.reads)
     paths = (part / "nodes.parquet" for part in committed_parts(run.path))
     found = [_count(rule, TreeBatch.of(files.whole(path))) for path in paths]

@@ -37,6 +37,8 @@ Nodes = Sequence[Mapping[str, Any]]
 Labels = list[Label | None]
 """One for each node; the root, which is no step, is right or undecided."""
 
+DEFAULT_RULE = "any_success"
+
 LEARNING_READS = (*PLACES, *BELIEF_READS)
 """The columns from which a rule learns that reads all trees of a run first."""
 
@@ -122,7 +124,7 @@ class LabelRule:
 
 
 def load_rule(
-    name: str,
+    name: str | None = None,
     *,
     min_rollouts: int | None = None,
     confidence: float | None = None,
@@ -131,7 +133,7 @@ def load_rule(
     """Returns a rule by its name, or by the text of several parts.
 
     Args:
-        name: As `label_spec` describes it, such as `any_success`.
+        name: As `label_spec` describes it, such as `any_success`, which None takes.
         min_rollouts: Rollouts without a success that make a prefix wrong (any_success), where the
             text does not say it; at least 1. None leaves it to the text.
         confidence: Probability from which a prefix is called right or wrong (posterior), where the
@@ -146,7 +148,7 @@ def load_rule(
         raise BadInput(f"min_rollouts must be at least 1, got {min_rollouts!r}")
     if confidence is not None and not 0.5 < confidence < 1:
         raise BadInput(f"confidence must be in (0.5, 1), got {confidence!r}")
-    spec = parse_rule(name)
+    spec = parse_rule(DEFAULT_RULE if name is None else name)
     if min_rollouts is not None:
         spec = with_setting(spec, "any_success", "min_rollouts", min_rollouts)
     if confidence is not None:

@@ -49,7 +49,7 @@ def write_run_page(run: RunFolder, out: Path) -> Written:
     blocks: Blocks = {"page": page}
     if page["embedded"]:
         with reading(run) as connection:
-            rule = load_rule("any_success")
+            rule = load_rule()
             blocks |= _tree_blocks(trees_data(connection, run, page["embedded"], rule))
     return _write(out, blocks, markup(figures))
 
@@ -60,7 +60,7 @@ def write_tree_page(
     out: Path,
     *,
     against: RunFolder | None = None,
-    rule: str = "any_success",
+    rule: str | None = None,
     rollouts: bool = True,
 ) -> Written:
     """Writes the page of one tree, or of two side by side.
@@ -70,7 +70,7 @@ def write_tree_page(
         tree_ids: One tree or two; with one and `against`, the other is of the same problem.
         out: The file.
         against: The run that the second tree is from; None takes the same run.
-        rule: The label rule.
+        rule: The label rule; None takes any_success.
         rollouts: Whether the page holds the rollouts.
 
     Raises:
@@ -99,7 +99,7 @@ def write_tree_page(
     return _write(out, blocks | _tree_blocks(shown))
 
 
-def _load_rule(run: RunFolder, name: str) -> LabelRule:
+def _load_rule(run: RunFolder, name: str | None) -> LabelRule:
     """Returns a rule; `posterior` learns its prior from all trees of the run."""
     rule = load_rule(name, trees=(window.in_order() for window in windows(run, LEARNING_READS)))
     require_scores(run, rule.spec.measures)

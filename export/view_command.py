@@ -21,7 +21,7 @@ from treeward.export.command_line import PATH, json_option, output_errors, print
 @click.option("--against", type=PATH, help="The run that the second tree is from.")
 @click.option("--out", type=PATH, help="Write one self-contained HTML file.")
 @click.option("--rule", help="The label rule of a tree's page.  [default: any_success]")
-@click.option("--rollouts/--no-rollouts", default=True, help="Whether a tree's page holds them.")
+@click.option("--no-rollouts", is_flag=True, help="Leave the rollouts out of a tree's page.")
 @click.option("--plots", type=PATH, help="Also write the run's plots into this folder, as SVG.")
 @click.option("--png", is_flag=True, help="With --plots: as PNG too (extra png).")
 @json_option
@@ -31,7 +31,7 @@ def view(
     against: Path | None,
     out: Path | None,
     rule: str | None,
-    rollouts: bool,
+    no_rollouts: bool,
     plots: Path | None,
     png: bool,
     as_json: bool,
@@ -45,14 +45,16 @@ def view(
     from treeward.export.run_folder import open_run_folder
     from treeward.export.view import write_run_page, write_tree_page
 
-    if out is None and (against is not None or len(trees) > 1):
-        raise click.UsageError("two trees side by side need --out FILE.html")
-    if rule is not None and (out is None or not trees):
-        raise click.UsageError("--rule needs --tree ID and --out FILE.html")
-    if png and plots is None:
-        raise click.UsageError("--png needs --plots DIR")
-    if against is not None and not trees:
-        raise click.UsageError("--against needs --tree ID")
+    two, tree_page = against or len(trees) > 1, trees and out is not None
+    for refused, says in (
+        (two and out is None, "two trees side by side need --out FILE.html"),
+        (rule is not None and not tree_page, "--rule needs --tree ID and --out FILE.html"),
+        (no_rollouts and not tree_page, "--no-rollouts needs --tree ID and --out FILE.html"),
+        (png and plots is None, "--png needs --plots DIR"),
+        (against and not trees, "--against needs --tree ID"),
+    ):
+        if refused:
+            raise click.UsageError(says)
     folder = open_run_folder(run)
     if plots is not None:
         for path in write_figures(run_data(folder)[1], plots, png=png):
@@ -63,8 +65,9 @@ def view(
         return
     if trees:
         other = None if against is None else open_run_folder(against)
-        rule = rule or "any_success"
-        written = write_tree_page(folder, trees, out, against=other, rule=rule, rollouts=rollouts)
+        written = write_tree_page(
+            folder, trees, out, against=other, rule=rule, rollouts=not no_rollouts
+        )
     else:
         written = write_run_page(folder, out)
     print_result(written, as_json=as_json, text=lambda: str(written))

@@ -437,6 +437,8 @@ def test_an_export_waits_for_no_other_at_its_place(run: RunFolder, tmp_path: Pat
     [
         (Kind.PRM, {"expert": Expert.TREE}, "expert has no meaning for a prm export"),
         (Kind.SFT, {"answer_step": True}, "answer_step has no meaning for a sft export"),
+        (Kind.RL, {"rule": "any_success"}, "rule has no meaning for a rl export"),
+        (Kind.PRM, {"margin": 0.2}, "margin has no meaning for a prm export"),
         (Kind.RLVR, {"min_rollouts": 4}, "min_rollouts has no meaning for a rlvr export"),
         (Kind.SRL, {"expert": "teacher"}, "one of reference, tree, both, got 'teacher'"),
         (Kind.PRM, {"validation": 1.0}, r"validation must be in \[0, 1\)"),

@@ -240,6 +240,8 @@ def test_two_trees_of_a_problem_find_each_other(run: RunFolder, tmp_path: Path) 
         (("--tree", "tree-one", "--tree", "tree-two"), "--out"),
         (("--rule", "soft", "--out", "{out}"), "--rule needs --tree ID"),
         (("--rule", "soft", "--tree", "tree-one"), "--rule needs --tree ID and --out FILE.html"),
+        (("--no-rollouts", "--out", "{out}"), "--no-rollouts needs --tree ID and --out FILE.html"),
+        (("--no-rollouts", "--tree", "tree-one"), "--no-rollouts needs --tree ID and --out"),
         (("--png",), "--plots"),
         (("--against", "{folder}", "--out", "{out}"), "--tree"),
     ],
