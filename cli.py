@@ -82,7 +82,8 @@ def status(run: Path, as_json: bool) -> None:
 def score(run: Path, critics: Path, device: str, as_json: bool) -> int:
     """Add critics' scores of every node to RUN, without rewriting its trees.
 
-    The same command again scores what is new since. Exits with 4 where a node could not be scored.
+    The same command again scores what is new since. Exits with 4 where a node could not be scored;
+    its cause is in the view `scores`. To ask about all again, remove RUN/scores/CRITIC.
     """
     from treeward.export.open_critic import open_critic
     from treeward.export.run_folder import open_run_folder

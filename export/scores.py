@@ -53,7 +53,11 @@ class Scoring:
             f"{count} {what}"
             for count, what in (
                 (self.before, "were before"),
-                (self.failed_before, "nodes of these without scores"),
+                (
+                    self.failed_before,
+                    f"nodes of these without scores (without scores/{self.critic} in the run, all "
+                    "are asked about again)",
+                ),
                 (self.failed, "nodes without scores (see the column error of scores)"),
             )
             if count

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -201,6 +202,10 @@ def test_a_failure_is_data_and_shorter_prefixes_are_scored(run: Path) -> None:
     again = score_run(run, ScriptedCritic(short_sighted))
     assert (again.scored, again.failed, again.failed_before) == (0, 0, scoring.failed)
     assert again.exit_code == 4
+    assert f"without scores/{again.critic} in the run" in str(again)
+    shutil.rmtree(run / "scores" / again.critic)
+    anew = score_run(run, ScriptedCritic(opinion))
+    assert (anew.scored, anew.failed, anew.failed_before) == (scoring.scored, 0, 0)
 
 
 def test_a_way_that_fails_leaves_what_others_said() -> None:
