@@ -252,3 +252,13 @@ def test_the_same_replies_grow_the_same_tree() -> None:
     other = new_tree()
     drive(adaptive(other, SearchSettings(), seeded(4)), World(3, 0.1))
     assert other != trees[0], "the run's seed counts"
+
+
+def test_a_wave_spreads_over_children_that_are_worth_the_same() -> None:
+    """Both children have 2 of 3, .625; with a choice under way below it the first has .5."""
+    tree = grown((1, 0.0, [1.0, 1.0]), (1, 0.0, [1.0, 1.0]))
+    first, second = tree.nodes.children[ROOT]
+    pending = Pending()
+    assert choose(tree, 9, pending, Means()) == first
+    pending.add(tree, first)
+    assert choose(tree, 9, pending, Means()) == second

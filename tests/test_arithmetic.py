@@ -207,3 +207,14 @@ def test_problems_of_others_are_not_judged() -> None:
     assert chain_of(PROBLEM) == Chain(
         start=12, operations=(Operation("*", 3), Operation("-", 4), Operation("+", 7))
     )
+
+
+def test_with_a_remainder_sums_and_differences_go_round() -> None:
+    stated = [
+        (int(value), operator, int(operand))
+        for problem in make_problems(n=60, seed=3, mod=30, numbers=(0, 29), operators="+-")
+        for step in problem.solution or ()
+        for value, operator, operand in re.findall(r"(\d+)([+-])(\d+)=", step)
+    ]
+    assert any(operator == "+" and value + operand >= 30 for value, operator, operand in stated)
+    assert any(operator == "-" and value < operand for value, operator, operand in stated)

@@ -155,3 +155,20 @@ def test_the_order_of_rollouts_asked_for_together_does_not_matter() -> None:
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(6).tolist()
         assert texts_and_counts(order) == expected
+
+
+def test_an_end_speaks_only_for_the_rollout_that_it_was_cut_from() -> None:
+    tree = new_tree()
+    roll(tree, ROOT, RIGHT)
+    assert counted(tree).right_last[ROOT] == 1
+    cut_path(tree, RIGHT, Creation.BLIND)
+    assert counted(tree).right_last[ROOT] == 0, "its end is in the tree"
+    roll(tree, ROOT, RIGHT)
+    assert counted(tree).right_last[ROOT] == 1
+
+
+def test_an_end_that_was_sampled_speaks_for_no_rollout() -> None:
+    tree = new_tree()
+    absorb_samples(tree, [ask(tree, ROOT, Kind.SAMPLE, 1)], [Reply((drawn(*RIGHT),))])
+    roll(tree, ROOT, RIGHT)
+    assert counted(tree).right_last[ROOT] == 1

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treeward.search.algorithms import check_guides
+from treeward.search.critic import Scores
 from treeward.search.errors import BadInput
 from treeward.search.frontier import back_up_signed, frontier_score, select_frontier
 from treeward.search.groups import Groups, edit_distance, within_distance
-from treeward.search.mcts import mcts
+from treeward.search.mcts import Notes, keep, mcts
 from treeward.search.mcts_settings import Backup, MctsSettings, Selection, TreePolicy
 from treeward.search.open_nodes import OpenNodes
-from treeward.search.phases import back_up
+from treeward.search.phases import Judged, back_up
 from treeward.search.problem import Problem
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Growth, Kind, Request
@@ -434,3 +435,34 @@ def test_a_widest_node_is_no_narrower_than_an_expansion(name: str) -> None:
     with pytest.raises(BadInput, match=says):
         check_guides(SearchSettings(width=4), own, scored=False, fast=False)
     check_guides(SearchSettings(width=3), own, scored=False, fast=False)
+
+
+def test_a_group_has_the_samples_of_all_its_members() -> None:
+    """One of three samples for a, two for the group of b and c: a prior of 1/3 against 2/3."""
+    tree = new_tree()
+    for step in "abc":
+        add(tree, ROOT, step)
+    back_up(tree, {ROOT: 0.5})
+    open_nodes = OpenNodes()
+    open_nodes.offer(tree, [1, 2, 3])
+    groups = Groups(lambda _tree, first, other: {first, other} == {2, 3})
+    groups.add(tree, ROOT, [1, 2, 3])
+    assert select(tree, open_nodes, width=1, score=puct, c=1.0, groups=groups) == [2]
+
+
+def test_what_critics_say_of_a_node_weighs_their_rollouts_beside_those_counted() -> None:
+    tree = new_tree()
+    counted, judged, silent, end = (add(tree, ROOT, step) for step in "abcd")
+    tree.nodes.scores[judged] = Scores(0.25, None, None)
+    tree.nodes.scores[silent] = Scores(None, None, None)
+    tree.nodes.judgement[end] = Judgement(RIGHT)
+    notes = Notes(
+        settings=SearchSettings(critic_rollouts=4),
+        own=MctsSettings(width_max=4, width_sd=1.0),
+        scored=True,
+        fast=None,
+        groups=None,
+    )
+    for node in (counted, judged, silent, end):
+        keep(tree, notes, Judged(node, 0.5, 2))
+    assert notes.opinions.weight == {counted: 2, judged: 6, silent: 2}, "an end is exact"
