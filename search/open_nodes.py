@@ -48,8 +48,9 @@ class OpenNodes:
             parent = tree.nodes.parent[node]
             siblings = self.children.get(parent)
             if siblings is not None:  # then the parent was open before
-                place = bisect_left(siblings, node)
-                if siblings[place : place + 1] != [node]:
+                if siblings[-1] < node:
+                    siblings.append(node)
+                elif siblings[place := bisect_left(siblings, node)] != node:
                     siblings.insert(place, node)
                 return
             self.children[parent] = [node]

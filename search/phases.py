@@ -87,6 +87,8 @@ def judge(
         absorb_rollouts(tree, rolled, replies[: len(rolled)])
         absorb_scores(tree, asked, replies[len(rolled) :])
         counts = weigh(rolled, replies, fast)
+    else:  # then ends are all that anything is known about
+        nodes = [node for node in nodes if judgements[node] is not None]
     found = []
     for node in nodes:
         right, known = counts.get(node, (0, 0))

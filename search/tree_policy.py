@@ -83,12 +83,12 @@ def puct(
 ) -> int:
     """Returns the choice with the highest PUCT score, of equal ones the first."""
     of_arm, visits_of, value_sum = arms.n_samples, arms.visits, arms.value_sum
-    root = visits**0.5
+    a_sample = c * visits**0.5 / n_samples
     best, highest = choices[0], -inf
     for arm in choices:
         seen = visits_of[arm]
         q = value_sum[arm] / seen if seen else mean
-        score = q + c * (of_arm[arm] / n_samples) * root / (1 + seen)
+        score = q + a_sample * of_arm[arm] / (1 + seen)
         if score > highest:
             best, highest = arm, score
     return best
@@ -152,6 +152,7 @@ def descend(
 ) -> list[int]:
     """Returns the path from the root to the first ready node; some node must be ready."""
     nodes, ready, open_children = tree.nodes, open_nodes.ready, open_nodes.children
+    visits_of, value_sum, n_samples = nodes.visits, nodes.value_sum, nodes.n_samples_below
     path = [ROOT]
     node = ROOT
     while node not in ready:
@@ -159,13 +160,13 @@ def descend(
         if len(choices) == 1:
             node = choices[0]
         else:
-            visits = nodes.visits[node]
-            mean = nodes.value_sum[node] / visits if visits else 0.0
+            visits = visits_of[node]
+            mean = value_sum[node] / visits if visits else 0.0
             arms: Arms = nodes
             if groups is not None:
                 arms = pool(tree, groups.of[node], choices)
                 choices = list(arms.visits)
-            node = score(arms, choices, nodes.n_samples_below[node], visits, mean, c)
+            node = score(arms, choices, n_samples[node], visits, mean, c)
         path.append(node)
     return path
 
