@@ -24,7 +24,8 @@ drew, for a step that ends with its first group with a spread says less than the
 completions end one token later, with the end token after the answer line. All that TRL passes
 through the model counts as learned; of ours only what has an advantage.
 
-A training that is done is not done again: --out keeps what each came to, of the same arguments.
+A training that is done is not done again: --out keeps what each came to, of the same arguments. To
+measure other code, take another --out.
 
 Speeds are medians over steps, without the first. CPU seconds are steadier than wall seconds where
 others use the machine.
@@ -191,7 +192,7 @@ def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, 
     ours = side == "treeward"
     job = treeward_job(a, seed, len(problems)) if ours else trl_job(a, seed, problems)
     start = resolve_model(a.model, cache_root(os.environ)).path
-    job |= {"model": str(start), "out": str(model), "steps": str(steps)}
+    job |= {"model": str(start), "out": str(model), "steps": str(steps), "fresh": a.fresh}
     if done.exists() and (found := json.loads(done.read_text()))["job"] == job:
         return Outcome(**found["outcome"])
     job_file.write_text(json.dumps(job))
@@ -275,7 +276,13 @@ def main() -> None:
         for side in sorted(outcomes, reverse=bool(seed % 2)):
             outcome = train(a, side, seed, problems)
             outcomes[side].append(outcome)
-            print(f"seed {seed}, {side}: {outcome.peak_mb:.0f} MB", file=sys.stderr)
+            groups = statistics.mean(step["groups"] for step in outcome.steps)
+            print(
+                f"seed {seed}, {side}: {len(outcome.steps)} steps of {groups:.1f} groups, "
+                f"{outcome.rewards(-10, len(outcome.steps)):.3f} right in the last ten, "
+                f"{outcome.fresh:.3f} of fresh problems, {outcome.peak_mb:.0f} MB",
+                file=sys.stderr,
+            )
     print(f"{len(problems)} problems, {a.seeds} seeds, {a.groups_a_pass} groups a pass")
     print("\n".join(describe(a, outcomes)))
 

@@ -119,7 +119,8 @@ def _examine(index: int, tree: Tree) -> dict[str, NDArray[Any]]:
     from_tree = tree_values(tree, evidence)
     lengths: list[list[int]] = [[] for _ in range(len(tree))]
     for node, completion in zip(tree.rollouts.node, tree.rollouts.completion, strict=True):
-        lengths[node].append(len(completion.token_ids) if completion else 0)
+        assert completion is not None, "a scripted policy's call never fails"
+        lengths[node].append(len(completion.token_ids))
     visits = np.array(tree.nodes.visits, dtype=float)
     columns = {
         "tree": np.full(len(tree), index),

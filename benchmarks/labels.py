@@ -22,9 +22,9 @@ from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import Confusion, Node, compare, is_wrong, read_trees
 from treeward.search.backends import open_policy
+from treeward.search.growing import count_outcomes
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
-from treeward.search.verdicts import Verdict
 
 Rows = list[Node]
 FRESH_SEED = 1 << 40
@@ -89,9 +89,9 @@ async def fresh_values(plan: Plan, nodes: Rows, rollouts: int) -> NDArray[np.flo
                 stick_to=problem.id,
             )
             draws = await policy.draw(ask)
-            judged = reader.judge(verifier, problem, ask.prefix_ids, draws, seeds)
-            verdicts = [done.judgement.verdict for done in judged if done.judgement]
-            return float(np.mean([verdict is Verdict.RIGHT for verdict in verdicts]))
+            done = reader.judge(verifier, problem, ask.prefix_ids, draws, seeds)
+            right, known = count_outcomes(done)
+            return right / known
 
         values = await asyncio.gather(*(measure(at, node) for at, node in enumerate(nodes)))
     await policy.close()

@@ -228,7 +228,8 @@ async def fresh_values(growing: Forest, places: Sequence[tuple[Tree, int]], n: i
         )
         draws = await sampler.policy.draw(ask)
         done = reader.judge(growing.verifier, tree.problem, ask.prefix_ids, draws, seeds)
-        return count_outcomes(done)[0] / len(done)
+        right, known = count_outcomes(done)
+        return right / known
 
     values = (measure(number, *place) for number, place in enumerate(places))
     return np.array(await asyncio.gather(*values))
