@@ -20,7 +20,7 @@ NO_PARENT = -1
 FAMILY = 8
 """More children than that are looked up by their steps in a dictionary; fewer, one by one."""
 KEPT_IDS = 16_384
-"""How many token ids the prefixes come to that a tree keeps at hand."""
+"""How many token ids the prefixes come to that a tree keeps at hand, if they are about as long."""
 
 
 class Creation(StrEnum):
@@ -109,8 +109,6 @@ class Tree:
     """The children of each node that has many, by their steps."""
     _prefixes: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     """The token ids down to nodes whose children were asked about lately."""
-    _kept_ids: int = field(default=0, repr=False, compare=False)
-    """How many these are."""
 
     def __post_init__(self) -> None:
         """Makes the root."""
@@ -274,11 +272,9 @@ class Tree:
             steps.append(self.nodes.step_ids[at])
             at = self.nodes.parent[at]
         prefix = self._prefixes.get(at, ()) + tuple(chain.from_iterable(reversed(steps)))
-        if self._kept_ids + len(prefix) > KEPT_IDS:
+        if len(self._prefixes) * len(prefix) >= KEPT_IDS:
             self._prefixes.clear()
-            self._kept_ids = 0
         self._prefixes[node] = prefix
-        self._kept_ids += len(prefix)
         return prefix
 
     def is_terminal(self, node: int) -> bool:
