@@ -109,7 +109,8 @@ test-consumers: $(CONSUMERS)/done
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p treeward -p tests $(BENCHMARKS:benchmarks/%.py=-m %)
+	$(BIN)/mypy
+	$(BIN)/mypy $(BENCHMARKS:benchmarks/%.py=-m %)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

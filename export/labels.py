@@ -38,6 +38,7 @@ Labels = list[Label | None]
 """One for each node; the root, which is no step, is right or undecided."""
 
 DEFAULT_RULE = "any_success"
+"""The rule where none is named."""
 
 LEARNING_READS = (*PLACES, *BELIEF_READS)
 """The columns from which a rule learns that reads all trees of a run first."""
