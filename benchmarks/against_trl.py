@@ -36,6 +36,7 @@ import bisect
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -186,15 +187,19 @@ def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) ->
 def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, str]]) -> Outcome:
     """Trains one side in a process of its own and asks the model for fresh problems' answers."""
     folder = a.out / f"{side}-{seed}"
-    folder.mkdir(exist_ok=True)
     model, steps = folder / "model", folder / "steps.jsonl"
     job_file, done = folder / "job.json", folder / "done.json"
     ours = side == "treeward"
     job = treeward_job(a, seed, len(problems)) if ours else trl_job(a, seed, problems)
     start = resolve_model(a.model, cache_root(os.environ)).path
     job |= {"model": str(start), "out": str(model), "steps": str(steps), "fresh": a.fresh}
-    if done.exists() and (found := json.loads(done.read_text()))["job"] == job:
-        return Outcome(**found["outcome"])
+    if done.exists():
+        found = json.loads(done.read_text())
+        if found["job"] == job:
+            return Outcome(**found["outcome"])
+        sys.exit(f"{folder}: trained with other settings; give --out a new folder")
+    shutil.rmtree(folder, ignore_errors=True)  # what was cut off
+    folder.mkdir()
     job_file.write_text(json.dumps(job))
     program = [sys.executable, "treeward_rlvr.py"] if ours else [a.trl_python, "trl_grpo.py"]
     peak = run([program[0], str(HERE / program[1]), str(job_file)])

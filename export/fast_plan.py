@@ -12,6 +12,7 @@ from treeward.search.backends import (
     AnySettings,
     Backend,
     Running,
+    check_room,
     check_temperature,
     choose_backend,
     is_deterministic,
@@ -81,7 +82,12 @@ class Main:
 
 
 def plan_fast(
-    asked: FastSettings, main: Main, template: Template, problems: Sequence[Problem], cache: Path
+    asked: FastSettings,
+    main: Main,
+    template: Template,
+    problems: Sequence[Problem],
+    shortest: int,
+    cache: Path,
 ) -> FastPlan | None:
     """Returns what draws fast rollouts; None where none are asked for.
 
@@ -90,10 +96,12 @@ def plan_fast(
         main: What draws the run's evidence.
         template: How problems are put to both.
         problems: The run's.
+        shortest: Tokens of the shortest prompt.
         cache: Where downloaded models are kept.
 
     Raises:
-        BadInput: The fast policy cannot be had, reads other tokens, or is the run's own in all.
+        BadInput: The fast policy cannot be had, reads other tokens or too few, or is the run's own
+            in all.
     """
     if asked.rollouts == 0:
         return None
@@ -103,6 +111,7 @@ def plan_fast(
         model, running = _prepare_other(asked.policy, main, cache)
         _check_same_tokens(main.model, model, template, problems)
     check_temperature(running, "fast.temperature", sampling.temperature)
+    check_room(model, running, "fast", sampling, shortest)
     if (model, running, sampling) == (main.model, main.running, main.sampling):
         raise BadInput(
             f"fast.rollouts={asked.rollouts} would be drawn just as the policy's own rollouts; set "

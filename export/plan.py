@@ -27,6 +27,7 @@ from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
 from treeward.search.backends import (
     SETTINGS_OF,
     Running,
+    check_room,
     check_settings,
     check_temperature,
     choose_backend,
@@ -201,8 +202,10 @@ def make_plan(
         policy, options.model, how, deterministic=options.deterministic, cache=cache
     )
     template = choose_template(prompt, model.default_template, options.step_end)
-    _check_readable(found.problems, Reader(template, load_tokens(model.path)))
+    reader = Reader(template, load_tokens(model.path))
+    shortest = min(len(reader.prompt_ids(problem)) for problem in found.problems)
     sampling = build_sampling(values, template)
+    check_room(model, backend, "policy", sampling, shortest)
     check_temperature(backend, "policy.temperature", sampling.temperature)
     main = Main(model=model, kind=chosen, settings=how, running=backend, sampling=sampling)
     check_seed("seed", options.seed)
@@ -220,7 +223,7 @@ def make_plan(
         backend=backend,
         label=label,
         critic=critic,
-        fast=plan_fast(asked, main, template, found.problems, cache),
+        fast=plan_fast(asked, main, template, found.problems, shortest, cache),
         steps=steps_of(prompt, options.step_end),
         budget=budget,
         shard=shard,
@@ -288,12 +291,6 @@ def _check_heads(critic: Critic | None, search: SearchSettings, *, fast: bool) -
             f"the critics learned {', '.join(sorted(trained))}, of which nothing counts here; give "
             f"search.critic_{min(trained)} more than 0, or rollouts"
         )
-
-
-def _check_readable(problems: Sequence[Problem], reader: Reader) -> None:
-    """Raises BadInput for the first problem that the policy cannot read."""
-    for problem in problems:
-        reader.prompt_ids(problem)
 
 
 def make_verifier(problems: Iterable[Problem]) -> AnswerVerifier:

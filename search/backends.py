@@ -17,8 +17,14 @@ from treeward.search.http_settings import (
     is_url,
     read_urls,
 )
-from treeward.search.models import SHIPPED, ModelFolder, resolve_model, resolve_tokenizer
-from treeward.search.policy import Mode, Policy
+from treeward.search.models import (
+    SHIPPED,
+    ModelFolder,
+    read_config,
+    resolve_model,
+    resolve_tokenizer,
+)
+from treeward.search.policy import Mode, Policy, PolicySettings
 from treeward.search.tokens import load_tokens
 from treeward.search.transformers_policy import (
     TransformersPolicy,
@@ -215,6 +221,47 @@ def check_temperature(running: Running, name: str, temperature: float) -> None:
     refusal = refuse_temperature(name, temperature)
     if refusal is not None and not isinstance(running, TransformersSettings):
         raise refusal
+
+
+def check_room(
+    model: ModelFolder, running: Running, section: str, sampling: PolicySettings, shortest: int
+) -> None:
+    """Refuses solutions so long that no problem leaves room for one: every rollout would fail.
+
+    Args:
+        model: What is asked.
+        running: How it runs.
+        section: Of the settings that say how it samples.
+        sampling: Says how long a solution may be.
+        shortest: Tokens of the shortest prompt.
+
+    Raises:
+        BadInput: Prompt and solution need more positions than there are, as far as that is known
+            before the model is loaded.
+    """
+    context, most = _context(model, running), sampling.max_rollout_tokens
+    if context is None or shortest + most <= context:
+        return
+    name = f"{section}.max_rollout_tokens"
+    way_out = (
+        f"set {name} to at most {context - shortest}"
+        if context > shortest
+        else "take a model that reads more"
+    )
+    raise BadInput(
+        f"{name}={most} and the shortest prompt, of {shortest} tokens, need more "
+        f"than the {context} positions of {model.name!r}; {way_out}"
+    )
+
+
+def _context(model: ModelFolder, running: Running) -> int | None:
+    """Returns the positions of a prompt and its solution; None where they are not known yet."""
+    if isinstance(running, HttpService):
+        return running.served.context
+    if isinstance(running, VllmSettings):
+        return running.context
+    context = read_config(model.path).get("max_position_embeddings")
+    return context if isinstance(context, int) else None
 
 
 def identity_without_loading(model: ModelFolder, running: Running) -> dict[str, str | int]:

@@ -171,9 +171,7 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: The folder holds no model that can be used; says what is missing.
     """
-    config = _read_json(folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise BadInput(f"{folder / 'config.json'}: no model_type, so this is no model's config")
+    config = read_config(folder)
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="numpy"):
@@ -181,6 +179,18 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
         except (OSError, SafetensorError) as e:
             raise BadInput(f"{path}: no whole safetensors file: {e}; fetch or save it again") from e
     _check_tokenizer(folder)
+    return config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns a model folder's configuration.
+
+    Raises:
+        BadInput: It has none.
+    """
+    config = _read_json(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise BadInput(f"{folder / 'config.json'}: no model_type, so this is no model's config")
     return config
 
 
