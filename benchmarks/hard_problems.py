@@ -5,9 +5,11 @@
 Chains longer than any that the embedded model was trained on, of which it solved none in 8 samples,
 for training and held out. From the same weights: reinforcement from outcomes (RLVR), fine-tuning on
 the reference solutions (SFT), reinforcement from single steps of them (SRL, with the step that
-gives the answer, and SRL N-1 as published, without it), and SRL followed by RLVR, each for as many
-tokens: sampled ones, or, for SFT, learned ones. Prints the share of groups with a signal, and
-accuracy on held-out problems with intervals by problem over all seeds.
+gives the answer; the same where only texts are compared, so that an answer can be like the step
+that it skips; and SRL N-1, without that step), and SRL followed by RLVR, each for as many tokens:
+sampled ones, or, for SFT, learned ones. Prints the share of groups with a signal, accuracy on
+held-out problems with intervals by problem over all seeds, and how often a drawn step answers where
+the expert goes on or goes on where the expert answers, in the first step and the last.
 """
 
 import argparse
@@ -76,7 +78,7 @@ def main() -> None:
             for seed, out in enumerate(outs):
                 train(NANO, out, seed)
             after = [evaluate(out, held_out, a, seed) for seed, out in enumerate(outs)]
-            print(f"{name:>14}  {signal(outs)}  {over_seeds(after)}", flush=True)
+            print(f"{name:>14}  {signal(outs)}  {over_seeds(after)}{wrong_ends(outs)}", flush=True)
 
 
 def hard_problems(path: Path, a: argparse.Namespace, seed: int) -> Path:
@@ -138,7 +140,12 @@ def methods(data: dict[str, Path], a: argparse.Namespace) -> dict[str, Train]:
         train_rlvr(data["rlvr"], model, out, settings, trees=None, resume=False, progress=ignore)
 
     def srl(
-        model: Path, out: Path, seed: int, share_of_budget: float = 1.0, rows: str = "srl"
+        model: Path,
+        out: Path,
+        seed: int,
+        share_of_budget: float = 1.0,
+        rows: str = "srl",
+        match_ends: bool | None = None,
     ) -> None:
         pace = common
         if a.srl_steps is not None:
@@ -150,6 +157,7 @@ def methods(data: dict[str, Path], a: argparse.Namespace) -> dict[str, Train]:
             seed=seed,
             token_budget=round(a.budget * share_of_budget),
             prompts_per_step=16,
+            match_ends=match_ends,
         )
         train_srl(data[rows], model, out, settings, resume=False, progress=ignore)
 
@@ -173,6 +181,7 @@ def methods(data: dict[str, Path], a: argparse.Namespace) -> dict[str, Train]:
         "RLVR": rlvr,
         "SFT": sft,
         "SRL N-1": partial(srl, rows="published"),
+        "SRL, texts": partial(srl, match_ends=False),
         "SRL": srl,
         "SRL then RLVR": srl_then_rlvr,
     }
@@ -184,14 +193,22 @@ def ignore(_: dict[str, Any]) -> None:
 
 def signal(outs: Sequence[Path]) -> str:
     """Returns the share of groups with a signal: in the first step, and over the whole training."""
-    first, whole = [], []
-    for out in outs:
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        shares = [line["groups/kept_share"] for line in lines if "groups/kept_share" in line]
-        if shares:
-            first.append(shares[0])
-            whole.append(np.mean(shares))
+    runs = [shares for out in outs if (shares := metric(out, "groups/kept_share"))]
+    first, whole = [shares[0] for shares in runs], [np.mean(shares) for shares in runs]
     return f"{np.mean(first):.3f}, mean {np.mean(whole):.3f}    " if first else f"{'':21}"
+
+
+def wrong_ends(outs: Sequence[Path]) -> str:
+    """Returns the share of drawn steps with the wrong end in the first and last step, by seed."""
+    shares = [found for out in outs if (found := metric(out, "completions/wrong_end_ratio"))]
+    texts = ", ".join(f"{found[0]:.3f} to {found[-1]:.3f}" for found in shares)
+    return f"  wrong ends: {texts}" if texts else ""
+
+
+def metric(out: Path, name: str) -> list[float]:
+    """Returns what a training logged under a name, step by step."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
 
 
 def over_seeds(evaluations: Sequence[Evaluation]) -> str:

@@ -76,7 +76,42 @@ def test_a_step_is_rewarded_by_its_numbers_and_a_bad_one_is_minus_one(tmp_path: 
     draws = [draw("12*3=36\n"), draw("12*3=35\n"), draw("\n"), draw("12*3=36", Finish.LENGTH)]
     grades = world.grade(0, draws)
     assert list(grades.rewards) == pytest.approx([1.0, 2 / 3, BAD_FORMAT, BAD_FORMAT])
-    assert grades.shares == {"completions/bad_format_ratio": 0.5}
+    assert grades.shares == {
+        "completions/bad_format_ratio": 0.5,
+        "completions/wrong_end_ratio": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "steps", "rewards", "alike"),
+    [
+        # An answer repeats a number of the step that it skips: 2 * 1 / 4 and no step at all.
+        ("32+5=37", ["32+5=37", "32+6=38", "A32"], (1, 1 / 3, 0), (1, 1 / 3, 1 / 2)),
+        ("A37", ["A37", "A38", "37+5=42"], (1, 0, 0), (1, 0, 1 / 2)),
+    ],
+)
+def test_an_answer_is_unlike_a_step(
+    tmp_path: Path,
+    target: str,
+    steps: list[str],
+    rewards: tuple[float, ...],
+    alike: tuple[float, ...],
+) -> None:
+    data = rows(tmp_path / "d.parquet", {"target_step": target})
+    draws = [draw(f"{step}\n") for step in steps]
+    for match_ends, expected in ((True, rewards), (False, alike)):
+        grades = environment(data, match_ends=match_ends).grade(0, draws)
+        assert grades.rewards == pytest.approx(expected)
+        assert grades.shares["completions/wrong_end_ratio"] == pytest.approx(1 / 3)
+
+
+def test_ends_are_matched_where_some_targets_answer(tmp_path: Path) -> None:
+    answer, step = {"target_step": "A37"}, {"target_step": "32+5=37"}
+    ended = [draw("A32\n")]
+    both = environment(rows(tmp_path / "both.parquet", answer, step))
+    assert both.grade(1, ended).rewards == (0.0,)
+    none = environment(rows(tmp_path / "none.parquet", step))
+    assert none.grade(0, ended).rewards == (0.5,)
 
 
 def test_the_models_step_comes_first_in_the_comparison(tmp_path: Path) -> None:
@@ -136,6 +171,8 @@ class Texts:
         ("<think>a</think>12*3=36<think>b</think>\n\n", BAD_FORMAT),
         ("<think>a<think>b</think>12*3=36\n\n", BAD_FORMAT),
         ("<think>a</think></think>12*3=36\n\n", BAD_FORMAT),
+        ("<think>a</think>12*3=36, \\boxed{36}\n\n", 0.0),
+        ("<think>\\boxed{36}?</think>12*3=36\n\n", 1.0),
     ],
 )
 def test_thoughts_are_free_where_the_template_asks_for_them(
@@ -143,7 +180,7 @@ def test_thoughts_are_free_where_the_template_asks_for_them(
 ) -> None:
     think = dataclasses.replace(load_template("think"), chat=False)
     tokens: Any = Texts()
-    world = Srl(rows(tmp_path / "d.parquet", {}), think, tokens, SrlSettings())
+    world = Srl(rows(tmp_path / "d.parquet", {}), think, tokens, SrlSettings(match_ends=True))
     spoken = Draw(tuple(map(ord, text)), 0.0, Finish.STEP)
     assert world.grade(0, [spoken]).rewards == (reward,)
 

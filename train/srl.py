@@ -42,6 +42,13 @@ class SrlSettings(RlSettings):
     similarity: Similarity = Similarity.NUMBERS
     """What steps are compared by."""
 
+    match_ends: bool | None = None
+    """Whether a step is 0 alike that answers where the expert goes on, or goes on where the expert
+    answers. False compares texts alone, as published: an answer is then like the step that it
+    skips, for it repeats numbers, and may pay more than a try at that step. None matches ends where
+    some targets answer (`export srl --answer-step`): without any, no end would ever pay, and a
+    policy learns never to end."""
+
     def __post_init__(self) -> None:
         """Checks every field.
 
@@ -95,6 +102,8 @@ class Srl:
             digest.update(json.dumps([prompt.id, prompt.ids, self._targets[-1]]).encode())
         if not self.prompts:
             raise BadInput(f"{data}: no rows to learn from")
+        matched = settings.match_ends
+        self._match_ends = any(map(self._answers, self._targets)) if matched is None else matched
         longest = max(len(prompt.prefix_ids) for prompt in self.prompts)
         self.sampling = PolicySettings(
             temperature=settings.temperature,
@@ -106,13 +115,24 @@ class Srl:
 
     def grade(self, place: int, draws: Sequence[Draw]) -> Grades:
         """Returns how alike each step is to the expert's."""
-        steps = [self._step(draw) for draw in draws]
-        rewards = [
-            BAD_FORMAT if step is None else similarity(step, self._targets[place], self._by)
-            for step in steps
-        ]
-        share = steps.count(None) / len(steps)
-        return Grades(rewards=tuple(rewards), shares={"completions/bad_format_ratio": share})
+        target, steps = self._targets[place], [self._step(draw) for draw in draws]
+        ends = [step is not None and self._answers(step) != self._answers(target) for step in steps]
+        rewards = []
+        for step, wrong_end in zip(steps, ends, strict=True):
+            if step is None:
+                rewards.append(BAD_FORMAT)
+            elif wrong_end and self._match_ends:
+                rewards.append(0.0)
+            else:
+                rewards.append(similarity(step, target, self._by))
+        shares = {
+            "completions/bad_format_ratio": steps.count(None) / len(steps),
+            "completions/wrong_end_ratio": ends.count(True) / len(steps),
+        }
+        return Grades(rewards=tuple(rewards), shares=shares)
+
+    def _answers(self, step: str) -> bool:
+        return self.template.answer_in(step) is not None
 
     def _step(self, draw: Draw) -> str | None:
         """Returns what a draw says as its step, or None where it is no step."""
