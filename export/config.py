@@ -105,7 +105,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
             return None
         if type(value) is option:
             return value
-    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    names = " or ".join("none" if each is types.NoneType else each.__name__ for each in options)
     raise BadInput(f"{name} must be {names}, got {value!r}")
 
 
