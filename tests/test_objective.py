@@ -12,8 +12,8 @@ from treeward.train.advantages import (
     EPSILON,
     ScaleRewards,
     outcome_advantages,
-    scaled_steps,
     spread,
+    step_advantages,
 )
 from treeward.train.objective import LossType, token_loss, token_weights
 from treeward.train.spans import Span, per_token
@@ -173,7 +173,8 @@ def test_a_group_of_one_says_nothing(scale: ScaleRewards) -> None:
     assert outcome_advantages([[0.7]], scale) == [[0.0]]
     assert outcome_advantages([[0.7, None]], scale) == [[0.0, None]]
     assert spread([0.7]) == spread([None, 0.7]) == spread([]) == 0.0
-    assert scaled_steps([[Span(0, 2, 0.5, "step")]], 1.0) == [[]]
+    lone = [[Span(0, 2, 0.5, "step")]]
+    assert step_advantages([lone], [1.0], scale) == [[[]]]
 
 
 @pytest.mark.parametrize("size", range(2, 40))
@@ -194,12 +195,25 @@ def test_unknown_rewards_have_no_advantage_and_no_say() -> None:
 def test_step_advantages_keep_their_sign_and_have_unit_size() -> None:
     """Differences 3/5 and -4/5 of one completion, 0 of the other: root mean square sqrt(1/3)."""
     group = [[Span(0, 2, 0.6, "step"), Span(2, 5, -0.8, "step")], [Span(0, 1, 0.0, "step")]]
-    scaled = scaled_steps(group, 0.5)
+    (scaled,) = step_advantages([group], [0.5], ScaleRewards.GROUP)
     size = math.sqrt(1 / 3) + EPSILON
     assert [span.value for span in scaled[0]] == pytest.approx([0.3 / size, -0.4 / size])
     assert scaled[1][0].value == 0.0
     assert [(span.start, span.end) for span in scaled[0]] == [(0, 2), (2, 5)]
-    assert scaled_steps([[], []], 1.0) == [[], []]
+    assert step_advantages([[[], []]], [1.0], ScaleRewards.GROUP) == [[[], []]]
+    (raw,) = step_advantages([group], [0.5], ScaleRewards.NONE)
+    assert [span.value for span in raw[0]] == [0.3, -0.4]
+
+
+@pytest.mark.parametrize("scale", [ScaleRewards.GROUP, ScaleRewards.BATCH])
+def test_a_group_whose_steps_hardly_differ_says_little(scale: ScaleRewards) -> None:
+    """Beside differences of .4 those of .004 stay a hundredth; a lone completion has no say."""
+    groups = [[[Span(0, 1, value, "step")], [Span(0, 1, -value, "step")]] for value in (0.4, 0.004)]
+    lone = [[Span(0, 1, 9.0, "step")]]
+    large, small, left_out = step_advantages([*groups, lone], [1.0] * 3, scale)
+    assert large[0][0].value == pytest.approx(math.sqrt(2), rel=1e-3)
+    assert small[0][0].value == pytest.approx(large[0][0].value / 100)
+    assert left_out == [[]]
 
 
 def test_spans_add_up_token_by_token() -> None:

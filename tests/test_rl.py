@@ -158,6 +158,21 @@ def test_a_budget_of_sampled_tokens_ends_training(tmp_path: Path) -> None:
     assert ["loss" in line for line in lines] == [True] * (len(lines) - 1) + [False]
 
 
+def test_what_was_found_before_the_end_of_a_budget_is_learned(tmp_path: Path) -> None:
+    """Equal tokens are equal only where all that they found is used."""
+    calls: list[int] = []
+
+    def rare(place: int, draws: Sequence[Draw]) -> Grades:
+        calls.append(place)
+        return alternating(place, draws) if len(calls) == 1 else Grades(rewards=(0.0,) * 4)
+
+    trained = train(World(rare), tmp_path / "out", steps=9, token_budget=1, max_refills=99)
+    assert trained.ended == "the budget of 1 sampled tokens is spent"
+    (line,) = metrics(tmp_path / "out")
+    assert line["groups/kept_share"] == 0.5
+    assert line["grad_norm"] > 0
+
+
 def test_nobody_learns_from_what_nobody_knows(tmp_path: Path) -> None:
     """Completions of unknown reward leave no trace: their part of the batch may be anything."""
 

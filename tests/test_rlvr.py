@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_stored_values_are_those_of_the_nodes(run: Path) -> None:
-    found = read_stored_values(run, TOKENS).values
+    found = read_stored_values(run, load_template("nano"), TOKENS).values
     nodes = open_run(run).sql("SELECT problem_id, path, node_id, tree_id, value_tree FROM nodes")
     own = open_run(run).sql("SELECT tree_id, node_id, token_ids FROM nodes").to_pylist()
     ids_of = {(row["tree_id"], row["node_id"]): row["token_ids"] for row in own}
@@ -119,7 +120,31 @@ class Shifted:
 def test_trees_of_another_tokenizer_are_refused(run: Path) -> None:
     other: Any = Shifted()
     with pytest.raises(BadInput, match="its tokens are not this model's"):
-        read_stored_values(run, other)
+        read_stored_values(run, load_template("nano"), other)
+
+
+def test_trees_of_other_prompts_are_refused(run: Path, tmp_path: Path) -> None:
+    """Values are of what the policy was asked; steps of one's own change nothing in that."""
+    other = dataclasses.replace(load_template("nano"), question="{prompt}\n\n")
+    with pytest.raises(BadInput, match=r"put by the template 'nano', .*; set train\.template"):
+        read_stored_values(run, other, TOKENS)
+    steps = ("prompt.steps=tokens", "prompt.step_tokens=4", "search.simulations=1")
+    generate("task:arithmetic?n=1&seed=3", tmp_path / "steps", assignments=steps)
+    assert read_stored_values(tmp_path / "steps", load_template("nano"), TOKENS).values
+
+
+def test_a_raised_limit_holds_for_one_long_step_too() -> None:
+    template = load_template("nano")
+    assert template.max_step_tokens == 24
+    limits = [
+        (each.sampling.max_step_tokens, each.sampling.max_rollout_tokens)
+        for each in (
+            environment(stored()),
+            environment(stored(), max_completion_length=200),
+            environment(stored(), max_completion_length=10),
+        )
+    ]
+    assert limits == [(24, 96), (200, 200), (24, 10)]
 
 
 def test_problems_come_back_from_the_dataset(run: Path, tmp_path: Path) -> None:

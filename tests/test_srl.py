@@ -87,6 +87,8 @@ def test_a_step_is_rewarded_by_its_numbers_and_a_bad_one_is_minus_one(tmp_path: 
     [
         # An answer repeats a number of the step that it skips: 2 * 1 / 4 and no step at all.
         ("32+5=37", ["32+5=37", "32+6=38", "A32"], (1, 1 / 3, 0), (1, 1 / 3, 1 / 2)),
+        # The mark ends a solution, also where nothing follows it.
+        ("32+5=37", ["32+5=37", "32+6=38", "32A"], (1, 1 / 3, 0), (1, 1 / 3, 1 / 2)),
         ("A37", ["A37", "A38", "37+5=42"], (1, 0, 0), (1, 0, 1 / 2)),
     ],
 )
@@ -98,20 +100,54 @@ def test_an_answer_is_unlike_a_step(
     alike: tuple[float, ...],
 ) -> None:
     data = rows(tmp_path / "d.parquet", {"target_step": target})
-    draws = [draw(f"{step}\n") for step in steps]
     for match_ends, expected in ((True, rewards), (False, alike)):
-        grades = environment(data, match_ends=match_ends).grade(0, draws)
+        world = environment(data, match_ends=match_ends)
+        grades = world.grade(0, [sampled(f"{step}\n", world) for step in steps])
         assert grades.rewards == pytest.approx(expected)
         assert grades.shares["completions/wrong_end_ratio"] == pytest.approx(1 / 3)
 
 
+def sampled(text: str, world: Srl) -> Draw:
+    """A draw that ends as the sampler ends it."""
+    token_ids = tuple(TOKENS.encode(text))
+    stepper = Stepper.after((), TOKENS, world.rule, Budget(step=99, total=99))
+    (finish,) = filter(None, map(stepper.feed, token_ids))
+    return Draw(token_ids, 0.0, finish)
+
+
+BOXED = "so \\boxed{32}"
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "finish", "reward"),
+    [
+        ("36-4=32", "36-4=32", Finish.STEP, 1.0),
+        # An end token after the right step ends the solution all the same.
+        ("36-4=32", "36-4=32", Finish.END, 0.0),
+        ("36-4=32", BOXED, Finish.STEP, 0.0),
+        (BOXED, BOXED, Finish.END, 1.0),
+        # Where only an end token ends a solution, an answer without one goes on.
+        (BOXED, BOXED, Finish.STEP, 0.0),
+    ],
+)
+def test_an_end_token_ends_and_nothing_else_where_answers_do_not(
+    tmp_path: Path, target: str, text: str, finish: Finish, reward: float
+) -> None:
+    chat = dataclasses.replace(load_template("chat"), chat=False)
+    tokens: Any = Texts()
+    data = rows(tmp_path / "d.parquet", {"target_step": target})
+    world = Srl(data, chat, tokens, SrlSettings(match_ends=True))
+    grades = world.grade(0, [Draw(tuple(map(ord, text)), 0.0, finish)])
+    assert grades.rewards == (reward,)
+    assert grades.shares["completions/wrong_end_ratio"] == float(reward == 0.0)
+
+
 def test_ends_are_matched_where_some_targets_answer(tmp_path: Path) -> None:
     answer, step = {"target_step": "A37"}, {"target_step": "32+5=37"}
-    ended = [draw("A32\n")]
     both = environment(rows(tmp_path / "both.parquet", answer, step))
-    assert both.grade(1, ended).rewards == (0.0,)
+    assert both.grade(1, [sampled("A32\n", both)]).rewards == (0.0,)
     none = environment(rows(tmp_path / "none.parquet", step))
-    assert none.grade(0, ended).rewards == (0.5,)
+    assert none.grade(0, [sampled("A32\n", none)]).rewards == (0.5,)
 
 
 def test_the_models_step_comes_first_in_the_comparison(tmp_path: Path) -> None:
@@ -183,6 +219,21 @@ def test_thoughts_are_free_where_the_template_asks_for_them(
     world = Srl(rows(tmp_path / "d.parquet", {}), think, tokens, SrlSettings(match_ends=True))
     spoken = Draw(tuple(map(ord, text)), 0.0, Finish.STEP)
     assert world.grade(0, [spoken]).rewards == (reward,)
+
+
+def test_an_experts_thoughts_are_free_too(tmp_path: Path) -> None:
+    """A tree's steps are as sampled; what is like them is like what they say after thinking."""
+    think = dataclasses.replace(load_template("think"), chat=False)
+    tokens: Any = Texts()
+    target = {"target_step": "<think>We need 12, 3 and 4.</think>12*3=36"}
+    data = rows(tmp_path / "d.parquet", target)
+    texts = ("<think>Or 5?</think>12*3=36\n\n", "<think></think>We need 12, 3 and 4. 12*3=36\n\n")
+    world = Srl(data, think, tokens, SrlSettings())
+    spoken = [Draw(tuple(map(ord, text)), 0.0, Finish.STEP) for text in texts]
+    assert world.grade(0, spoken).rewards == pytest.approx((1.0, 2 * 3 / 9))
+    silent = rows(tmp_path / "e.parquet", {"target_step": "<think>12</think>"})
+    with pytest.raises(BadInput, match="has no numbers"):
+        Srl(silent, think, tokens, SrlSettings())
 
 
 @pytest.mark.parametrize(

@@ -64,22 +64,31 @@ def outcome_advantages(
     return result
 
 
-def scaled_steps(group: Sequence[Sequence[Span]], weight: float) -> list[list[Span]]:
-    """Returns the step advantages of a group on the scale of its outcome term, times a weight.
+def step_advantages(
+    groups: Sequence[Sequence[Sequence[Span]]], weights: Sequence[float], scale: ScaleRewards
+) -> list[list[list[Span]]]:
+    """Returns the step advantages of groups on the scale of their outcome terms, times weights.
 
     Step advantages are value differences, V(child) - V(parent), so they are already relative to
-    what was expected: they are divided by their root mean square over the group and never shifted.
-    Outcome and steps are thus normalised apart before they are added (GDPO, arXiv 2601.05242).
+    what was expected: they are never shifted, and divided by their root mean square over all groups
+    of the step, or by nothing where outcomes are. Outcome and steps are thus normalised apart
+    before they are added (GDPO, arXiv 2601.05242). A size of each group's own would make as much of
+    a group whose differences are but the noise of its counts as of one whose steps decide.
     Differences of a lone completion are left out, as its outcome is.
 
     Args:
-        group: [G][steps] value differences of those steps whose values are known, of the
+        groups: [groups][G][steps] value differences of those steps whose values are known, of the
             completions whose reward is known.
-        weight: What they count beside the outcome.
+        weights: What each group's count beside the outcome.
+        scale: What outcomes are divided by.
     """
-    values = [span.value for spans in group for span in spans]
+    taught = [group if len(group) > 1 else [()] * len(group) for group in groups]
+    values = [span.value for group in taught for spans in group for span in spans]
     size = float(np.sqrt(np.mean(np.square(values)))) if values else 0.0
-    if len(group) < 2 or size == 0.0:
-        return [[] for _ in group]
-    factor = weight / (size + EPSILON)
-    return [[span._replace(value=span.value * factor) for span in spans] for spans in group]
+    if size == 0.0:
+        return [[[] for _ in group] for group in groups]
+    divisor = 1.0 if scale is ScaleRewards.NONE else size + EPSILON
+    return [
+        [[span._replace(value=span.value * weight / divisor) for span in spans] for spans in group]
+        for group, weight in zip(taught, weights, strict=True)
+    ]

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from treeward.search.policy import Draw
-from treeward.train.advantages import outcome_advantages, scaled_steps
+from treeward.train.advantages import outcome_advantages, step_advantages
 from treeward.train.environment import Grades, Prompt
 from treeward.train.groups import Group, Layout, lay_out, merge_repeats, passes, share_prompts
 from treeward.train.logprobs import token_logprobs
@@ -47,17 +47,21 @@ class Lesson:
 def lessons(drawn: Sequence[Drawn], settings: RlSettings) -> list[Lesson]:
     """Returns groups with their advantages, without the completions that nobody can judge."""
     outcomes = outcome_advantages([group.grades.rewards for group in drawn], settings.scale_rewards)
+    steps = step_advantages(
+        [group.grades.known_steps for group in drawn],
+        [group.grades.step_weight for group in drawn],
+        settings.scale_rewards,
+    )
     result = []
-    for group, outcomes_G in zip(drawn, outcomes, strict=True):
+    for group, outcomes_G, steps_K in zip(drawn, outcomes, steps, strict=True):
         known = [
             (draw, outcome)
             for draw, outcome in zip(group.draws, outcomes_G, strict=True)
             if outcome is not None
         ]
-        steps_K = scaled_steps(group.grades.known_steps, group.grades.step_weight)
         columns = [
-            (draw, (Span(0, len(draw.token_ids), outcome, OUTCOME), *steps))
-            for (draw, outcome), steps in zip(known, steps_K, strict=True)
+            (draw, (Span(0, len(draw.token_ids), outcome, OUTCOME), *spans))
+            for (draw, outcome), spans in zip(known, steps_K, strict=True)
         ]
         if columns:
             completions = tuple(draw.token_ids for draw, _ in columns)

@@ -19,7 +19,7 @@ from treeward.search.policy import Ask
 from treeward.search.requests import Kind
 from treeward.search.templates import spec_of
 from treeward.search.tokens import load_tokens
-from treeward.train.advantages import scaled_steps, spread
+from treeward.train.advantages import spread
 from treeward.train.checkpoint import State
 from treeward.train.environment import Environment, Prompt
 from treeward.train.forward import load_trainable
@@ -111,7 +111,7 @@ class RlJob:
     def step(self, state: State, update: Update) -> None:
         """Draws until there are enough groups with a signal, and learns from them.
 
-        Where there is no end to it, nothing is learned and training is done.
+        Where there is no end to it, what was found is learned and training is done.
         """
         self._sampler.follow(self._model)
         drawn: list[Drawn] = []
@@ -124,7 +124,7 @@ class RlJob:
                 kept += [group for group in more if teaches(group, self._settings.min_reward_std)]
         self._sampler.rest()
         facts = describe(drawn, kept, self._environment.reward_name) if drawn else {}
-        if not state["done"]:
+        if kept:
             facts |= self._learner.learn(lessons(kept, self._settings), self._limit, update)
         for name, value in facts.items():
             total, count = state["sums"].get(name, (0.0, 0))
@@ -218,8 +218,8 @@ def check_room(model: PreTrainedModel, environment: Environment) -> None:
 
 def teaches(group: Drawn, min_reward_std: float) -> bool:
     """Returns whether some of a group's completions, or steps, are known to be better."""
-    steps = scaled_steps(group.grades.known_steps, group.grades.step_weight)
-    by_steps = any(span.value for spans in steps for span in spans)
+    steps = group.grades.known_steps if group.grades.step_weight else []
+    by_steps = len(steps) > 1 and any(span.value for spans in steps for span in spans)
     return spread(group.grades.rewards) > min_reward_std or by_steps
 
 

@@ -79,22 +79,22 @@ def train_rlvr(
         progress: Is called at every logged step.
 
     Raises:
-        BadInput: A row cannot be learned from, or the run is another tokenizer's.
+        BadInput: A row cannot be learned from, or the run has another tokenizer or template.
         MissingExtra: A verifier needs an extra that is not installed.
     """
     template, tokens = template_and_tokens(model, settings)
     problems = read_rlvr(data)
-    stored = _stored_values(trees, tokens) if trees else None
+    stored = _stored_values(trees, template, tokens) if trees else None
     with make_verifier(problems) as verifier:
         environment = Rlvr(problems, Reader(template, tokens), verifier, settings, stored)
         return train_rl(environment, model, out, settings, resume=resume, progress=progress)
 
 
-def _stored_values(trees: Path, tokens: Tokens) -> "StoredValues":
+def _stored_values(trees: Path, template: Template, tokens: Tokens) -> "StoredValues":
     # DuckDB and what it loads take some 50 MB, which outcomes alone do not need.
     from treeward.train.stored_values import read_stored_values
 
-    return read_stored_values(trees, tokens)
+    return read_stored_values(trees, template, tokens)
 
 
 def read_rlvr(data: Path) -> list[Problem]:
@@ -151,10 +151,12 @@ class Rlvr:
         self.prompts = [
             Prompt(id=problem.id, prompt_ids=reader.prompt_ids(problem)) for problem in problems
         ]
+        most = settings.max_completion_length
         self.sampling = PolicySettings(
             temperature=settings.temperature,
-            max_step_tokens=template.max_step_tokens,
-            max_rollout_tokens=settings.max_completion_length or template.max_rollout_tokens,
+            # A limit that is raised is raised for one long step too.
+            max_step_tokens=max(template.max_step_tokens, most or 0),
+            max_rollout_tokens=most or template.max_rollout_tokens,
         )
         rows = [
             [p.id, list(q.ids), p.answer, p.verifier, p.metadata]

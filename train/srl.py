@@ -18,7 +18,7 @@ from treeward.search.policy import Draw, PolicySettings
 from treeward.search.prompts import Template
 from treeward.search.requests import Kind
 from treeward.search.rows import as_problem
-from treeward.search.steps import CLOSE, OPEN, Finish, StepRule
+from treeward.search.steps import CLOSE, OPEN, Finish, StepRule, without_thoughts
 from treeward.search.tokens import Tokens
 from treeward.train.environment import Grades, Prompt
 from treeward.train.loop import Progress
@@ -43,11 +43,11 @@ class SrlSettings(RlSettings):
     """What steps are compared by."""
 
     match_ends: bool | None = None
-    """Whether a step is 0 alike that answers where the expert goes on, or goes on where the expert
-    answers. False compares texts alone, as published: an answer is then like the step that it
-    skips, for it repeats numbers, and may pay more than a try at that step. None matches ends where
-    some targets answer (`export srl --answer-step`): without any, no end would ever pay, and a
-    policy learns never to end."""
+    """Whether a step is 0 alike that answers or ends the solution where the expert goes on, or does
+    not end it where the expert answers. False compares texts alone, as published: an answer is then
+    like the step that it skips, for it repeats numbers, and may pay more than a try at that step.
+    None matches ends where some targets answer (`export srl --answer-step`): without any, no end
+    would ever pay, and a policy learns never to end."""
 
     def __post_init__(self) -> None:
         """Checks every field.
@@ -97,7 +97,7 @@ class Srl:
         digest = hashlib.sha256()
         for where, record in records(data, self.name, _COLUMNS):
             prompt = _prompt(where, record, template, tokens)
-            self._targets.append(_target(where, record, self._by))
+            self._targets.append(_target(where, record, template, self._by))
             self.prompts.append(prompt)
             digest.update(json.dumps([prompt.id, prompt.ids, self._targets[-1]]).encode())
         if not self.prompts:
@@ -116,9 +116,10 @@ class Srl:
     def grade(self, place: int, draws: Sequence[Draw]) -> Grades:
         """Returns how alike each step is to the expert's."""
         target, steps = self._targets[place], [self._step(draw) for draw in draws]
-        ends = [step is not None and self._answers(step) != self._answers(target) for step in steps]
-        rewards = []
-        for step, wrong_end in zip(steps, ends, strict=True):
+        rewards, wrong_ends = [], 0
+        for draw, step in zip(draws, steps, strict=True):
+            wrong_end = step is not None and self._ends_wrongly(draw.finish, step, target)
+            wrong_ends += wrong_end
             if step is None:
                 rewards.append(BAD_FORMAT)
             elif wrong_end and self._match_ends:
@@ -127,9 +128,15 @@ class Srl:
                 rewards.append(similarity(step, target, self._by))
         shares = {
             "completions/bad_format_ratio": steps.count(None) / len(steps),
-            "completions/wrong_end_ratio": ends.count(True) / len(steps),
+            "completions/wrong_end_ratio": wrong_ends / len(steps),
         }
         return Grades(rewards=tuple(rewards), shares=shares)
+
+    def _ends_wrongly(self, finish: Finish, step: str, target: str) -> bool:
+        """Returns whether a step ends the solution or answers where the expert goes on, or not."""
+        if self._answers(target):
+            return finish is not Finish.END
+        return finish is Finish.END or self._answers(step)
 
     def _answers(self, step: str) -> bool:
         return self.template.answer_in(step) is not None
@@ -159,11 +166,16 @@ def _prompt(where: str, record: dict[str, Any], template: Template, tokens: Toke
     return Prompt(id=record["id"], prompt_ids=prompt_ids, prefix_ids=tuple(tokens.encode(prefix)))
 
 
-def _target(where: str, record: dict[str, Any], by: Similarity) -> str:
-    """Returns a row's target; raises BadInput where there is nothing in it to be like."""
-    target = record["target_step"]
+def _target(where: str, record: dict[str, Any], template: Template, by: Similarity) -> str:
+    """Returns a row's target without thoughts, which are free in what is drawn too.
+
+    Raises:
+        BadInput: There is nothing in it to be like.
+    """
+    text = record["target_step"]
+    target = without_thoughts(text).strip() if template.rule.think and text else text
     if not isinstance(target, str) or not units(target, by):
         raise BadInput(
-            f"{where}: target_step {target!r:.60} has no {by}; choose another train.similarity"
+            f"{where}: target_step {text!r:.60} has no {by}; choose another train.similarity"
         )
     return target

@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from treeward.export.run_folder import open_run_folder
+from treeward.export.run_folder import RunFolder, digest, open_run_folder
 from treeward.export.tree_stream import stream
 from treeward.search.errors import BadInput
+from treeward.search.prompts import Template
 from treeward.search.tokens import Tokens
 from treeward.train.spans import Span
 
@@ -47,20 +48,23 @@ class StoredValues:
         return tuple(spans)
 
 
-def read_stored_values(path: Path, tokens: Tokens) -> StoredValues:
+def read_stored_values(path: Path, template: Template, tokens: Tokens) -> StoredValues:
     """Reads what a run knows of its prefixes: tree evidence, or else strict evidence.
 
     Args:
         path: The run folder.
-        tokens: Those of the model that is trained.
+        template: How problems are put to the model that is trained.
+        tokens: Those of that model.
 
     Raises:
-        BadInput: It is no run, or its policy has another tokenizer.
+        BadInput: It is no run, or its policy has another tokenizer or template.
         DamagedData: A file of the run is not what was written.
     """
     values: dict[str, dict[Ids, float]] = {}
-    digest = hashlib.sha256()
-    for item in stream(open_run_folder(path), _COLUMNS):
+    seen = hashlib.sha256()
+    run = open_run_folder(path)
+    _check_template(run, template)
+    for item in stream(run, _COLUMNS):
         if item.tree is None:
             continue
         by_id = {node["node_id"]: tuple(node["token_ids"]) for node in item.tree.nodes}
@@ -71,8 +75,20 @@ def read_stored_values(path: Path, tokens: Tokens) -> StoredValues:
             if value is not None:
                 found[tuple(token for at in node["path"] for token in by_id[at])] = value
         values[item.problem.id] = found
-        digest.update(json.dumps([item.problem.id, [[*found.items()]]]).encode())
-    return StoredValues(values=values, fingerprint=digest.hexdigest())
+        seen.update(json.dumps([item.problem.id, [[*found.items()]]]).encode())
+    return StoredValues(values=values, fingerprint=seen.hexdigest())
+
+
+def _check_template(run: RunFolder, template: Template) -> None:
+    asked = run.identity.settings
+    other = asked["prompt.fingerprint"] != digest(asdict(template))
+    # Steps of one's own are part of a template, and change nothing in how problems are put.
+    if other and "prompt.steps" not in asked:
+        raise BadInput(
+            f"{run.path}: its problems were put by the template {asked['prompt.template']!r}, and "
+            f"this model is asked by {template.name!r}: its values are of other prompts; set "
+            "train.template, or search with the template of this model"
+        )
 
 
 def _check_tokens(path: Path, text: str, ids: Ids, tokens: Tokens) -> None:
