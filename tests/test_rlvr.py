@@ -17,7 +17,7 @@ from treeward.search.steps import Finish
 from treeward.search.templates import load_template
 from treeward.search.tokens import load_tokens
 from treeward.search.verdicts import Judgement, Reason
-from treeward.train.rlvr import Rlvr, RlvrSettings, read_rlvr
+from treeward.train.rlvr import Rlvr, RlvrSettings, read_rlvr, train_rlvr
 from treeward.train.spans import Span
 from treeward.train.stored_values import StoredValues, read_stored_values
 
@@ -131,6 +131,19 @@ def test_trees_of_other_prompts_are_refused(run: Path, tmp_path: Path) -> None:
     steps = ("prompt.steps=tokens", "prompt.step_tokens=4", "search.simulations=1")
     generate("task:arithmetic?n=1&seed=3", tmp_path / "steps", assignments=steps)
     assert read_stored_values(tmp_path / "steps", load_template("nano"), TOKENS).values
+
+
+def test_trees_of_other_problems_are_refused(run: Path, tmp_path: Path) -> None:
+    data, other = tmp_path / "rlvr", tmp_path / "other"
+    open_run(run).export("rlvr", data)
+    quick = ("search.simulations=1", "search.rollouts=1")
+    generate("task:arithmetic?n=1&seed=99", other, assignments=quick)
+    arguments = (data, NANO, tmp_path / "out", RlvrSettings())
+    with pytest.raises(
+        BadInput, match=r"other: it has values for none of the 4 problems of .*rlvr"
+    ):
+        train_rlvr(*arguments, trees=other, resume=False, progress=print)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_raised_limit_holds_for_one_long_step_too() -> None:

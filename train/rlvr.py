@@ -85,6 +85,11 @@ def train_rlvr(
     template, tokens = template_and_tokens(model, settings)
     problems = read_rlvr(data)
     stored = _stored_values(trees, template, tokens) if trees else None
+    if stored is not None and not any(stored.values.get(problem.id) for problem in problems):
+        raise BadInput(
+            f"{trees}: it has values for none of the {len(problems)} problems of {data}; give the "
+            "run that they were exported from"
+        )
     with make_verifier(problems) as verifier:
         environment = Rlvr(problems, Reader(template, tokens), verifier, settings, stored)
         return train_rl(environment, model, out, settings, resume=resume, progress=progress)
