@@ -234,6 +234,11 @@ def test_an_experts_thoughts_are_free_too(tmp_path: Path) -> None:
     silent = rows(tmp_path / "e.parquet", {"target_step": "<think>12</think>"})
     with pytest.raises(BadInput, match="has no numbers"):
         Srl(silent, think, tokens, SrlSettings())
+    odd = tmp_path / "odd.parquet"
+    row = {"id": "r", "prompt": [{"role": "user", "content": "?"}], "prefix_steps": ["1"]}
+    pq.write_table(pa.Table.from_pylist([row | {"target_step": 12}]), odd)
+    with pytest.raises(BadInput, match="target_step 12 has no numbers"):
+        Srl(odd, think, tokens, SrlSettings())
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,10 @@ def _target(where: str, record: dict[str, Any], template: Template, by: Similari
         BadInput: There is nothing in it to be like.
     """
     text = record["target_step"]
-    target = without_thoughts(text).strip() if template.rule.think and text else text
-    if not isinstance(target, str) or not units(target, by):
+    target = text if isinstance(text, str) else ""
+    if template.rule.think:
+        target = without_thoughts(target).strip()
+    if not units(target, by):
         raise BadInput(
             f"{where}: target_step {text!r:.60} has no {by}; choose another train.similarity"
         )
