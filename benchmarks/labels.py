@@ -9,6 +9,7 @@ same nodes. Fresh rollouts have seeds that no search has.
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,11 @@ from treeward.export.status import run_status
 from treeward.export.truth import Confusion, Node, compare, is_wrong, read_trees
 from treeward.search.backends import open_policy
 from treeward.search.growing import count_outcomes
-from treeward.search.policy import Ask
+from treeward.search.policy import Ask, PolicySampler
+from treeward.search.problem import Problem
+from treeward.search.reader import Reader
 from treeward.search.requests import Kind
+from treeward.search.verdicts import Verifier
 
 Rows = list[Node]
 FRESH_SEED = 1 << 40
@@ -72,30 +76,52 @@ def first_true(flags: list[bool]) -> int:
 async def fresh_values(plan: Plan, nodes: Rows, rollouts: int) -> NDArray[np.float64]:
     """Returns the share of right ones among fresh rollouts from each node."""
     policy = open_policy(plan.model, plan.backend)
+    sampler = PolicySampler(policy=policy, settings=plan.sampling)
     reader = plan.reader(policy.tokens)
     problems = {problem.id: problem for problem in plan.problems}
+    places = [(problems[node["problem_id"]], tuple(node["prefix_ids"])) for node in nodes]
     with plan.make_verifier() as verifier:
-
-        async def measure(at: int, node: Node) -> float:
-            problem = problems[node["problem_id"]]
-            seeds = tuple(FRESH_SEED + at * rollouts + index for index in range(rollouts))
-            ask = Ask(
-                prompt_ids=reader.prompt_ids(problem),
-                prefix_ids=tuple(node["prefix_ids"]),
-                kind=Kind.ROLLOUT,
-                seeds=seeds,
-                settings=plan.sampling,
-                rule=plan.template.rule,
-                stick_to=problem.id,
-            )
-            draws = await policy.draw(ask)
-            done = reader.judge(verifier, problem, ask.prefix_ids, draws, seeds)
-            right, known = count_outcomes(done)
-            return right / known
-
-        values = await asyncio.gather(*(measure(at, node) for at, node in enumerate(nodes)))
+        values = await fresh_shares(sampler, reader, verifier, places, rollouts, FRESH_SEED)
     await policy.close()
-    return np.array(values)
+    return values
+
+
+async def fresh_shares(
+    sampler: PolicySampler,
+    reader: Reader,
+    verifier: Verifier,
+    places: Sequence[tuple[Problem, tuple[int, ...]]],
+    n: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Returns the share of right ones among n fresh rollouts from each prefix of a problem.
+
+    Args:
+        sampler: Draws them.
+        reader: Reads what it draws.
+        verifier: Judges that.
+        places: Problems, each with the ids of a prefix.
+        n: Rollouts from each.
+        seed: Of the first; all have seeds of their own.
+    """
+
+    async def measure(at: int, problem: Problem, prefix_ids: tuple[int, ...]) -> float:
+        seeds = tuple(seed + at * n + index for index in range(n))
+        ask = Ask(
+            prompt_ids=reader.prompt_ids(problem),
+            prefix_ids=prefix_ids,
+            kind=Kind.ROLLOUT,
+            seeds=seeds,
+            settings=sampler.settings,
+            rule=reader.template.rule,
+            stick_to=problem.id,
+        )
+        draws = await sampler.policy.draw(ask)
+        done = reader.judge(verifier, problem, prefix_ids, draws, seeds)
+        right, known = count_outcomes(done)
+        return right / known
+
+    return np.array(await asyncio.gather(*(measure(at, *place) for at, place in enumerate(places))))
 
 
 def pick_nodes(trees: list[Rows], n: int) -> Rows:

@@ -18,6 +18,7 @@ from functools import partial
 
 import numpy as np
 from evidence import Forgetful
+from labels import fresh_shares
 from numpy.typing import NDArray
 
 from treeward.critics.evidence import strict_evidence
@@ -28,10 +29,8 @@ from treeward.export.plan import make_plan
 from treeward.search import forest
 from treeward.search.backends import open_policy
 from treeward.search.forest import Forest, grow_forest
-from treeward.search.growing import count_outcomes
 from treeward.search.policy import Ask, Draw, Policy, PolicySampler
 from treeward.search.problem import Problem
-from treeward.search.requests import Kind
 from treeward.search.rollouts import rollouts
 from treeward.search.settings import SearchSettings
 from treeward.search.spending import BudgetSettings, Funds, grow_on_budget
@@ -198,7 +197,10 @@ async def examine(seed: int, n_problems: int, n_nodes: int, n_truth: int) -> lis
         places = [(tree, node) for tree in grown[0] for node in inner_nodes(tree)]
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.choice(len(places), size=min(n_nodes, len(places)), replace=False))
-        V = await fresh_values(growing, [places[at] for at in chosen], n_truth)
+        some = [places[at] for at in chosen]
+        asked = [(tree.problem, tree.prefix_ids(node)) for tree, node in some]
+        (sampler,) = growing.samplers
+        V = await fresh_shares(sampler, reader, verifier, asked, n_truth, TRUTH_SEED)
     await policy.close()
     found = []
     for way, trees in zip(ways, grown, strict=True):
@@ -209,30 +211,6 @@ async def examine(seed: int, n_problems: int, n_nodes: int, n_truth: int) -> lis
         tokens = tokens_of(trees) / len(n)
         found.append(Found(way, tokens, (value - V) ** 2, covers, float(np.mean(n == 0))))
     return found
-
-
-async def fresh_values(growing: Forest, places: Sequence[tuple[Tree, int]], n: int) -> Reals:
-    """Returns the share of right ones among fresh rollouts from each node."""
-    (sampler,), reader = growing.samplers, growing.reader
-
-    async def measure(number: int, tree: Tree, node: int) -> float:
-        seeds = tuple(TRUTH_SEED + number * n + index for index in range(n))
-        ask = Ask(
-            prompt_ids=reader.prompt_ids(tree.problem),
-            prefix_ids=tree.prefix_ids(node),
-            kind=Kind.ROLLOUT,
-            seeds=seeds,
-            settings=sampler.settings,
-            rule=reader.template.rule,
-            stick_to=tree.problem.id,
-        )
-        draws = await sampler.policy.draw(ask)
-        done = reader.judge(growing.verifier, tree.problem, ask.prefix_ids, draws, seeds)
-        right, known = count_outcomes(done)
-        return right / known
-
-    values = (measure(number, *place) for number, place in enumerate(places))
-    return np.array(await asyncio.gather(*values))
 
 
 def nano(seeds: int, problems: int, nodes: int, truths: int) -> None:
