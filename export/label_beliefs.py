@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.special import logsumexp
 
-from treeward.export.tree_batch import Ints, Reals, TreeBatch
+from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch
 from treeward.search.first_error import grid, learn_prior, likelihoods, prior
 from treeward.search.verdicts import Verdict
 
@@ -33,6 +33,14 @@ def right_chances(batch: TreeBatch, prior_G: Reals) -> Reals:
     """Returns the probability that each node is right; 1 for the roots."""
     pieces = [_chances(piece, prior_G) for piece in batch.pieces(PIECE_NODES)]
     return np.concatenate([np.empty(0), *pieces])
+
+
+def seen(batch: TreeBatch) -> Flags:
+    """Returns which nodes have a known outcome at or below them."""
+    own_N = batch.counts("n_right_last") + batch.counts("n_wrong_first") > 0
+    for verdict in (Verdict.RIGHT, Verdict.WRONG):
+        own_N |= batch.equals("verdict", verdict)
+    return batch.some_below(own_N)
 
 
 def _chances(batch: TreeBatch, prior_G: Reals) -> Reals:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treeward.export.label_beliefs import READS as BELIEF_READS
-from treeward.export.label_beliefs import learned_prior, right_chances
+from treeward.export.label_beliefs import learned_prior, right_chances, seen
 from treeward.export.label_spec import BY_CRITIC, COUNTED, PartSpec, Value
 from treeward.export.tree_batch import Flags, Reals, TreeBatch
 from treeward.search.first_error import grid
@@ -131,13 +131,16 @@ def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
         chance_N = right_chances(batch, prior_G)
         right_N = chance_N >= confidence
         wrong_N = ~right_N & (chance_N <= 1 - confidence)
-        unclear_N = batch.some_above(~(right_N | wrong_N))
+        # Below a wrong step all is wrong; any other needs an outcome of its own or below it.
+        unseen_N = ~seen(batch) & ~batch.some_above(wrong_N, strictly=True)
+        unclear_N = batch.some_above(unseen_N | ~(right_N | wrong_N))
         return Said(signs(right_N & ~unclear_N, wrong_N & ~unclear_N), chance_N)
 
     return Part(
         says="A step is right or wrong where its prefix is so with a probability of at least "
-        f"{confidence}, given all rollouts and ends of the tree (search/first_error.py); otherwise "
-        "it is undecided, and so is all below it. One success is not enough where the policy comes "
+        f"{confidence}, given all rollouts and ends of the tree (search/first_error.py), of which "
+        "one is at or below it or a wrong step is before it; otherwise it is undecided, and so is "
+        "all below it. One success is not enough where the policy comes "
         f"right again by luck: in this run a wrong prefix ends right about {leak:.1%} of the time, "
         f"as learned from {n_trees} trees without any reference to the truth.",
         reads=BELIEF_READS,

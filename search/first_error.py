@@ -204,6 +204,11 @@ class Beliefs:
             return np.full_like(leak_G, -np.inf), np.log1p(-leak_G)
         return likelihoods(self.right[node], self.known[node])
 
+    def seen(self, node: int) -> bool:
+        """Returns whether any outcome is known at or below a node."""
+        # Every outcome is less than certain from a wrong prefix, so none leaves these at 0.
+        return bool(self.up_wrong_G[node].any())
+
     def evidence(self) -> Reals:
         """Returns the log likelihood of all that was seen, for each grid point."""
         return self.up_right_G[ROOT]

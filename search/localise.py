@@ -140,6 +140,9 @@ def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | N
 def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSettings) -> Finding:
     """Asks for rollouts along a path until it is clear enough where it first goes wrong.
 
+    What is clear from the prior alone is no finding: the last step that is held to be right has an
+    outcome at or below it, unless nothing more can be asked.
+
     Args:
         survey: Holds the tree; modified.
         path: Nodes from the root down.
@@ -156,11 +159,16 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
     asked = 0
     while True:
         place_E = survey.beliefs.first_error(path)
-        if place_E.max() >= settings.confidence or asked >= settings.most:
-            return int(place_E.argmax())
+        likeliest = int(place_E.argmax())
+        clear = place_E[likeliest] >= settings.confidence
+        last_right = inner[min(likeliest, len(inner) - 1)]
         told = survey.beliefs.information(path)[: len(inner)]
-        if told.max() < settings.least:
-            return int(place_E.argmax())
+        if (
+            (clear and survey.beliefs.seen(last_right))
+            or asked >= settings.most
+            or told.max() < settings.least
+        ):
+            return likeliest
         n = min(settings.batch, settings.most - asked)
-        yield from survey.roll([inner[int((told / cost).argmax())]], n)
+        yield from survey.roll([last_right if clear else inner[int((told / cost).argmax())]], n)
         asked += n

@@ -52,8 +52,17 @@ def chances(rows: list[Row], trees: list[list[Row]]) -> list[float]:
 
 def posterior(rows: list[Row], trees: list[list[Row]], confidence: float = 0.6) -> Signs:
     signs: Signs = []
-    for at, (parent, chance) in enumerate(zip(parents_of(rows), chances(rows, trees), strict=True)):
+    parents = parents_of(rows)
+    seen = [
+        row["n_right_last"] + row["n_wrong_first"] > 0 or row["verdict"] in {"right", "wrong"}
+        for row in rows
+    ]
+    for at in reversed(range(1, len(rows))):
+        seen[parents[at]] |= seen[at]
+    for at, (parent, chance) in enumerate(zip(parents, chances(rows, trees), strict=True)):
         if at and signs[parent] == 0:
+            signs.append(0)
+        elif not seen[at] and not (at and signs[parent] == -1):
             signs.append(0)
         else:
             signs.append(1 if chance >= confidence else -1 if chance <= 1 - confidence else 0)

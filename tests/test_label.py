@@ -65,6 +65,17 @@ def test_the_first_error_is_found_and_exported(treeward: Command, tmp_path: Path
     assert found["5+3=9",]["right_chances"][0] < 0.4
 
 
+def test_no_step_is_right_from_the_prior_alone(treeward: Command, tmp_path: Path) -> None:
+    """One step is likely right before anything is asked, and this one is wrong."""
+    out, data = tmp_path / "run", tmp_path / "prm"
+    file = write(tmp_path / "s.jsonl", {**OPEN, "response": "7-2=6"})
+    assert treeward("label", file, "--policy", "nano", "--out", out).code == 0
+    assert treeward("export", out, "prm", "--rule", "posterior", "--out", data).code == 0
+    (row,) = pq.read_table(data / "data" / "train.parquet").to_pylist()
+    assert (row["completions"], row["labels"]) == (["7-2=6"], [False])
+    assert row["n_rollouts"][-1] > 0
+
+
 def test_other_solutions_are_another_run(treeward: Command, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = write(tmp_path / "a.jsonl", RIGHT)

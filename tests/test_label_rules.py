@@ -53,6 +53,34 @@ def test_probabilities_are_the_model_s_to_the_last_bit() -> None:
     assert said.chance_N.tolist() == [chance for tree in trees for chance in chances(tree, trees)]
 
 
+def test_a_step_without_an_outcome_is_undecided_unless_a_wrong_one_is_before_it() -> None:
+    """A chain of three, right by the first or wrong; nothing is known of the last two."""
+    trees = [chain(0), chain(16)]
+    said = load_rule("posterior", trees=trees * 8).judge_all(batch_of(trees))
+    assert said.chance_N is not None
+    assert said.chance_N[5] > 0.6
+    assert said.sign_N.tolist() == [1, -1, -1, -1, 1, 1, 0, 0]
+
+
+def chain(k: int) -> list[Row]:
+    """A root, which 16 of 16 rollouts leave right, and three steps; k of 16 do the first."""
+    right, known = [16, k, 0, 0], [16, 16, 0, 0]
+    return [
+        {
+            **dict.fromkeys(COLUMNS),
+            "node_id": node,
+            "parent_id": node - 1 if node else None,
+            "pre": node,
+            "post_end": 3,
+            "n_right": right[node],
+            "n_rollouts": known[node],
+            "n_right_last": right[node],
+            "n_wrong_first": known[node] - right[node],
+        }
+        for node in range(4)
+    ]
+
+
 def test_what_is_learned_does_not_depend_on_how_trees_are_handed_over() -> None:
     trees = forest(3)
     one = load_rule("posterior", trees=trees)
