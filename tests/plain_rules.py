@@ -60,9 +60,8 @@ def posterior(rows: list[Row], trees: list[list[Row]], confidence: float = 0.6) 
     for at in reversed(range(1, len(rows))):
         seen[parents[at]] |= seen[at]
     for at, (parent, chance) in enumerate(zip(parents, chances(rows, trees), strict=True)):
-        if at and signs[parent] == 0:
-            signs.append(0)
-        elif not seen[at] and not (at and signs[parent] == -1):
+        above = signs[parent] if at else 1
+        if above == 0 or (above == 1 and not seen[at]):
             signs.append(0)
         else:
             signs.append(1 if chance >= confidence else -1 if chance <= 1 - confidence else 0)
