@@ -119,12 +119,15 @@ def make_card(made: Made, run: RunFolder) -> str:
 
 def _statement(run: RunFolder, sources: Sequence[str], n_problems: int) -> list[str]:
     """Returns who wrote the texts, and how they were judged."""
-    policies = sorted({sampler.policy for sampler in run.identity.samplers})
+    policies = _some(sorted({sampler.policy for sampler in run.identity.samplers}))
+    if run.identity.solutions_are_given:
+        wrote = f"given, by whom is not known; {policies} went on from them"
+    else:
+        wrote = f"written by {policies or 'no model'}; expert solutions may come with the problems"
     return [
         f"- Problems: {n_problems:,}, from {_some(sources) or 'a source that was not given'}; as "
         "they came, in their language.",
-        f"- Steps and solutions: written by {_some(policies) or 'no model'}; expert solutions may "
-        "come with the problems.",
+        f"- Steps and solutions: {wrote}.",
         "- Judged by a program that compares final answers with reference answers, not by people.",
         "- Personal or offensive content: what the problems have and the models write; nothing was "
         "filtered.",

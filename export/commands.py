@@ -122,8 +122,8 @@ def grow(
     plan = planned(Options(problems=problems, **options))
     for reason in plan.skipped:
         click.echo(f"left out: {reason}", err=True)
-    if plan.warning is not None:
-        click.echo(plan.warning, err=True)
+    for warning in plan.warnings:
+        click.echo(warning, err=True)
     if dry_run:
         estimated = estimate(plan)
         print_result(estimated, as_json=as_json, text=estimated.__str__)

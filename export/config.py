@@ -1,6 +1,7 @@
 """Reads settings: a TOML file, then `--set section.key=value`, then what the caller names."""
 
 import math
+import re
 import tomllib
 import types
 import typing
@@ -45,8 +46,14 @@ def read_values(config: Path | None, assignments: Sequence[str]) -> Values:
     return values
 
 
+_BARE_POINT = re.compile(r"[+-]?(\.[0-9]+|[0-9]+\.)([eE][+-]?[0-9]+)?")
+"""Numbers that TOML does not know: .8 and 1."""
+
+
 def _parse(text: str) -> Any:
     """Returns text as the TOML value that it spells, or as it is."""
+    if _BARE_POINT.fullmatch(text):
+        return float(text)
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -6,6 +6,8 @@ from pathlib import Path
 from treeward.export.options import Options
 from treeward.export.plan import Plan, make_plan
 from treeward.export.solutions import encode, read_solutions
+from treeward.search.errors import BadInput
+from treeward.search.given import Steps
 from treeward.search.settings import Algorithm
 from treeward.search.tokens import load_tokens
 
@@ -20,8 +22,20 @@ def plan_label(options: Options) -> Plan:
     found = read_solutions(Path(options.problems), limit=options.limit, skip_bad=options.skip_bad)
     plan = make_plan(replace(options, algorithm=Algorithm.GIVEN), found=found.found)
     reader = plan.reader(load_tokens(plan.model.path))
-    solutions = {
-        problem_id: tuple(sorted({encode(each, reader, plan.sampling) for each in given}))
-        for problem_id, given in found.solutions.items()
-    }
-    return replace(plan, solutions=solutions)
+    solutions: dict[str, tuple[Steps, ...]] = {}
+    skipped = list(plan.skipped)
+    for problem_id, given in found.solutions.items():
+        steps = set()
+        for each in given:
+            try:
+                steps.add(encode(each, reader, plan.sampling))
+            except BadInput as e:
+                if not options.skip_bad:
+                    raise BadInput(f"{e} (--skip-bad leaves such rows out)") from e
+                skipped.append(str(e))
+        if steps:
+            solutions[problem_id] = tuple(sorted(steps))
+    if not solutions:
+        raise BadInput(f"{options.problems}: every row is bad, the first: {skipped[0]}")
+    kept = tuple(problem for problem in plan.problems if problem.id in solutions)
+    return replace(plan, problems=kept, skipped=tuple(skipped), solutions=solutions)

@@ -129,14 +129,22 @@ class Plan:
         return {name: value for name, value in settings.items() if name not in unused}
 
     @property
-    def warning(self) -> str | None:
-        """Returns what to know before the run is begun; None where there is nothing."""
-        if self.search.rollouts > 0 or not METHODS[self.search.algorithm].rolls:
-            return None
-        return (
-            "search.rollouts=0: the policy's own rollouts are the evidence, so all labels will be "
-            "null but those of steps that end a solution"
-        )
+    def warnings(self) -> tuple[str, ...]:
+        """Returns what to know before the run is begun."""
+        found = []
+        if self.search.rollouts == 0 and METHODS[self.search.algorithm].rolls:
+            found.append(
+                "search.rollouts=0: the policy's own rollouts are the evidence, so all labels will "
+                "be null but those of steps that end a solution"
+            )
+        silent = [problem for problem in self.problems if not can_be_judged(problem)]
+        if silent and self.critic is None:
+            found.append(
+                f"{len(silent)} of {len(self.problems)} problems have no answer (the first: id "
+                f"{silent[0].id!r:.60}): no verdict on them is possible, so all of their labels "
+                "will be null; give answers, or --critics to search for solutions"
+            )
+        return tuple(found)
 
     def reader(self, tokens: Tokens) -> Reader:
         """Returns what reads the policy's solutions."""
@@ -291,6 +299,11 @@ def _check_heads(critic: Critic | None, search: SearchSettings, *, fast: bool) -
             f"the critics learned {', '.join(sorted(trained))}, of which nothing counts here; give "
             f"search.critic_{min(trained)} more than 0, or rollouts"
         )
+
+
+def can_be_judged(problem: Problem) -> bool:
+    """Returns whether a verdict on an answer to a problem is possible."""
+    return problem.answer is not None or problem.verifier.startswith(gym.PREFIX)
 
 
 def make_verifier(problems: Iterable[Problem]) -> AnswerVerifier:

@@ -17,7 +17,7 @@ from treeward.export.problems_file import count_sources, read_problems, write_pr
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, SettingsConflict, TreewardError
 from treeward.search.policy import Mode
-from treeward.search.problem import Problem
+from treeward.search.problem import Problem, differences
 
 Setting = str | int | float | bool | None
 
@@ -67,6 +67,11 @@ class Identity:
     def has_critics(self) -> bool:
         """Returns whether the run was grown with critics, whose scores are in its nodes."""
         return any(name.startswith(CRITIC) for name in self.settings)
+
+    @property
+    def solutions_are_given(self) -> bool:
+        """Returns whether the run is about solutions that were there, not its policy's own."""
+        return "given.solutions" in self.settings
 
     def tree_id(self, problem_id: str) -> str:
         """Returns the id of a problem's tree in this run; no run with other settings has it."""
@@ -249,21 +254,21 @@ def clear_staging(path: Path) -> None:
 
 def _refuse_other(run: RunFolder, identity: Identity, problems: Sequence[Problem]) -> None:
     """Refuses to continue a run as another one."""
-    differences = list(_differences(run.identity.settings, identity.settings))
+    found = list(_differences(run.identity.settings, identity.settings))
     stored = run.problems()
     if len(stored) != len(problems):
-        differences.append(f"problems: run has {len(stored)}, asked for {len(problems)}")
+        found.append(f"problems: run has {len(stored)}, asked for {len(problems)}")
     else:
-        differences += [
+        found += [
             f"problems: number {number} in the run is {ours.id!r}, asked for {theirs.id!r}"
-            + (" with other content" if ours.id == theirs.id else "")
+            if ours.id != theirs.id
+            else f"problems: number {number}, {ours.id!r}, differs in "
+            + ", ".join(differences(ours, theirs))
             for number, (ours, theirs) in enumerate(zip(stored, problems, strict=True), start=1)
             if ours != theirs
         ][:1]
-    if differences:
-        lines = "\n".join(
-            ["other settings made this run; take them, or another --out", *differences]
-        )
+    if found:
+        lines = "\n".join(["other settings made this run; take them, or another --out", *found])
         raise SettingsConflict(f"{run.path}: {lines}")
 
 

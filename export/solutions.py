@@ -13,7 +13,7 @@ from pathlib import Path
 from treeward.search.errors import BadInput
 from treeward.search.given import Steps
 from treeward.search.policy import PolicySettings
-from treeward.search.problem import Problem
+from treeward.search.problem import Problem, differences
 from treeward.search.reader import Reader
 from treeward.search.readers import ProblemSet, Row, parsed, read_file
 from treeward.search.rows import as_problem
@@ -64,7 +64,11 @@ def read_solutions(path: Path, *, limit: int | None = None, skip_bad: bool = Fal
         try:
             problem, solution = _read(row, path.name)
             if problems.setdefault(problem.id, problem) != problem:
-                raise BadInput(f"id {problem.id!r} is that of another problem too; give it its own")
+                differ = ", ".join(differences(problems[problem.id], problem))
+                raise BadInput(
+                    f"id {problem.id!r} is that of another problem too, which differs in {differ}; "
+                    "make them equal, or give it its own"
+                )
         except BadInput as e:
             if not skip_bad:
                 raise BadInput(f"{row.where}: {e} (--skip-bad leaves such rows out)") from e
@@ -107,6 +111,12 @@ def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Step
         BadInput: The policy's tokens cannot spell it, or no room is left to go on from its steps.
     """
     lines = _lines(solution.text, reader.template.rule.delimiter)
+    listed = not isinstance(solution.text, str) and len(lines) > 1
+    if listed and all(reader.template.answer_in(line) is not None for line in lines):
+        raise BadInput(
+            f"{solution.where}: each of its {len(lines)} steps gives an answer, so they look like "
+            "solutions; a row has one solution: give each a row of its own"
+        )
     ids = tuple(token for line in lines for token in reader.tokens.encode(line))
     text = "".join(lines)
     if reader.text(ids) != text:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 
@@ -51,6 +51,12 @@ class Problem:
 def asked_in(prompt: str, messages: Sequence[Message] | None) -> str:
     """Returns what stands for a prompt as a whole: its text, or that of a chat with a history."""
     return json.dumps(messages) if messages and len(messages) > 1 else prompt
+
+
+def differences(one: Problem, other: Problem) -> list[str]:
+    """Returns the names of the fields in which two problems differ."""
+    names = (field.name for field in fields(Problem))
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
 def content_id(prompt: str, answer: str | None) -> str:

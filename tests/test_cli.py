@@ -73,6 +73,7 @@ def test_problems_are_looked_at_before_anything_else(treeward: Command, tmp_path
         (("--set", "backend.device=gpu"), "must be a torch device such as cpu or cuda"),
         (("--seed", str(2**63)), "seed must be at least 0 and below 2^63"),
         (("--set", "policy.temperature=0"), "at least 1e-06"),
+        (("--set", "policy.temperature=-.5"), "at least 1e-06, got -0.5"),
         (("--set", "nonsense"), "section.key=value"),
         (("--policy", "nanoo"), "nano"),
         (("--set", "prompt.template=nano.toml"), "nano.toml"),

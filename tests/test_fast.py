@@ -117,8 +117,8 @@ def test_rows_do_not_depend_on_concurrency(run: Path, tmp_path: Path, concurrenc
 
 def test_a_run_of_fast_rollouts_alone_has_no_labels_inside_its_trees(tmp_path: Path) -> None:
     plan = make_plan(options("search.rollouts=0", "fast.rollouts=2", "fast.max_rollout_tokens=40"))
-    assert plan.warning is not None
-    assert "labels will be null" in plan.warning
+    (warning,) = plan.warnings
+    assert "labels will be null" in warning
     generate(plan, tmp_path, concurrency=3)
     assert verify_run(tmp_path) == ()
     (row,) = run_query(

@@ -105,6 +105,7 @@ def test_a_dry_run_bounds_the_cost(treeward: Command, tmp_path: Path) -> None:
         ({"prompt": "1 +2", "answer": "3", "completion": 7}, "completion must be a text"),
         ({"prompt": "1 +2", "answer": "3", "steps": ["x=y"]}, "the policy's tokens cannot spell"),
         ({"prompt": "1 +2", "answer": "3", "steps": ["1+2=3"] * 30}, "raise policy.max_rollout"),
+        ({"prompt": "1 +2", "answer": "3", "completions": ["1+2=3\nA3", "A4"]}, "a row of its own"),
     ],
 )
 def test_a_bad_row_is_named_with_its_rule(row: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -117,11 +118,39 @@ def test_a_bad_row_is_named_with_its_rule(row: dict[str, Any], says: str, tmp_pa
 def test_bad_rows_can_be_left_out_and_one_id_is_one_problem(tmp_path: Path) -> None:
     other = {"id": "p", "prompt": "1 +2", "answer": "3", "steps": ["1+2=3"]}
     file = write(tmp_path / "s.jsonl", {**RIGHT, "id": "p"}, other, {"prompt": "?"})
-    with pytest.raises(BadInput, match="is that of another problem too"):
+    with pytest.raises(BadInput, match="another problem too, which differs in prompt, answer"):
         read_solutions(file)
     found = read_solutions(file, skip_bad=True)
     assert [problem.prompt for problem in found.found.problems] == ["5 +3 *2"]
     assert len(found.found.skipped) == 2
+
+
+def test_solutions_that_cannot_be_read_are_left_out_too(tmp_path: Path) -> None:
+    """The second row is too long, and the problem of the third is left without a solution."""
+    bad: list[dict[str, Any]] = [{**RIGHT, "steps": ["5+3=8"] * 30}, {**OPEN, "response": "x=y"}]
+    file = write(tmp_path / "s.jsonl", RIGHT, *bad)
+    options = Options(problems=str(file), policy="nano", skip_bad=True)
+    plan = plan_label(options)
+    assert [problem.prompt for problem in plan.problems] == ["5 +3 *2"]
+    assert [reason.split(": ")[0] for reason in plan.skipped] == [f"{file}:2", f"{file}:3"]
+    assert [len(given) for given in plan.solutions.values()] == [1]
+    write(file, *bad)
+    with pytest.raises(BadInput, match=r"every row is bad, the first: .*raise policy"):
+        plan_label(options)
+
+
+def test_given_solutions_are_not_said_to_be_the_policy_s(treeward: Command, tmp_path: Path) -> None:
+    """The card and ProcessBench's rows leave open who wrote them; an open end is counted."""
+    out, data = tmp_path / "run", tmp_path / "bench"
+    file = write(tmp_path / "s.jsonl", RIGHT, WRONG, OPEN)
+    assert treeward("label", file, "--policy", "nano", "--out", out).code == 0
+    asked = ("prm", "--format", "processbench", "--rule", "posterior", "--out", data)
+    assert treeward("export", out, *asked).code == 0
+    rows = [json.loads(line) for line in (data / "data" / "train.jsonl").read_text().splitlines()]
+    assert {row["generator"] for row in rows} == {None}
+    card = (data / "README.md").read_text()
+    assert "paths without a final answer: 1" in card
+    assert "Steps and solutions: given, by whom is not known; `nano` went on from them." in card
 
 
 def test_a_search_of_that_kind_needs_solutions(treeward: Command, tmp_path: Path) -> None:

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 import treeward
+from treeward.export.options import Options
+from treeward.export.plan import make_plan
 from treeward.search.verdicts import Reason
+
+
+def test_it_is_said_before_anything_is_spent(tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    rows = [{"prompt": "3 + 4", "answer": "7"}, {"prompt": "1 + 2"}]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (warning,) = make_plan(Options(problems=str(problems), policy="nano")).warnings
+    assert warning.startswith("1 of 2 problems have no answer")
 
 
 @pytest.mark.parametrize(

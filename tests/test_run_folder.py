@@ -111,7 +111,7 @@ def test_another_problem_is_refused(tmp_path: Path) -> None:
         pass
     other = (PROBLEMS[0], replace(PROBLEMS[1], answer="3"))
     with (
-        pytest.raises(SettingsConflict, match=r"problems: number 2 .* with other content"),
+        pytest.raises(SettingsConflict, match="problems: number 2, 'two', differs in answer"),
         writing(tmp_path, IDENTITY, other),
     ):
         pass

@@ -32,21 +32,27 @@ from treeward.search.verdicts import Verdict
 _COLUMNS = (
     ID,
     PROBLEM_ID,
-    Column("generator", TEXT, "The policy that wrote the solution."),
+    Column(
+        "generator",
+        TEXT,
+        "The policy that wrote the solution; null where solutions were given.",
+        optional=True,
+    ),
     Column("problem", TEXT, "The question."),
     Column("steps", list_of(TEXT), "All steps of the solution, without delimiters."),
     Column("final_answer_correct", FLAG, "Whether the final answer is right."),
     Column("label", COUNT, "Index of the first wrong step, from 0; -1 where all are right."),
 )
 _FORMAT_COLUMNS = tuple(column for column in _COLUMNS if column is not PROBLEM_ID)
-_NODE_COLUMNS = ("node_id", "verdict", "path", "step_text", "token_ids")
+_NODE_COLUMNS = ("node_id", "verdict", "path", "step_text", "token_ids", "pre", "post_end")
 
 
 def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
     """Returns how the rows are made: one for each end of a tree that the rule decides."""
     rule = rule_of(run, settings)
     delimiter = template_of(run, settings).rule.delimiter
-    generator = run.identity.samplers[0].policy
+    given = run.identity.solutions_are_given
+    generator = None if given else run.identity.samplers[0].policy
 
     def rows(item: Item) -> Iterator[Row]:
         if item.tree is None:
@@ -57,6 +63,8 @@ def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> D
         row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
         for node in nodes:
             if node["verdict"] is None:
+                if node["pre"] == node["post_end"]:
+                    tally.left_out["paths without a final answer"] += 1
                 continue
             path = [row_of[at] for at in node["path"][1:]]
             label = first_error([labels[row] for row in path])
