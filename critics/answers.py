@@ -155,13 +155,20 @@ _MORE = re.compile(
 )
 """What follows a choice where it need not be the one that is meant."""
 
+_ONE = r"(?:option |choice )?[(\[]?[a-z0-9][)\].:]?"
+_SEVERAL = re.compile(rf"{_ONE}(?:(?:,|/|,? (?:or|and)) ?{_ONE})+", re.IGNORECASE)
+"""Choices side by side, and nothing else."""
+
 
 def same_choice(reference: str, answer: str) -> bool | None:
     """Returns whether two texts name the same choice: "B" = "(b)" = "B." = "Option B" = "B) Paris".
 
-    A reference that is no single letter or digit ("yes") is compared as text. None is unknown: the
-    answer names more than one choice, or speaks about the first ("A) or B", "A) is wrong, B").
+    A reference that is no single letter or digit ("yes") is compared as text. An answer that lists
+    several choices ("A) or B") names none of them, so it is wrong. None is unknown: the answer has
+    more to say of other choices, or speaks about the first ("A) is wrong, B").
     """
+    if _SEVERAL.fullmatch(tidy(answer)):
+        return same_text(reference, answer)
     named = _CHOICE.fullmatch(tidy(answer))
     if named and named["rest"] and _MORE.match(named["rest"]) and not same_text(reference, answer):
         return None

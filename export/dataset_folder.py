@@ -21,13 +21,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from treeward.export.dataset_mark import MARK
 from treeward.export.dataset_spec import Kind, Row
 from treeward.export.disk import sync
 from treeward.export.durable import disk_errors, unseal
 from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 
-MARK = "export.json"
 CARD = "README.md"
 CROISSANT = "croissant.json"
 DATA = "data"

@@ -7,7 +7,8 @@ from pathlib import Path
 from treeward import __version__
 from treeward.export.cards import Made, make_card
 from treeward.export.croissant import make_croissant
-from treeward.export.dataset_folder import CARD, CROISSANT, MARK
+from treeward.export.dataset_folder import CARD, CROISSANT
+from treeward.export.dataset_mark import MARK
 from treeward.export.dataset_spec import ExportSettings
 from treeward.export.durable import seal
 from treeward.export.run_folder import RunFolder

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from treeward.export.prompt_settings import template_with_steps
+from treeward.export.prompt_settings import with_steps_of
 from treeward.export.run_folder import RunFolder, digest
 from treeward.export.tree_stream import Item
 from treeward.export.tree_windows import Window
@@ -210,21 +210,16 @@ def template_of(run: RunFolder, settings: ExportSettings) -> Template:
         BadInput: It is none of ours and was not given, or cannot be read.
     """
     about = run.identity.settings
-    steps, count = (about.get(f"prompt.{key}") for key in ("steps", "step_tokens"))
-    named = steps in set(Steps)
-
-    def stepped(template: Template) -> Template:
-        number = None if count is None else int(count)
-        return template_with_steps(template, Steps(str(steps)), number) if named else template
-
     if settings.template is not None:
         path = Path(settings.template)
-        return stepped(default_template(path) if path.is_dir() else load_template(str(path)))
+        given = default_template(path) if path.is_dir() else load_template(str(path))
+        return with_steps_of(given, about)
     name, written = about.get("prompt.template"), about.get("prompt.fingerprint")
     if name in TEMPLATES:
-        ours = stepped(TEMPLATES[str(name)])
-        # Where a callable ends steps it is in the fingerprint, and nobody can have it again.
-        by_callable = steps is not None and not named
+        ours = with_steps_of(TEMPLATES[str(name)], about)
+        # A callable that ends steps is in the fingerprint.
+        steps = about.get("prompt.steps")
+        by_callable = steps is not None and steps not in set(Steps)
         if by_callable or written in (None, digest(asdict(ours))):
             return ours
     raise BadInput(

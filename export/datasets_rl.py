@@ -36,7 +36,6 @@ from treeward.export.rollout_stream import RolledItem, with_rollouts
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
 from treeward.search.errors import BadInput
-from treeward.search.settings import Algorithm
 from treeward.search.verdicts import Verdict
 
 OUTCOME, STEP = "outcome", "step"
@@ -110,7 +109,7 @@ def rl(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
     Raises:
         BadInput: The run's steps were given and not sampled.
     """
-    if run.identity.settings.get("search.algorithm") == Algorithm.GIVEN:
+    if run.identity.solutions_are_given:
         raise BadInput(
             f"{run.path}: its steps were given, not sampled by the policy, so they have no "
             "advantages; export prm instead"

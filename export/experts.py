@@ -17,8 +17,9 @@ EXPERT_SAYS = (
     "A reference solution is written the way the policy writes (the run's prompt template), with "
     "the answer as its last step unless it says the answer already; one that says another is left "
     "out. A tree's solution is the path "
-    "to `best_node_id`, the right end that the policy finds most likely, as it was sampled. Right "
-    "means that the final answer is; steps on the way may still be wrong."
+    "to `best_node_id`, the right end that the policy finds most likely, as it was sampled; right "
+    "rollouts are no paths, so a problem that they alone solve has none. Right means that the final "
+    "answer is; steps on the way may still be wrong."
 )
 
 
@@ -54,8 +55,10 @@ def solutions(
     if found is not None:
         yield _counted(Solution(source=Expert.TREE, steps=found), tally)
     elif reference is None:
-        which = "right" if wanted == Expert.TREE else "reference or right"
-        tally.left_out[f"problems without a {which} solution"] += 1
+        what = "right path in the tree"
+        if wanted is None:
+            what = f"reference solution or {what}"
+        tally.left_out[f"problems without a {what}"] += 1
 
 
 def _counted(solution: Solution, tally: Tally) -> Solution:

@@ -1,6 +1,8 @@
 """How problems are put and what a step is: the settings, and the template that they choose."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from treeward.export.config import Values, build
 from treeward.search.errors import BadInput
@@ -70,6 +72,17 @@ def template_with_steps(
     if steps is None:
         return template
     return replace(template, rule=with_steps(template.rule, steps, step_tokens))
+
+
+def with_steps_of(template: Template, about: Mapping[str, Any]) -> Template:
+    """Returns a template with the steps that a run's settings name, as `steps_of` wrote them.
+
+    Where a callable ended them, they stay the template's own: nobody can have it again.
+    """
+    steps, count = (about.get(f"prompt.{key}") for key in ("steps", "step_tokens"))
+    if steps not in set(Steps):
+        return template
+    return template_with_steps(template, Steps(str(steps)), None if count is None else int(count))
 
 
 def build_sampling(values: Values, template: Template) -> PolicySettings:

@@ -18,6 +18,7 @@ from treeward.export.schema import SCHEMA_VERSION
 from treeward.search.errors import BadInput, SettingsConflict, TreewardError
 from treeward.search.policy import Mode
 from treeward.search.problem import Problem, differences
+from treeward.search.settings import Algorithm
 
 Setting = str | int | float | bool | None
 
@@ -71,7 +72,7 @@ class Identity:
     @property
     def solutions_are_given(self) -> bool:
         """Returns whether the run is about solutions that were there, not its policy's own."""
-        return "given.solutions" in self.settings
+        return self.settings.get("search.algorithm") == Algorithm.GIVEN
 
     def tree_id(self, problem_id: str) -> str:
         """Returns the id of a problem's tree in this run; no run with other settings has it."""

@@ -460,7 +460,7 @@ def test_without_rows_the_reasons_are_given(trees: list[Tree], tmp_path: Path) -
         export(empty, Kind.PRM, tmp_path / "out")
     hard = [tree for tree in trees if tree.problem.id == "hard"]
     run = make_run(tmp_path / "hard", hard, size=1)
-    with pytest.raises(BadInput, match="14 problems without a right solution"):
+    with pytest.raises(BadInput, match="14 problems without a right path in the tree"):
         export(run, Kind.SFT, tmp_path / "out", expert=Expert.TREE)
     assert not (tmp_path / "out").exists()
 

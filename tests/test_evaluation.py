@@ -19,6 +19,7 @@ from treeward.search.tokens import byte_tokens
 from treeward.search.verdicts import Judgement, Reason
 from treeward.train.demo_training import describe
 from treeward.train.estimates import pass_at_k, share
+from treeward.train.eval_report import as_text
 from treeward.train.evaluation import (
     EvalSettings,
     Evaluation,
@@ -82,6 +83,7 @@ def test_the_interval_of_pass_at_k_counts_tries_of_k_that_share_no_sample() -> N
             n_no_answer=0,
             n_length=0,
             n_unknown=8 - n,
+            n_undecided=0,
             majority_answers=None,
             majority_right=c / n,
             mean_tokens=3.0,
@@ -112,6 +114,29 @@ def test_what_is_unknown_leaves_every_denominator_and_is_counted() -> None:
         assert estimate.n_problems == sum(row.n >= k for row in found.problems)
     assert found.unknown.value == pytest.approx(sum(row.n_unknown for row in found.problems) / 160)
     assert found.unknown.n_problems == 40
+
+
+def test_answers_that_cannot_be_decided_are_no_gain() -> None:
+    """A policy that learned to say what the checker cannot decide is right more often else."""
+    before = evaluate(always(("A1\n", 0.5), ("A2\n", 0.5)), samples=8)
+    after = evaluate(always(("A1\n", 0.5), ("A9\n", 0.5)), samples=8)
+    for found in (before, after):
+        right = sum(row.n_right for row in found.problems)
+        assert found.pass_at_least[1].value == pytest.approx(right / 320)
+        assert found.pass_at_least[1].n_problems == 40
+    assert before.pass_at_least == before.pass_at
+    gained = compare(before, after)
+    assert gained.gain.low is not None
+    assert gained.gain.low > 0.3
+    assert not gained.settled
+    assert "pass@1, undecided as wrong" in as_text(after)
+    assert "undecided" not in as_text(before)
+
+
+def test_failed_calls_are_not_counted_as_wrong() -> None:
+    found = evaluate(always(("A1\n", 1.0)), policy=Failing)
+    assert found.pass_at_least[1].value == 1.0
+    assert found.pass_at_least[1].n_problems == 20
 
 
 def test_problems_that_nobody_can_judge_are_no_zeros() -> None:

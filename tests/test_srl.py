@@ -20,6 +20,7 @@ from treeward.search.prompts import Template
 from treeward.search.steps import Budget, Finish, Stepper
 from treeward.search.templates import load_template
 from treeward.search.tokens import load_tokens
+from treeward.train.rl_data import template_and_tokens
 from treeward.train.srl import BAD_FORMAT, Srl, SrlSettings
 
 NANO = resolve_model("nano", Path("unused")).path
@@ -377,6 +378,21 @@ def test_a_template_of_ones_own_goes_with_the_model_that_learned_it(
     assert (settings["prompt.template"], settings["policy.max_rollout_tokens"]) == ("own", 96)
     eval_ran = treeward("eval", "policy", out, "task:arithmetic?n=1&seed=9", "--samples", "1")
     assert eval_ran.code == 0, eval_ran.err
+    # The dataset was made with nano's template, and this model reads another.
+    more = arguments(kind, data, tmp_path / "other", "--model", str(out), "--set=train.steps=1")
+    refused = treeward(*more)
+    assert refused.code == 2
+    assert "made with the template 'nano'" in refused.err
+    assert treeward(*more, "--set=train.template=nano").code == 0
+
+
+def test_steps_are_those_of_the_run_that_a_dataset_came_from(tmp_path: Path) -> None:
+    steps = ("prompt.steps=tokens", "prompt.step_tokens=3")
+    grown = generate("task:arithmetic?n=2", tmp_path / "r", assignments=(*RUN_SETTINGS, *steps))
+    grown.export("rlvr", tmp_path / "data")
+    template, _ = template_and_tokens(tmp_path / "data", NANO, SrlSettings())
+    assert template.rule.step_tokens == 3
+    assert load_template("nano").rule.step_tokens is None
 
 
 def test_an_early_end_is_work_done_in_part(

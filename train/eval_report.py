@@ -22,7 +22,7 @@ _SCHEMA = pa.schema(
         pa.field("prompt", pa.string(), nullable=False),
         *(
             pa.field(name, pa.int64(), nullable=False)
-            for name in ("n", "n_right", "n_no_answer", "n_length", "n_unknown")
+            for name in ("n", "n_right", "n_no_answer", "n_length", "n_unknown", "n_undecided")
         ),
         pa.field("majority_answers", pa.list_(pa.string())),
         pa.field("majority_right", pa.float64()),
@@ -35,7 +35,9 @@ _SCHEMA = pa.schema(
 def as_data(evaluation: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
     """Returns one JSON document: what was evaluated and how, estimates, a row for each problem."""
     data = asdict(evaluation)
-    return {**about, **data, "pass_at": {str(k): each for k, each in data["pass_at"].items()}}
+    for name in ("pass_at", "pass_at_least"):
+        data[name] = {str(k): each for k, each in data[name].items()}
+    return {**about, **data}
 
 
 def about_plan(plan: Plan, seed: int) -> dict[str, Any]:
@@ -56,6 +58,10 @@ def about_plan(plan: Plan, seed: int) -> dict[str, Any]:
 def as_text(evaluation: Evaluation) -> str:
     """Returns the estimates as a table, and below it what is missing."""
     rows = [(f"pass@{k}", each) for k, each in evaluation.pass_at.items()]
+    if any(result.n_undecided for result in evaluation.problems):
+        rows += [
+            (f"pass@{k}, undecided as wrong", each) for k, each in evaluation.pass_at_least.items()
+        ]
     rows += [
         (f"maj@{evaluation.samples}", evaluation.majority),
         ("no answer", evaluation.no_answer),

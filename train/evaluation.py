@@ -1,6 +1,7 @@
 """How good a policy is on some problems: pass@k, majority vote, and what its solutions cost.
 
-A sample that nobody can judge is missing: it is counted, and leaves every denominator.
+A sample that nobody can judge is missing: it is counted, and leaves every denominator. So that no
+policy gains by answers that cannot be decided, pass@k is also there with these as wrong ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,6 +72,9 @@ class ProblemResult:
     n_unknown: int
     """Samples whose verdict is not known; not among `n`."""
 
+    n_undecided: int
+    """Those among the unknown that gave an answer which the checker could not decide."""
+
     majority_answers: tuple[str, ...] | None
     """The answers with most votes, several in a tie; None where no verdict is known."""
 
@@ -87,6 +91,11 @@ class ProblemResult:
         """Returns the chance that one of k samples is right; None for fewer than k known."""
         return pass_at_k(self.n, self.n_right, k) if self.n >= k else None
 
+    def pass_at_least(self, k: int) -> float | None:
+        """Returns the same where answers that could not be decided count as wrong."""
+        n = self.n + self.n_undecided
+        return pass_at_k(n, self.n_right, k) if n >= k else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -94,6 +103,9 @@ class Evaluation:
 
     pass_at: Mapping[int, Estimate]
     """By k, the chance that one of k samples is right."""
+
+    pass_at_least: Mapping[int, Estimate]
+    """The same where answers that could not be decided count as wrong."""
 
     majority: Estimate
     """The chance that the vote of all samples is right; ties are settled by lot."""
@@ -131,6 +143,13 @@ def summarise(results: Sequence[ProblemResult], settings: EvalSettings) -> Evalu
     trials = sum(result.n for result in known)
     return Evaluation(
         pass_at={k: _pass_at(results, k) for k in settings.ks_used},
+        pass_at_least={
+            k: share(
+                _known(result.pass_at_least(k) for result in results),
+                sum((result.n + result.n_undecided) // k for result in results),
+            )
+            for k in settings.ks_used
+        },
         majority=share(_known(result.majority_right for result in known), len(known)),
         tokens=mean(_known(result.mean_tokens for result in results)),
         no_answer=share([result.n_no_answer / result.n for result in known], trials),
@@ -167,14 +186,21 @@ class Comparison:
     gain: Estimate
     """after - before, in pairs by problem."""
 
+    gain_at_least: Estimate
+    """The same where answers that could not be decided count as wrong."""
+
     n_left_out: int
     """Problems of which one of the two knows too little."""
 
     @property
     def settled(self) -> bool:
-        """Returns whether the interval of the gain leaves out 0."""
-        gain = self.gain
-        return gain.low is not None and gain.high is not None and not gain.low <= 0 <= gain.high
+        """Returns whether the intervals of both gains leave out 0, on the same side."""
+        sides = [
+            (each.low > 0) - (each.high < 0)
+            for each in (self.gain, self.gain_at_least)
+            if each.low is not None and each.high is not None
+        ]
+        return len(sides) == 2 and sides[0] == sides[1] != 0
 
 
 def compare(before: Evaluation, after: Evaluation, k: int = 1) -> Comparison:
@@ -193,9 +219,12 @@ def compare(before: Evaluation, after: Evaluation, k: int = 1) -> Comparison:
     kept = [(b, a) for b, a in pairs if min(b.n, a.n) >= k]
     sides = list(zip(*kept, strict=True)) or [(), ()]
     values = [_known(result.pass_at(k) for result in side) for side in sides]
+    lower = [(b.pass_at_least(k), a.pass_at_least(k)) for b, a in pairs]
+    both = [(b, a) for b, a in lower if b is not None and a is not None]
     return Comparison(
         before=_pass_at(sides[0], k),
         after=_pass_at(sides[1], k),
         gain=difference(*values),
+        gain_at_least=difference([b for b, _ in both], [a for _, a in both]),
         n_left_out=len(pairs) - len(kept),
     )

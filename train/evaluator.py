@@ -146,6 +146,7 @@ def _result(
         n_no_answer=reasons.count(Reason.NO_ANSWER),
         n_length=reasons.count(Reason.LENGTH),
         n_unknown=unknown,
+        n_undecided=reasons.count(Reason.CHECKER_LIMIT),
         majority_answers=vote.answers if vote else None,
         majority_right=vote.right if vote else None,
         mean_tokens=sum(tokens) / len(tokens) if tokens else None,

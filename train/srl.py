@@ -67,7 +67,7 @@ def train_srl(
     Raises:
         BadInput: A row cannot be learned from; the message names it.
     """
-    template, tokens = template_and_tokens(model, settings)
+    template, tokens = template_and_tokens(data, model, settings)
     environment = Srl(data, template, tokens, settings)
     return train_rl(environment, model, out, settings, resume=resume, progress=progress)
 
