@@ -18,8 +18,8 @@ EXPERT_SAYS = (
     "the answer as its last step unless it says the answer already; one that says another is left "
     "out. A tree's solution is the path "
     "to `best_node_id`, the right end that the policy finds most likely, as it was sampled; right "
-    "rollouts are no paths, so a problem that they alone solve has none. Right means that the final "
-    "answer is; steps on the way may still be wrong."
+    "rollouts are no paths, so a problem that they alone solve has none. Right means that the "
+    "final answer is; steps on the way may still be wrong."
 )
 
 
