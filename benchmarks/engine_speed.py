@@ -7,8 +7,9 @@ most 50 steps deep. Width 4 expands a node once with 4 samples; width 1 asks for
 lets a node have up to 4. Nodes are judged by a critic, with random scores in [0, 1]; or, with width
 4, where solutions end, so that nothing else is asked: one step in five, right or wrong. Three rows
 each: the search by itself; with the key and the seeds of every request and a journal of every
-reply; with the evidence of every node at the end. Then 256 trees in flight in a forest, with all of
-that, judged where solutions end or by a rollout a node.
+reply; with the evidence of every node at the end. Then 256 trees in flight in a forest, with all
+of that, judged where solutions end or by a rollout a node; the evidence of as many trees at once as
+are written together.
 
 Trees of all sizes are grown in turns, a round as many small ones as have the nodes of the largest;
 medians over rounds with the least and the most, and how much of the speed remains at the largest.
@@ -37,8 +38,9 @@ from pathlib import Path
 import click
 
 from treeward.critics.evidence import strict_evidence
-from treeward.critics.tree_value import tree_values
+from treeward.critics.tree_value import forest_values, tree_values
 from treeward.export.journal import Journal
+from treeward.export.part_writer import PART_NODES
 from treeward.search.critic import Scores
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.garbage import collected_rarely
@@ -109,7 +111,8 @@ def recorded(answer: Answer, journal: Journal) -> Answer:
     def reply_to(request: Request) -> Reply:
         key = request_key(request)
         journal.known("tree", key)
-        seeds_of(0, "problem", request)
+        if request.kind is not Kind.SCORE:
+            seeds_of(0, "problem", request)
         reply = answer(request)
         journal.record("tree", key, reply)
         return reply
@@ -229,11 +232,21 @@ def forest(nodes: int, rollouts: int) -> float:
     policy = InstantPolicy(ends=not rollouts)
     reader = Reader(Template(name="speed"), policy.tokens)
     search = SearchSettings(simulations=nodes // 4, rollouts=rollouts, max_depth=DEPTH)
-    grown: list[int] = []
+    waiting: list[Tree] = []
+    made = judged = 0
 
     def finished(tree: Tree) -> None:
-        tree_values(tree, strict_evidence(tree, reader.cut))
-        grown.append(len(tree) - 1)
+        nonlocal made
+        made += len(tree) - 1
+        waiting.append(tree)
+        if made - judged >= PART_NODES:
+            judge()
+
+    def judge() -> None:
+        nonlocal judged
+        forest_values(waiting, [strict_evidence(tree, reader.cut) for tree in waiting])
+        waiting.clear()
+        judged = made
 
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
         grower = Forest(
@@ -250,7 +263,8 @@ def forest(nodes: int, rollouts: int) -> float:
         began = time.process_time()
         plan = Plan(problems=problems, concurrency=IN_FLIGHT)
         asyncio.run(grow_forest(grower, plan, finished))
-        return sum(grown) / (time.process_time() - began)
+        judge()
+        return made / (time.process_time() - began)
 
 
 def show_treequest(python: str, width: int, nodes: int) -> None:

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
 from json.encoder import encode_basestring
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -200,7 +201,8 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     failure, scores = reply.failure, reply.scores
     said = ""
     if scores is not None:
-        said = f',"scores":{_ENCODER.encode([scores.value, scores.progress, scores.outcome])}'
+        numbers = (scores.value, scores.progress, scores.outcome)
+        said = f',"scores":[{",".join([_number_text(number) for number in numbers])}]'
     failed = "null" if failure is None else _ENCODER.encode([failure.kind, failure.message])
     text = (
         f'{{"key":{encode_basestring(key)},"reply":{{"completions":'
@@ -210,6 +212,12 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
     body = text.encode("utf-8", "surrogatepass")
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def _number_text(number: float | None) -> str:
+    if number is None:
+        return "null"
+    return repr(number) if type(number) is float and isfinite(number) else _ENCODER.encode(number)
 
 
 def _completion_text(drawn: Completion) -> str:

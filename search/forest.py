@@ -111,6 +111,12 @@ async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], Non
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Returns what all calls return, in order; where one raises, none goes on behind our back."""
+    calls = list(calls)
+    if len(calls) == 1:
+        # A task for it costs more than much of what it does. Others still get their turn.
+        result = await calls[0]
+        await asyncio.sleep(0)
+        return [result]
     tasks = [asyncio.create_task(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)

@@ -40,22 +40,23 @@ class Reader:
         seeds: Sequence[int],
     ) -> tuple[Completion, ...]:
         """Returns draws as completions, those that end a solution with what is known about it."""
-        return tuple(
+        completions = [
             Completion(
-                token_ids=draw.token_ids,
-                logprob=draw.logprob,
-                finish=draw.finish,
-                seed=seed,
-                judgement=self._judgement(verifier, problem, prefix_ids + draw.token_ids, draw),
+                draw.token_ids,
+                draw.logprob,
+                draw.finish,
+                seed,
+                None
+                if draw.finish is Finish.STEP
+                else self._judgement(verifier, problem, prefix_ids + draw.token_ids, draw),
             )
             for draw, seed in zip(draws, seeds, strict=True)
-        )
+        ]
+        return tuple(completions)
 
     def _judgement(
         self, verifier: Verifier, problem: Problem, ids: tuple[int, ...], draw: Draw
-    ) -> Judgement | None:
-        if draw.finish is Finish.STEP:
-            return None
+    ) -> Judgement:
         cut_off = draw.finish is Finish.LENGTH
         answer = None if cut_off else self.template.answer_in(self.text(ids))
         judgement = verifier.judge(problem, answer)

@@ -1,15 +1,15 @@
 """What comes back: completions with their verdicts, scores, or a failure with its cause."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from treeward.search.critic import Scores
 from treeward.search.steps import Finish
 from treeward.search.verdicts import Judgement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """Holds one continuation as drawn."""
+class Completion(NamedTuple):
+    """Holds one continuation as drawn; a tuple, for there is one for every node and rollout."""
 
     token_ids: tuple[int, ...]
     """The sampled ids, end token included."""
