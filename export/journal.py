@@ -49,9 +49,9 @@ class _File:
     def append(self, line: bytes, *, sync: bool) -> None:
         """Appends a line whole, or leaves the file as it was and raises OSError."""
         try:
-            left = line
-            while left:  # once, unless the disk takes a part of it and refuses the rest
-                left = left[os.write(self.descriptor, left) :]
+            written = os.write(self.descriptor, line)
+            while written < len(line):  # the disk took a part of it and may refuse the rest
+                written += os.write(self.descriptor, line[written:])
             if sync:
                 os.fsync(self.descriptor)
         except OSError:
@@ -202,7 +202,8 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     said = ""
     if scores is not None:
         numbers = (scores.value, scores.progress, scores.outcome)
-        said = f',"scores":[{",".join([_number_text(number) for number in numbers])}]'
+        texts = ["null" if each is None else _number_text(each) for each in numbers]
+        said = f',"scores":[{",".join(texts)}]'
     failed = "null" if failure is None else _ENCODER.encode([failure.kind, failure.message])
     text = (
         f'{{"key":{encode_basestring(key)},"reply":{{"completions":'
@@ -214,9 +215,7 @@ def encode_entry(key: str, reply: Reply) -> bytes:
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
 
 
-def _number_text(number: float | None) -> str:
-    if number is None:
-        return "null"
+def _number_text(number: float) -> str:
     return repr(number) if type(number) is float and isfinite(number) else _ENCODER.encode(number)
 
 

@@ -10,9 +10,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-RARELY = (20_000, 20, 100)
+RARELY = (100_000, 20, 100)
 """New objects before the youngest are looked at, and how often before the older, and before all:
-here every 40 million objects, where Python's own thresholds come to 70,000."""
+here every 200 million objects, where Python's own thresholds come to 70,000."""
 
 
 @contextmanager

@@ -41,9 +41,10 @@ def absorb_rollouts(tree: Tree, requests: Sequence[Request], replies: Sequence[R
 
 def absorb_scores(tree: Tree, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
     """Keeps on each node what critics said about it, or why they said nothing."""
+    scores, failures = tree.nodes.scores, tree.nodes.score_failure
     for request, reply in zip(requests, replies, strict=True):
-        tree.nodes.scores[request.node] = reply.scores
-        tree.nodes.score_failure[request.node] = reply.failure
+        scores[request.node] = reply.scores
+        failures[request.node] = reply.failure
 
 
 def absorb_samples(

@@ -22,17 +22,16 @@ from treeward.search.settings import SearchSettings
 def critic_opinion(scores: Scores, settings: SearchSettings) -> float | None:
     """Returns C, in [0, 1]; None where no critic with a weight says anything."""
     progress = None if scores.progress is None else (1 + scores.progress) / 2
-    said = [
-        (weight, score)
-        for weight, score in (
-            (settings.critic_value, scores.value),
-            (settings.critic_progress, progress),
-            (settings.critic_outcome, scores.outcome),
-        )
-        if weight > 0 and score is not None
-    ]
-    total = sum(weight for weight, _ in said)
-    return sum(weight * score for weight, score in said) / total if said else None
+    said = total = 0.0
+    for weight, score in (
+        (settings.critic_value, scores.value),
+        (settings.critic_progress, progress),
+        (settings.critic_outcome, scores.outcome),
+    ):
+        if weight > 0 and score is not None:
+            said += weight * score
+            total += weight
+    return said / total if total else None
 
 
 def leaf_value(right: float, known: float, opinion: float | None, weight: float) -> float | None:

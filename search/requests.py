@@ -50,22 +50,12 @@ def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Re
     place = (node, kind, sampler_id)
     first = tree.drawn.get(place, 0)
     tree.drawn[place] = first + n
-    return Request(
-        kind=kind,
-        node=node,
-        prefix_ids=tree.prefix_ids(node),
-        n=n,
-        first=first,
-        sampler_id=sampler_id,
-    )
+    return Request(kind, node, tree.prefix_ids(node), n, first, sampler_id)
 
 
 def ask_scores(tree: Tree, nodes: Sequence[int]) -> list[Request]:
     """Returns requests for the critics' scores of each node."""
-    return [
-        Request(kind=Kind.SCORE, node=node, prefix_ids=tree.prefix_ids(node), n=0, first=0)
-        for node in nodes
-    ]
+    return [Request(Kind.SCORE, node, tree.prefix_ids(node), 0, 0) for node in nodes]
 
 
 Growth = Generator[list[Request], list[Reply], None]

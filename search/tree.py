@@ -160,6 +160,7 @@ class Tree:
         for drawn, node in zip(completions, nodes, strict=True):
             if node == first + len(new):
                 new.append(drawn)
+        n_samples = self.nodes.n_samples
         self._append(
             parent,
             [drawn.token_ids for drawn in new],
@@ -169,7 +170,7 @@ class Tree:
             [drawn.judgement for drawn in new],
         )
         for node in nodes:
-            self.nodes.n_samples[node] += 1
+            n_samples[node] += 1
         self.nodes.n_samples_below[parent] += len(nodes)
         return range(first, len(self))
 
