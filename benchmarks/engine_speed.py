@@ -279,7 +279,7 @@ def show_treequest(python: str, width: int, nodes: int) -> None:
 @click.command()
 @click.option("--nodes", multiple=True, default=(1_000, 100_000), show_default=True, help="A tree.")
 @click.option("--width", multiple=True, default=(1, 4), show_default=True, help="Samples asked.")
-@click.option("--forest-nodes", default=200, show_default=True, help="A tree of the forest.")
+@click.option("--forest-nodes", default=1_000, show_default=True, help="A tree of the forest.")
 @click.option("--repeats", default=5, show_default=True, help="Rounds, in turns.")
 @click.option("--treequest-python", help="An interpreter with treequest==0.3.3.")
 def main(
