@@ -158,24 +158,31 @@ _MORE = re.compile(
 _ONE = r"(?:option |choice )?[(\[]?[a-z0-9][)\].:]?"
 _SEVERAL = re.compile(rf"{_ONE}(?:(?:,|/|,? (?:or|and)) ?{_ONE})+", re.IGNORECASE)
 """Choices side by side, and nothing else."""
+_LISTED = re.compile(r"(?<![a-z0-9])[a-z0-9](?![a-z0-9])")
 
 
 def same_choice(reference: str, answer: str) -> bool | None:
     """Returns whether two texts name the same choice: "B" = "(b)" = "B." = "Option B" = "B) Paris".
 
-    A reference that is no single letter or digit ("yes") is compared as text. An answer that lists
-    several choices ("A) or B") names none of them, so it is wrong. None is unknown: the answer has
-    more to say of other choices, or speaks about the first ("A) is wrong, B").
+    A reference that is no single letter or digit ("yes") is compared as text, and one that lists
+    several as a list. An answer that lists several ("A) or B") where one is right names none, so it
+    is wrong. None is unknown: the answer has more to say of other choices, or speaks about the
+    first ("A) is wrong, B").
     """
-    if _SEVERAL.fullmatch(tidy(answer)):
-        return same_text(reference, answer)
     named = _CHOICE.fullmatch(tidy(answer))
-    if named and named["rest"] and _MORE.match(named["rest"]) and not same_text(reference, answer):
+    more = named and named["rest"] and _MORE.match(named["rest"])
+    if more and not _SEVERAL.fullmatch(tidy(answer)) and not same_text(reference, answer):
         return None
     return choice_key(reference) == choice_key(answer)
 
 
 def choice_key(text: str) -> str:
-    """Returns the letter or digit that a text names in small letters, or else its `text_key`."""
-    named = _CHOICE.fullmatch(tidy(text))
+    """Returns the letter or digit that a text names in small letters, or else its `text_key`.
+
+    Of one that lists several, all of them: "C) and A" is "a,c".
+    """
+    text = tidy(text)
+    if _SEVERAL.fullmatch(text):
+        return ",".join(sorted(set(_LISTED.findall(text.casefold()))))
+    named = _CHOICE.fullmatch(text)
     return named[1].casefold() if named else text_key(text)

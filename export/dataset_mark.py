@@ -10,13 +10,10 @@ from treeward.export.schema import SCHEMA_VERSION
 MARK = "export.json"
 
 
-def run_settings(data: Path) -> Mapping[str, Any]:
-    """Returns the settings of the run that an exported folder came from; none of any other data.
+def read_mark(data: Path) -> Mapping[str, Any]:
+    """Returns what an exported folder says of itself; nothing of any other data.
 
     Raises:
-        DamagedData: The folder says so and cannot be read.
+        DamagedData: The folder says something and it cannot be read.
     """
-    if not (data / MARK).is_file():
-        return {}
-    settings = unseal(data / MARK, SCHEMA_VERSION).get("run")
-    return settings if isinstance(settings, dict) else {}
+    return unseal(data / MARK, SCHEMA_VERSION) if (data / MARK).is_file() else {}

@@ -204,23 +204,26 @@ def schema_of(columns: Sequence[Column]) -> pa.Schema:
 
 
 def template_of(run: RunFolder, settings: ExportSettings) -> Template:
-    """Returns the template that the policy's solutions are written in.
+    """Returns the template that the policy's solutions are written in, with the run's steps.
 
     Raises:
         BadInput: It is none of ours and was not given, or cannot be read.
     """
+    return with_steps_of(bare_template_of(run, settings), run.identity.settings)
+
+
+def bare_template_of(run: RunFolder, settings: ExportSettings) -> Template:
+    """Returns the same with the template's own steps."""
     about = run.identity.settings
     if settings.template is not None:
         path = Path(settings.template)
-        given = default_template(path) if path.is_dir() else load_template(str(path))
-        return with_steps_of(given, about)
+        return default_template(path) if path.is_dir() else load_template(str(path))
     name, written = about.get("prompt.template"), about.get("prompt.fingerprint")
     if name in TEMPLATES:
-        ours = with_steps_of(TEMPLATES[str(name)], about)
+        ours, steps = TEMPLATES[str(name)], about.get("prompt.steps")
         # A callable that ends steps is in the fingerprint.
-        steps = about.get("prompt.steps")
         by_callable = steps is not None and steps not in set(Steps)
-        if by_callable or written in (None, digest(asdict(ours))):
+        if by_callable or written in (None, digest(asdict(with_steps_of(ours, about)))):
             return ours
     raise BadInput(
         f"{run.path}: its template {name!r} is none of ours; give its .toml file with --template, "

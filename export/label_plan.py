@@ -19,12 +19,16 @@ def plan_label(options: Options) -> Plan:
         BadInput: Something breaks its rule.
         MissingExtra: Something asked for needs an extra.
     """
-    found = read_solutions(Path(options.problems), limit=options.limit, skip_bad=options.skip_bad)
+    found = read_solutions(Path(options.problems), skip_bad=options.skip_bad)
     plan = make_plan(replace(options, algorithm=Algorithm.GIVEN), found=found.found)
     reader = plan.reader(load_tokens(plan.model.path))
+    if options.limit is not None and options.limit < 1:
+        raise BadInput(f"limit must be at least 1, got {options.limit!r}; leave it out to read all")
     solutions: dict[str, tuple[Steps, ...]] = {}
     skipped = list(plan.skipped)
     for problem_id, given in found.solutions.items():
+        if len(solutions) == options.limit:
+            break
         steps = set()
         for each in given:
             try:

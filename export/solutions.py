@@ -46,12 +46,11 @@ class SolutionSet:
     """By problem id, in the order read."""
 
 
-def read_solutions(path: Path, *, limit: int | None = None, skip_bad: bool = False) -> SolutionSet:
+def read_solutions(path: Path, *, skip_bad: bool = False) -> SolutionSet:
     """Reads and checks solutions from a file (JSON Lines, JSON, Parquet).
 
     Args:
         path: The file.
-        limit: How many problems to keep, the first ones; None for all.
         skip_bad: Whether bad rows are left out and counted; otherwise the first is an error.
 
     Raises:
@@ -75,7 +74,7 @@ def read_solutions(path: Path, *, limit: int | None = None, skip_bad: bool = Fal
             skipped.append(f"{row.where}: {e}")
         else:
             solutions.setdefault(problem.id, []).append(solution)
-    kept = list(problems.values())[:limit]
+    kept = list(problems.values())
     if not kept:
         reason = f"every row is bad, the first: {skipped[0]}" if skipped else "is empty"
         raise BadInput(f"{path}: {reason}; give at least one good solution")
@@ -110,13 +109,15 @@ def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Step
     Raises:
         BadInput: The policy's tokens cannot spell it, or no room is left to go on from its steps.
     """
-    lines = _lines(solution.text, reader.template.rule.delimiter)
-    listed = not isinstance(solution.text, str) and len(lines) > 1
-    if listed and all(reader.template.answer_in(line) is not None for line in lines):
-        raise BadInput(
-            f"{solution.where}: each of its {len(lines)} steps gives an answer, so they look like "
-            "solutions; a row has one solution: give each a row of its own"
-        )
+    delimiter = reader.template.rule.delimiter
+    lines = _lines(solution.text, delimiter)
+    for step in () if isinstance(solution.text, str) else solution.text[:-1]:
+        # An answer may come early, as a step; behind other steps it ends a solution.
+        if delimiter in step.strip() and reader.template.answer_in(step) is not None:
+            raise BadInput(
+                f"{solution.where}: {step[:40]!r} is a solution and no step, and is not the last "
+                "of the list; a row has one solution: give each a row of its own"
+            )
     ids = tuple(token for line in lines for token in reader.tokens.encode(line))
     text = "".join(lines)
     if reader.text(ids) != text:

@@ -166,7 +166,7 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
         if (
             (clear and survey.beliefs.seen(last_right))
             or asked >= settings.most
-            or told.max() < settings.least
+            or (not clear and told.max() < settings.least)
         ):
             return likeliest
         n = min(settings.batch, settings.most - asked)

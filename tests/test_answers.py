@@ -215,6 +215,10 @@ def test_math_agrees_with_exact_arithmetic_or_does_not_know(
         ("A", "[A] and [C]", Reason.MISMATCH),
         ("B", "A, B, or C", Reason.MISMATCH),
         ("B", "A/B", Reason.MISMATCH),
+        ("A", "A and C", Reason.MISMATCH),
+        ("A and C", "(C), (A)", Reason.MATCH),
+        ("A and C", "A and B", Reason.MISMATCH),
+        ("B", "B) and B", Reason.MATCH),
         # Which one is meant, or whether any is, nobody can tell.
         ("A", "A: B", Reason.CHECKER_LIMIT),
         ("A", "A) is wrong, B is right", Reason.CHECKER_LIMIT),

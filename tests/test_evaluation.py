@@ -129,6 +129,7 @@ def test_answers_that_cannot_be_decided_are_no_gain() -> None:
     assert gained.gain.low is not None
     assert gained.gain.low > 0.3
     assert not gained.settled
+    assert "answers that could not be decided: with these as wrong" in describe(gained)
     assert "pass@1, undecided as wrong" in as_text(after)
     assert "undecided" not in as_text(before)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,10 @@ def test_a_dry_run_bounds_the_cost(treeward: Command, tmp_path: Path) -> None:
         ({"prompt": "1 +2", "answer": "3", "completion": 7}, "completion must be a text"),
         ({"prompt": "1 +2", "answer": "3", "steps": ["x=y"]}, "the policy's tokens cannot spell"),
         ({"prompt": "1 +2", "answer": "3", "steps": ["1+2=3"] * 30}, "raise policy.max_rollout"),
-        ({"prompt": "1 +2", "answer": "3", "completions": ["1+2=3\nA3", "A4"]}, "a row of its own"),
+        (
+            {"prompt": "1 +2", "answer": "3", "completions": ["1+2=3\nA3", "1+2=4"]},
+            "a row of its own",
+        ),
     ],
 )
 def test_a_bad_row_is_named_with_its_rule(row: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -134,6 +138,10 @@ def test_solutions_that_cannot_be_read_are_left_out_too(tmp_path: Path) -> None:
     assert [problem.prompt for problem in plan.problems] == ["5 +3 *2"]
     assert [reason.split(": ")[0] for reason in plan.skipped] == [f"{file}:2", f"{file}:3"]
     assert [len(given) for given in plan.solutions.values()] == [1]
+    write(file, *bad, RIGHT, {**OPEN, "id": "never looked at"})
+    assert [problem.prompt for problem in plan_label(replace(options, limit=1)).problems] == [
+        "5 +3 *2"
+    ]
     write(file, *bad)
     with pytest.raises(BadInput, match=r"every row is bad, the first: .*raise policy"):
         plan_label(options)

@@ -86,5 +86,10 @@ def describe(found: Comparison) -> str:
         f"{gain.low:+.3f} to {gain.high:+.3f}) on {gain.n_problems} problems never seen before."
     )
     if not found.settled:
-        return f"{line}\nThat is no difference that this many problems can tell."
+        if gain.low <= 0 <= gain.high:
+            return f"{line}\nThat is no difference that this many problems can tell."
+        return (
+            f"{line}\nIt may come from answers that could not be decided: with these as wrong ones "
+            f"the difference is {found.gain_at_least}."
+        )
     return f"{line}\nThe model is {'better' if gain.value > 0 else 'worse'} for it."

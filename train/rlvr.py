@@ -82,7 +82,7 @@ def train_rlvr(
         BadInput: A row cannot be learned from, or the run has another tokenizer or template.
         MissingExtra: A verifier needs an extra that is not installed.
     """
-    template, tokens = template_and_tokens(data, model, settings)
+    template, tokens = template_and_tokens(model, settings)
     problems = read_rlvr(data)
     stored = _stored_values(trees, template, tokens) if trees else None
     if stored is not None and not any(stored.values.get(problem.id) for problem in problems):

@@ -8,17 +8,20 @@ it is to the expert's next one, in [0, 1], or -1 where it is no step. What is re
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from treeward.critics.similarity import Similarity, similarity, units
+from treeward.export.dataset_mark import read_mark
+from treeward.export.prompt_settings import with_steps_of
+from treeward.export.run_folder import digest
 from treeward.search.errors import BadInput
 from treeward.search.policy import Draw, PolicySettings
 from treeward.search.prompts import Template
 from treeward.search.requests import Kind
 from treeward.search.rows import as_problem
-from treeward.search.steps import CLOSE, OPEN, Finish, StepRule, without_thoughts
+from treeward.search.steps import CLOSE, OPEN, Finish, StepRule, Steps, without_thoughts
 from treeward.search.tokens import Tokens
 from treeward.train.environment import Grades, Prompt
 from treeward.train.loop import Progress
@@ -65,11 +68,41 @@ def train_srl(
     """Trains a policy on an `srl` dataset; see `train_rl`.
 
     Raises:
-        BadInput: A row cannot be learned from; the message names it.
+        BadInput: A row cannot be learned from; the message names it. Or the dataset's steps are
+            written in another template than the model's own, and none is named.
+        DamagedData: The dataset's folder says what it was made of and cannot be read.
     """
-    template, tokens = template_and_tokens(data, model, settings)
+    template, tokens = template_and_tokens(model, settings)
+    template = as_written(data, template, named=settings.template is not None)
     environment = Srl(data, template, tokens, settings)
     return train_rl(environment, model, out, settings, resume=resume, progress=progress)
+
+
+def as_written(data: Path, template: Template, *, named: bool) -> Template:
+    """Returns a template with the steps of the run that a dataset came from.
+
+    Those that a delimiter ends, that is: sentences and numbers of tokens are cut from a policy's
+    own ids, which a dataset's texts are not.
+
+    Args:
+        data: The dataset.
+        template: How the model is asked.
+        named: Whether somebody said so; else it must be the one that the dataset is written in.
+
+    Raises:
+        BadInput: It is another.
+        DamagedData: The dataset's folder says what it was made of and cannot be read.
+    """
+    mark = read_mark(data)
+    written = mark.get("template")
+    if written and not named and written["fingerprint"] != digest(asdict(template)):
+        raise BadInput(
+            f"{data}: its steps are written in the template {written['name']!r} and the model is "
+            f"asked by {template.name!r}, which is another; name one of them with train.template"
+        )
+    about = mark.get("run", {})
+    by_text = about.get("prompt.steps") in {Steps.LINE, Steps.PARAGRAPH, Steps.FORMULA}
+    return with_steps_of(template, about) if by_text else template
 
 
 class Srl:
