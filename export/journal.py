@@ -115,7 +115,8 @@ class Journal:
         Raises:
             TreewardError: The disk is full or failed; the journal is as it was.
         """
-        self._started(tree_id)  # a torn line is cut off before another follows it
+        if tree_id not in self._replies:
+            self._started(tree_id)  # a torn line is cut off before another follows it
         try:
             self._file(tree_id).append(encode_entry(key, reply), sync=self._sync)
         except OSError:
@@ -224,15 +225,13 @@ def _completion_text(drawn: Completion) -> str:
 
     `drawn` is the log-probability, the seed and the token ids, little-endian.
     """
-    judged, judgement = drawn.judgement, "null"
+    ids, logprob, finish, seed, judged = drawn
+    judgement = "null"
     if judged is not None:
         answer = "null" if judged.answer is None else encode_basestring(judged.answer)
         judgement = f"[{_REASON[judged.reason]},{answer}]"
-    ids = drawn.token_ids
-    packed = b2a_base64(_layout(len(ids)).pack(drawn.logprob, drawn.seed, *ids), newline=False)
-    return (
-        f'{{"drawn":"{packed.decode()}","finish":{_FINISH[drawn.finish]},"judgement":{judgement}}}'
-    )
+    packed = b2a_base64(_layout(len(ids)).pack(logprob, seed, *ids), newline=False).decode()
+    return f'{{"drawn":"{packed}","finish":{_FINISH[finish]},"judgement":{judgement}}}'
 
 
 @cache
