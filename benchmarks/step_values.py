@@ -10,8 +10,8 @@ Every way of `first_errors.py` gets the same solutions and is asked about the sa
 `k/n` and `value` are strict evidence, `value` with a prior; `value_tree` is the tree's. Errors
 are squared, less what the truth's own noise adds to them, as means over problems with 90 %
 intervals by problem, and over the prefixes about which the way knows something: `known` says how
-many those are. The last column is by how much the error of the tree's is less, in pairs. Tokens are all of
-a solution's, its own included.
+many those are. The last column is by how much the error of the tree's is less, in pairs. Tokens are
+all of a solution's, its own included.
 
 The last lines say how many tokens strict evidence needs for an error as small, read off between the
 numbers of rollouts that were tried.
