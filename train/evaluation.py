@@ -87,13 +87,13 @@ class ProblemResult:
     error: str | None
     """Why the policy could not be asked; None where it could."""
 
-    def pass_at(self, k: int) -> float | None:
-        """Returns the chance that one of k samples is right; None for fewer than k known."""
-        return pass_at_k(self.n, self.n_right, k) if self.n >= k else None
+    def trials(self, *, at_least: bool = False) -> int:
+        """Returns the samples that count; with `at_least` undecided answers do, as wrong ones."""
+        return self.n + at_least * self.n_undecided
 
-    def pass_at_least(self, k: int) -> float | None:
-        """Returns the same where answers that could not be decided count as wrong."""
-        n = self.n + self.n_undecided
+    def pass_at(self, k: int, *, at_least: bool = False) -> float | None:
+        """Returns the chance that one of k samples is right; None where fewer than k count."""
+        n = self.trials(at_least=at_least)
         return pass_at_k(n, self.n_right, k) if n >= k else None
 
 
@@ -143,13 +143,7 @@ def summarise(results: Sequence[ProblemResult], settings: EvalSettings) -> Evalu
     trials = sum(result.n for result in known)
     return Evaluation(
         pass_at={k: _pass_at(results, k) for k in settings.ks_used},
-        pass_at_least={
-            k: share(
-                _known(result.pass_at_least(k) for result in results),
-                sum((result.n + result.n_undecided) // k for result in results),
-            )
-            for k in settings.ks_used
-        },
+        pass_at_least={k: _pass_at(results, k, at_least=True) for k in settings.ks_used},
         majority=share(_known(result.majority_right for result in known), len(known)),
         tokens=mean(_known(result.mean_tokens for result in results)),
         no_answer=share([result.n_no_answer / result.n for result in known], trials),
@@ -163,10 +157,10 @@ def summarise(results: Sequence[ProblemResult], settings: EvalSettings) -> Evalu
     )
 
 
-def _pass_at(results: Sequence[ProblemResult], k: int) -> Estimate:
+def _pass_at(results: Sequence[ProblemResult], k: int, *, at_least: bool = False) -> Estimate:
     """Returns pass@k; the samples of a problem hold n // k independent tries at k."""
-    trials = sum(result.n // k for result in results)
-    return share(_known(result.pass_at(k) for result in results), trials)
+    trials = sum(result.trials(at_least=at_least) // k for result in results)
+    return share(_known(result.pass_at(k, at_least=at_least) for result in results), trials)
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -215,16 +209,28 @@ def compare(before: Evaluation, after: Evaluation, k: int = 1) -> Comparison:
             f"evaluations of {len(ids[0])} and {len(ids[1])} problems that are not the same cannot "
             "be compared; evaluate both on the same problems"
         )
-    pairs = list(zip(before.problems, after.problems, strict=True))
-    kept = [(b, a) for b, a in pairs if min(b.n, a.n) >= k]
-    sides = list(zip(*kept, strict=True)) or [(), ()]
-    values = [_known(result.pass_at(k) for result in side) for side in sides]
-    lower = [(b.pass_at_least(k), a.pass_at_least(k)) for b, a in pairs]
-    both = [(b, a) for b, a in lower if b is not None and a is not None]
+    kept = _known_to_both(before, after, k)
     return Comparison(
-        before=_pass_at(sides[0], k),
-        after=_pass_at(sides[1], k),
-        gain=difference(*values),
-        gain_at_least=difference([b for b, _ in both], [a for _, a in both]),
-        n_left_out=len(pairs) - len(kept),
+        before=_pass_at(kept[0], k),
+        after=_pass_at(kept[1], k),
+        gain=difference(*(_known(result.pass_at(k) for result in side) for side in kept)),
+        gain_at_least=difference(
+            *(
+                _known(result.pass_at(k, at_least=True) for result in side)
+                for side in _known_to_both(before, after, k, at_least=True)
+            )
+        ),
+        n_left_out=len(before.problems) - len(kept[0]),
     )
+
+
+def _known_to_both(
+    before: Evaluation, after: Evaluation, k: int, *, at_least: bool = False
+) -> tuple[list[ProblemResult], list[ProblemResult]]:
+    """Returns the results of the problems of which both sides have k samples that count."""
+    pairs = [
+        (b, a)
+        for b, a in zip(before.problems, after.problems, strict=True)
+        if min(b.trials(at_least=at_least), a.trials(at_least=at_least)) >= k
+    ]
+    return [b for b, _ in pairs], [a for _, a in pairs]
