@@ -8,6 +8,7 @@ from treeward.export.plan import Plan, make_plan
 from treeward.export.solutions import encode, read_solutions
 from treeward.search.errors import BadInput
 from treeward.search.given import Steps
+from treeward.search.readers import check_limit, nothing_good
 from treeward.search.settings import Algorithm
 from treeward.search.tokens import load_tokens
 
@@ -19,11 +20,10 @@ def plan_label(options: Options) -> Plan:
         BadInput: Something breaks its rule.
         MissingExtra: Something asked for needs an extra.
     """
+    check_limit(options.limit)
     found = read_solutions(Path(options.problems), skip_bad=options.skip_bad)
     plan = make_plan(replace(options, algorithm=Algorithm.GIVEN), found=found.found)
     reader = plan.reader(load_tokens(plan.model.path))
-    if options.limit is not None and options.limit < 1:
-        raise BadInput(f"limit must be at least 1, got {options.limit!r}; leave it out to read all")
     solutions: dict[str, tuple[Steps, ...]] = {}
     skipped = list(plan.skipped)
     for problem_id, given in found.solutions.items():
@@ -40,6 +40,6 @@ def plan_label(options: Options) -> Plan:
         if steps:
             solutions[problem_id] = tuple(sorted(steps))
     if not solutions:
-        raise BadInput(f"{options.problems}: every row is bad, the first: {skipped[0]}")
+        raise nothing_good(Path(options.problems), skipped, "solution")
     kept = tuple(problem for problem in plan.problems if problem.id in solutions)
     return replace(plan, problems=kept, skipped=tuple(skipped), solutions=solutions)

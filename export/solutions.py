@@ -15,7 +15,7 @@ from treeward.search.given import Steps
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem, differences
 from treeward.search.reader import Reader
-from treeward.search.readers import ProblemSet, Row, parsed, read_file
+from treeward.search.readers import ProblemSet, Row, nothing_good, parsed, read_file
 from treeward.search.rows import as_problem
 from treeward.search.steps import clean_step
 from treeward.search.verdicts import Judgement, Verifier
@@ -76,8 +76,7 @@ def read_solutions(path: Path, *, skip_bad: bool = False) -> SolutionSet:
             solutions.setdefault(problem.id, []).append(solution)
     kept = list(problems.values())
     if not kept:
-        reason = f"every row is bad, the first: {skipped[0]}" if skipped else "is empty"
-        raise BadInput(f"{path}: {reason}; give at least one good solution")
+        raise nothing_good(path, skipped, "solution")
     return SolutionSet(
         found=ProblemSet(problems=tuple(kept), skipped=tuple(skipped)),
         solutions={problem.id: tuple(solutions[problem.id]) for problem in kept},

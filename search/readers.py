@@ -71,16 +71,32 @@ def read_problems(spec: str, *, limit: int | None = None, skip_bad: bool = False
         BadInput: Nothing good can be read, or a row is bad and `skip_bad` is off.
         MissingExtra: A generator or a verifier needs an extra that is not installed.
     """
-    if limit is not None and limit < 1:
-        raise BadInput(f"limit must be at least 1, got {limit!r}; leave it out to read all")
+    check_limit(limit)
     if is_spec(spec):
         return ProblemSet(problems=tuple(_generate(parse_spec(spec))[:limit]))
     path = Path(spec)
     problems, skipped = _check_rows(read_file(path), path.name, skip_bad)
     if not problems:
-        reason = f"every row is bad, the first: {skipped[0]}" if skipped else "is empty"
-        raise BadInput(f"{path}: {reason}; give at least one good problem")
+        raise nothing_good(path, skipped, "problem")
     return ProblemSet(problems=tuple(problems[:limit]), skipped=tuple(skipped))
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises BadInput for a number of problems that is none."""
+    if limit is not None and limit < 1:
+        raise BadInput(f"limit must be at least 1, got {limit!r}; leave it out to read all")
+
+
+def nothing_good(path: Path, skipped: Sequence[str], what: str) -> BadInput:
+    """Returns the error of a file without a good row.
+
+    Args:
+        path: The file.
+        skipped: Why rows were left out.
+        what: What is wanted, in the singular.
+    """
+    reason = f"every row is bad, the first: {skipped[0]}" if skipped else "is empty"
+    return BadInput(f"{path}: {reason}; give at least one good {what}")
 
 
 def _generate(spec: Spec) -> list[Problem]:

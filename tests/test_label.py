@@ -138,10 +138,10 @@ def test_solutions_that_cannot_be_read_are_left_out_too(tmp_path: Path) -> None:
     assert [problem.prompt for problem in plan.problems] == ["5 +3 *2"]
     assert [reason.split(": ")[0] for reason in plan.skipped] == [f"{file}:2", f"{file}:3"]
     assert [len(given) for given in plan.solutions.values()] == [1]
-    write(file, *bad, RIGHT, {**OPEN, "id": "never looked at"})
-    assert [problem.prompt for problem in plan_label(replace(options, limit=1)).problems] == [
-        "5 +3 *2"
-    ]
+    write(file, *bad, RIGHT, {**OPEN, "id": "never looked at", "response": "x=y"})
+    first = plan_label(replace(options, limit=1))
+    assert [problem.prompt for problem in first.problems] == ["5 +3 *2"]
+    assert len(first.skipped) == 1
     write(file, *bad)
     with pytest.raises(BadInput, match=r"every row is bad, the first: .*raise policy"):
         plan_label(options)
