@@ -169,9 +169,10 @@ def same_choice(reference: str, answer: str) -> bool | None:
     is wrong. None is unknown: the answer has more to say of other choices, or speaks about the
     first ("A) is wrong, B").
     """
-    named = _CHOICE.fullmatch(tidy(answer))
+    said = tidy(answer)
+    named = _CHOICE.fullmatch(said)
     more = named and named["rest"] and _MORE.match(named["rest"])
-    if more and not _SEVERAL.fullmatch(tidy(answer)) and not same_text(reference, answer):
+    if more and not _SEVERAL.fullmatch(said) and not same_text(reference, answer):
         return None
     return choice_key(reference) == choice_key(answer)
 

@@ -115,8 +115,7 @@ class Journal:
         Raises:
             TreewardError: The disk is full or failed; the journal is as it was.
         """
-        if tree_id not in self._replies:
-            self._started(tree_id)  # a torn line is cut off before another follows it
+        self._started(tree_id)  # a torn line is cut off before another follows it
         try:
             self._file(tree_id).append(encode_entry(key, reply), sync=self._sync)
         except OSError:

@@ -191,7 +191,7 @@ async def _answer(
 
 
 def _tokens_in(reply: Reply) -> int:
-    return sum([len(completion.token_ids) for completion in reply.completions])
+    return sum(len(completion.token_ids) for completion in reply.completions)
 
 
 async def _draw(

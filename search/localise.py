@@ -163,12 +163,10 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
         clear = place_E[likeliest] >= settings.confidence
         last_right = inner[min(likeliest, len(inner) - 1)]
         told = survey.beliefs.information(path)[: len(inner)]
-        if (
-            (clear and survey.beliefs.seen(last_right))
-            or asked >= settings.most
-            or (not clear and told.max() < settings.least)
-        ):
+        enough = survey.beliefs.seen(last_right) if clear else told.max() < settings.least
+        if enough or asked >= settings.most:
             return likeliest
+        node = last_right if clear else inner[int((told / cost).argmax())]
         n = min(settings.batch, settings.most - asked)
-        yield from survey.roll([last_right if clear else inner[int((told / cost).argmax())]], n)
+        yield from survey.roll([node], n)
         asked += n
