@@ -83,9 +83,8 @@ class Instant:
             scored: Whether a critic judges all nodes; else one step in five ends a solution.
         """
         rng = random.Random(0)
-        self._scores = iter(
-            [Reply(scores=Scores(rng.random(), None, None)) for _ in range(scored * (nodes + 1))]
-        )
+        families = [1, *itertools.repeat(width, nodes // width)] if scored else []
+        self._scores = iter([_scores(n, rng) for n in families])
         steps = [_step(number, rng, ends=not scored) for number in range(nodes)]
         starts = range(0, nodes, width)
         self._samples = iter([Reply(tuple(steps[first : first + width])) for first in starts])
@@ -93,6 +92,10 @@ class Instant:
     def __call__(self, request: Request) -> Reply:
         """Returns the reply to a request."""
         return next(self._scores if request.kind is Kind.SCORE else self._samples)
+
+
+def _scores(n: int, rng: random.Random) -> Reply:
+    return Reply(scores=tuple([Scores(rng.random(), None, None) for _ in range(n)]))
 
 
 def _step(number: int, rng: random.Random, *, ends: bool) -> Completion:
@@ -132,12 +135,12 @@ def drive(growth: Growth, answer: Answer) -> None:
 
 
 def one_tree(
-    width: int, nodes: int, *, scored: bool, journal: bool, evidence: bool
+    width: int, nodes: int, *, c: float, scored: bool, journal: bool, evidence: bool
 ) -> tuple[float, Tree]:
     """Returns the CPU seconds of growing one tree, and the tree."""
     tree = Tree(Problem(id="problem", prompt="?"))
     search = SearchSettings(
-        simulations=nodes // width, width=width, rollouts=0, max_depth=DEPTH, c=1.0
+        simulations=nodes // width, width=width, rollouts=0, max_depth=DEPTH, c=c
     )
     own = MctsSettings(width_max=4 if width == 1 else None)
     reader = Reader(Template(name="speed"), byte_tokens())
@@ -153,13 +156,13 @@ def one_tree(
     return spent, tree
 
 
-def speed_of(width: int, nodes: int, most: int, **parts: bool) -> float:
+def speed_of(width: int, nodes: int, most: int, c: float, **parts: bool) -> float:
     """Returns the nodes a CPU second of growing as many trees as have `most` nodes together."""
-    grown = [one_tree(width, nodes, **parts) for _ in range(most // nodes)]
+    grown = [one_tree(width, nodes, c=c, **parts) for _ in range(most // nodes)]
     return sum(len(tree) - 1 for _, tree in grown) / sum(spent for spent, _ in grown)
 
 
-def show_trees(width: int, sizes: Sequence[int], repeats: int) -> None:
+def show_trees(width: int, sizes: Sequence[int], c: float, repeats: int) -> None:
     """Prints our side, trees of all sizes in turns."""
     for scored in (True,) if width == 1 else (True, False):
         print("    judged by a critic" if scored else "    judged where solutions end")
@@ -170,7 +173,7 @@ def show_trees(width: int, sizes: Sequence[int], repeats: int) -> None:
         ):
             parts = {"scored": scored, "journal": journal, "evidence": evidence}
             rounds = [
-                [speed_of(width, nodes, max(sizes), **parts) for nodes in sizes]
+                [speed_of(width, nodes, max(sizes), c, **parts) for nodes in sizes]
                 for _ in range(repeats)
             ]
             cells = "".join(
@@ -180,9 +183,11 @@ def show_trees(width: int, sizes: Sequence[int], repeats: int) -> None:
             flat = statistics.median(row[-1] / row[0] for row in rounds)
             print(f"      {what:27}{cells}   {flat:.2f} of the first's", flush=True)
     for nodes in sizes:
-        _, tree = one_tree(width, nodes, scored=True, journal=False, evidence=False)
-        depths = tree.nodes.depth
-        print(f"    {nodes:,} nodes: {statistics.mean(depths):.1f} deep, {max(depths)} at most")
+        for scored in (True,) if width == 1 else (True, False):
+            _, tree = one_tree(width, nodes, c=c, scored=scored, journal=False, evidence=False)
+            depths, judge = tree.nodes.depth, "by a critic" if scored else "where solutions end"
+            deep = f"{statistics.mean(depths):.1f} deep, {max(depths)} at most"
+            print(f"    {nodes:,} nodes judged {judge}: {deep}")
 
 
 class InstantPolicy:
@@ -279,12 +284,14 @@ def show_treequest(python: str, width: int, nodes: int) -> None:
 @click.command()
 @click.option("--nodes", multiple=True, default=(1_000, 100_000), show_default=True, help="A tree.")
 @click.option("--width", multiple=True, default=(1, 4), show_default=True, help="Samples asked.")
+@click.option("--c", default=1.0, show_default=True, help="Exploration; the less, the deeper.")
 @click.option("--forest-nodes", default=1_000, show_default=True, help="A tree of the forest.")
 @click.option("--repeats", default=5, show_default=True, help="Rounds, in turns.")
 @click.option("--treequest-python", help="An interpreter with treequest==0.3.3.")
 def main(
     nodes: tuple[int, ...],
     width: tuple[int, ...],
+    c: float,
     forest_nodes: int,
     repeats: int,
     treequest_python: str | None,
@@ -292,7 +299,7 @@ def main(
     """Prints nodes a CPU second."""
     for samples in width:
         print(f"\nwidth {samples}, trees of {', '.join(f'{size:,}' for size in nodes)} nodes")
-        show_trees(samples, nodes, repeats)
+        show_trees(samples, nodes, c, repeats)
         if treequest_python and samples > 1:
             for size in nodes:
                 print(f"  {size:,} nodes")

@@ -198,21 +198,23 @@ def read_entries(path: Path) -> tuple[dict[str, Reply], int]:
 
 def encode_entry(key: str, reply: Reply) -> bytes:
     """Returns one line: JSON whose last member is the CRC-32 of what stands before it."""
-    failure, scores = reply.failure, reply.scores
-    said = ""
-    if scores is not None:
-        numbers = (scores.value, scores.progress, scores.outcome)
-        texts = ["null" if each is None else _number_text(each) for each in numbers]
-        said = f',"scores":[{",".join(texts)}]'
+    failure = reply.failure
+    scored = f',"scored":[{",".join(map(_scores_text, reply.scores))}]' if reply.scores else ""
     failed = "null" if failure is None else _ENCODER.encode([failure.kind, failure.message])
     text = (
         f'{{"key":{encode_basestring(key)},"reply":{{"completions":'
         f"[{','.join([_completion_text(drawn) for drawn in reply.completions])}],"
-        f'"failure":{failed}{said}}}'
+        f'"failure":{failed}{scored}}}'
     )
     # Lone surrogates are kept as they are: escaped, two of them would be read back as one letter.
     body = text.encode("utf-8", "surrogatepass")
     return body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def _scores_text(said: Scores | Failure) -> str:
+    assert isinstance(said, Scores), "a reply with a failure is not kept"
+    numbers = (said.value, said.progress, said.outcome)
+    return f"[{','.join(['null' if each is None else _number_text(each) for each in numbers])}]"
 
 
 def _number_text(number: float) -> str:
@@ -255,11 +257,11 @@ def decode_entry(line: bytes) -> tuple[str, Reply]:
 
 
 def _reply_of(data: dict[str, Any]) -> Reply:
-    failure, scores = data["failure"], data.get("scores")
+    failure = data["failure"]
     return Reply(
         tuple([_completion_of(drawn) for drawn in data["completions"]]),
         None if failure is None else Failure(*failure),
-        None if scores is None else Scores(*scores),
+        tuple([Scores(*scores) for scores in data.get("scored", ())]),
     )
 
 

@@ -7,7 +7,6 @@ them together; a search gets its replies in the order it asked, so nothing here 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 from treeward.search.critic import Prefix
@@ -111,20 +110,35 @@ async def grow_forest(forest: Forest, plan: Plan, finished: Callable[[Tree], Non
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Returns what all calls return, in order; where one raises, none goes on behind our back."""
-    calls = list(calls)
-    if len(calls) == 1:
-        # A task for it costs more than much of what it does. Others still get their turn.
-        result = await calls[0]
-        await asyncio.sleep(0)
-        return [result]
     tasks = [asyncio.create_task(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel(tasks)
         raise
+
+
+async def _in_order(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Returns what `together` would; an error is raised when the calls before it are done.
+
+    To gather them costs as much as their tasks do, and a task more than much of what a call does.
+    """
+    if len(calls) == 1:
+        result = await calls[0]
+        await asyncio.sleep(0)  # others get their turn
+        return [result]
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return [await task for task in tasks]
+    except BaseException:
+        await _cancel(tasks)
+        raise
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[T]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def grow_tree(
@@ -146,8 +160,8 @@ async def grow_tree(
             return None
         if not go_on:
             return tree
-        replies = await together(
-            _answer(forest, plan, tree, tree_id, prompt_ids, request) for request in requests
+        replies = await _in_order(
+            [_answer(forest, plan, tree, tree_id, prompt_ids, request) for request in requests]
         )
         try:
             requests = growth.send(replies)
@@ -170,15 +184,16 @@ async def _answer(
     if reply is None:
         plan.progress.asked += 1
         if request.kind is Kind.SCORE:
-            reply = await _score(forest, tree, request.node)
+            reply = await _score(forest, tree, request)
         else:
             reply = await _draw(forest, tree.problem, prompt_ids, request)
         tokens = _tokens_in(reply)
         plan.progress.tokens += tokens
-        if reply.failure is None:
-            forest.recorder.record(tree_id, key, reply)
+        failed = reply.n_failed
+        if failed:
+            plan.progress.failures += failed
         else:
-            plan.progress.failures += 1
+            forest.recorder.record(tree_id, key, reply)
     else:
         tokens = _tokens_in(reply)
         plan.progress.replayed += 1
@@ -191,7 +206,7 @@ async def _answer(
 
 
 def _tokens_in(reply: Reply) -> int:
-    return sum(len(completion.token_ids) for completion in reply.completions)
+    return sum([len(completion.token_ids) for completion in reply.completions])
 
 
 async def _draw(
@@ -213,18 +228,16 @@ async def _draw(
         draws = await sampler.policy.draw(call)
     except CallFailed as e:
         return Reply(failure=Failure(e.kind, e.message))
-    judge = partial(forest.reader.judge, forest.verifier, problem, request.prefix_ids, draws, seeds)
+    judge, what = forest.reader.judge, (forest.verifier, problem, request.prefix_ids, draws, seeds)
     if forest.quick(problem) or all(draw.finish is not Finish.END for draw in draws):
-        return Reply(completions=judge())
-    return Reply(completions=await asyncio.to_thread(judge))
+        return Reply(judge(*what))
+    return Reply(await asyncio.to_thread(judge, *what))
 
 
-async def _score(forest: Forest, tree: Tree, node: int) -> Reply:
-    """Asks the critic about a node; a failed call becomes data."""
+async def _score(forest: Forest, tree: Tree, request: Request) -> Reply:
+    """Asks the critic about siblings; a failed call becomes data."""
     assert forest.critic is not None, "a search asks for scores where there is a critic"
-    steps = tuple(forest.reader.text(tree.nodes.step_ids[at]) for at in tree.path(node)[1:])
-    try:
-        scores = await forest.critic.score(Prefix(tree.problem, steps))
-    except CallFailed as e:
-        return Reply(failure=Failure(e.kind, e.message))
-    return Reply(scores=scores)
+    text, step_ids = forest.reader.text, tree.nodes.step_ids
+    *above, _ = [text(step_ids[at]) for at in tree.path(request.node)]
+    prefixes = [Prefix(tree.problem, (*above, text(ids))[1:]) for ids in request.steps]
+    return Reply(scores=await forest.critic.score(prefixes))

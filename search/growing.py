@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from treeward.search.critic import Scores
 from treeward.search.replies import Completion, Reply
 from treeward.search.requests import Kind, Request, ask
 from treeward.search.steps import Finish
@@ -43,8 +44,12 @@ def absorb_scores(tree: Tree, requests: Sequence[Request], replies: Sequence[Rep
     """Keeps on each node what critics said about it, or why they said nothing."""
     scores, failures = tree.nodes.scores, tree.nodes.score_failure
     for request, reply in zip(requests, replies, strict=True):
-        scores[request.node] = reply.scores
-        failures[request.node] = reply.failure
+        nodes = range(request.node, request.node + request.n)
+        for node, said in zip(nodes, reply.scores or [reply.failure] * request.n, strict=True):
+            if isinstance(said, Scores):
+                scores[node] = said
+            else:
+                failures[node] = said
 
 
 def absorb_samples(

@@ -40,9 +40,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answers one request: as many completions as asked for, or scores, or a failure alone."""
+    """Answers one request: as many completions or scores as asked for, or a failure alone."""
 
     completions: tuple[Completion, ...] = ()
     failure: Failure | None = None
-    scores: Scores | None = None
-    """Of the request's node; None where no scores were asked for."""
+    scores: tuple[Scores | Failure, ...] = ()
+    """Of each sibling, or why there are none of it."""
+
+    @property
+    def n_failed(self) -> int:
+        """Returns how many calls failed."""
+        return sum(isinstance(said, Failure) for said in (self.failure, *self.scores))

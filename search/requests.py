@@ -1,15 +1,16 @@
 """What a search may ask for, what comes back, and the seeds that make replies repeatable."""
 
 import struct
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from enum import StrEnum
 from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from treeward.search.errors import BadInput
 from treeward.search.replies import Reply
-from treeward.search.tree import Tree
+from treeward.search.tree import ROOT, Tree
 
 
 class Kind(StrEnum):
@@ -20,29 +21,33 @@ class Kind(StrEnum):
     ROLLOUT = "rollout"
     """Completions to the end of the solution."""
     SCORE = "score"
-    """What critics say about the prefix; the policy is not asked."""
+    """What critics say about some siblings; the policy is not asked."""
 
 
 class Request(NamedTuple):
-    """Asks for `n` continuations of a node's prefix."""
+    """Asks for `n` continuations of a node's prefix, or for the scores of `n` siblings."""
 
     kind: Kind
     """To the end of a step, or of the solution, or nothing but scores."""
 
     node: int
-    """The node in its tree."""
+    """The node in its tree; of siblings the first, the others were made right after it."""
 
     prefix_ids: tuple[int, ...]
-    """Token ids of the steps from the root to the node; without the prompt."""
+    """Token ids of the steps from the root to the node, or to the siblings' parent; without the
+    prompt."""
 
     n: int
-    """How many continuations; 0 for scores."""
+    """How many continuations, or siblings."""
 
     first: int
     """Index of the first among all of its kind at this node, so that 8 equal 4 and 4 more."""
 
     sampler_id: int = 0
     """Which sampler of the run draws them; 0 is the policy whose value is measured."""
+
+    steps: tuple[tuple[int, ...], ...] = ()
+    """Token ids of each sibling's step; none where continuations are asked for."""
 
 
 def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Request:
@@ -54,8 +59,31 @@ def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Re
 
 
 def ask_scores(tree: Tree, nodes: Sequence[int]) -> list[Request]:
-    """Returns requests for the critics' scores of each node."""
-    return [Request(Kind.SCORE, node, tree.prefix_ids(node), 0, 0) for node in nodes]
+    """Returns requests for the critics' scores of each node, in order.
+
+    Siblings that were made one after the other, which share all but a step, are one request.
+    """
+    parents, steps = tree.nodes.parent, tree.nodes.step_ids
+    requests = []
+    for start, end in _families(parents, nodes):
+        first, n = nodes[start], end - start
+        above = () if first == ROOT else tree.prefix_ids(parents[first])
+        of_each = tuple(steps[first : first + n])
+        requests.append(Request(Kind.SCORE, first, above, n, 0, steps=of_each))
+    return requests
+
+
+def _families(parents: Sequence[int], nodes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields where siblings begin and end that were made one after the other."""
+    start = 0
+    for at in range(1, len(nodes) + 1):
+        if (
+            at == len(nodes)
+            or nodes[at] != nodes[at - 1] + 1
+            or parents[nodes[at]] != parents[nodes[start]]
+        ):
+            yield start, at
+            start = at
 
 
 Growth = Generator[list[Request], list[Reply], None]
@@ -108,8 +136,11 @@ def seeds_of(run_seed: int, problem_id: str, request: Request) -> tuple[int, ...
 
 
 def request_key(request: Request) -> str:
-    """Returns what identifies a request within its tree: kind, sampler, first, n and prefix."""
-    place = blake2b(_packed(request.prefix_ids), digest_size=16).hexdigest()
+    """Returns what identifies a request within its tree: kind, sampler, first, n and all ids."""
+    ids, steps = request.prefix_ids, request.steps
+    if steps:
+        ids = (*map(len, steps), *ids, *chain.from_iterable(steps))
+    place = blake2b(_packed(ids), digest_size=16).hexdigest()
     return f"{request.kind}:{request.sampler_id}:{request.first}:{request.n}:{place}"
 
 

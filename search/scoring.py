@@ -1,9 +1,11 @@
 """Asks a critic for scores, on a thread of its own; those who wait are served together."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 from treeward.search.critic import Critic, Prefix, Scores
 from treeward.search.errors import CallFailed, TreewardError
@@ -75,8 +77,8 @@ def _checked(prefix: Prefix, scores: list[Scores]) -> Scored:
 class _Waiting:
     """Someone who waits for scores."""
 
-    prefix: Prefix
-    scored: Scored | None = None
+    prefixes: Sequence[Prefix]
+    scored: Sequence[Scored] | None = None
 
 
 class CriticThread:
@@ -95,33 +97,28 @@ class CriticThread:
         self._turn = asyncio.Lock()
         self._waiting: list[_Waiting] = []
 
-    async def score(self, prefix: Prefix) -> Scores:
-        """Returns the scores of a prefix after its last step.
-
-        Raises:
-            CallFailed: The critic has none for it.
-        """
-        mine = _Waiting(prefix)
+    async def score(self, prefixes: Sequence[Prefix]) -> tuple[Scores | Failure, ...]:
+        """Returns the scores of each prefix after its last step, or why there are none."""
+        mine = _Waiting(prefixes)
         self._waiting.append(mine)
         while mine.scored is None:
             async with self._turn:
                 # Whoever served the others while we waited for our turn may have served us.
                 if mine.scored is None:
                     await self._serve()
-        if isinstance(mine.scored, Failure):
-            raise CallFailed(mine.scored.kind, mine.scored.message)
-        return mine.scored[-1]
+        return tuple([said if isinstance(said, Failure) else said[-1] for said in mine.scored])
 
     async def _serve(self) -> None:
         """Serves those who have waited longest; nobody is forgotten where this is cancelled."""
         await asyncio.sleep(0)  # siblings ask in the same turn of the loop
-        batch = self._waiting[:TOGETHER]
+        ends = list(accumulate(len(waiting.prefixes) for waiting in self._waiting))
+        batch = self._waiting[: max(1, bisect_right(ends, TOGETHER))]
         scored = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._score, [waiting.prefix for waiting in batch]
+            self._thread, self._score, [prefix for waiting in batch for prefix in waiting.prefixes]
         )
         del self._waiting[: len(batch)]
-        for waiting, scores in zip(batch, scored, strict=True):
-            waiting.scored = scores
+        for waiting, end in zip(batch, ends, strict=False):
+            waiting.scored = scored[end - len(waiting.prefixes) : end]
 
     def _score(self, prefixes: Sequence[Prefix]) -> list[Scored]:
         return score_each(self._critic, prefixes, alone=self._alone)

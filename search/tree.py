@@ -134,13 +134,13 @@ class Tree:
         columns.step_ids += steps
         columns.logprob += logprob
         columns.creation += [creation] * n
-        columns.n_samples += [0] * n
-        columns.n_samples_below += [0] * n
+        zeros, nothing = [0] * n, [None] * n
+        columns.n_samples += zeros
+        columns.n_samples_below += zeros
         columns.finish += finish
         columns.judgement += judgement
-        columns.visits += [0] * n
+        columns.visits += zeros
         columns.value_sum += [0.0] * n
-        nothing = [None] * n
         columns.failure += nothing
         columns.stop_rule += nothing
         columns.scores += nothing
@@ -160,15 +160,10 @@ class Tree:
         for drawn, node in zip(completions, nodes, strict=True):
             if node == first + len(new):
                 new.append(drawn)
+        if new:
+            step_ids, logprob, finish, _, judgement = zip(*new, strict=True)
+            self._append(parent, step_ids, Creation.SAMPLED, finish, logprob, judgement)
         n_samples = self.nodes.n_samples
-        self._append(
-            parent,
-            [drawn.token_ids for drawn in new],
-            Creation.SAMPLED,
-            [drawn.finish for drawn in new],
-            [drawn.logprob for drawn in new],
-            [drawn.judgement for drawn in new],
-        )
         for node in nodes:
             n_samples[node] += 1
         self.nodes.n_samples_below[parent] += len(nodes)

@@ -39,11 +39,14 @@ def solution(steps: str, reason: Reason) -> Completion:
     )
 
 
+def said_of(place: str) -> Scores:
+    return Scores(VALUES.get(place, 0.99), None, OUTCOMES.get(place, 0.0) if place else None)
+
+
 def by_hand(request: Request, *, right: str = "X") -> Reply:
     if request.kind is Kind.SCORE:
-        place = text(request.prefix_ids)
-        outcome = OUTCOMES.get(place, 0.0) if place else None
-        return Reply(scores=Scores(VALUES.get(place, 0.99), None, outcome))
+        places = [text(request.prefix_ids + step) for step in request.steps]
+        return Reply(scores=tuple([said_of(place) for place in places]))
     return Reply(
         tuple(solution(s, RIGHT if s[-1] == right else WRONG) for s in SOLUTIONS[: request.n])
     )
@@ -102,7 +105,7 @@ def test_every_solution_is_backed_up_as_its_steps_scores_together(
 def test_solutions_share_their_steps_and_every_prefix_is_scored_once() -> None:
     tree, batches = grown()
     assert [r.kind for batch in batches for r in batch] == [Kind.ROLLOUT] + [Kind.SCORE] * 7
-    assert [len(batch) for batch in batches] == [1, 3, 3, 1], "a wave at a time"
+    assert [sum(r.n for r in batch) for batch in batches[1:]] == [3, 3, 1], "a wave at a time"
     assert sorted(r.node for batch in batches[1:] for r in batch) == list(range(len(tree)))
     assert set(tree.nodes.creation[1:]) == {Creation.BLIND}
     assert tree.rollouts.node == [ROOT] * 4
@@ -154,8 +157,8 @@ def test_a_solutions_score_is_a_probability(scores: list[float], aggregate: Aggr
     def reply(request: Request) -> Reply:
         if request.kind is Kind.ROLLOUT:
             return Reply((solution("a" * len(scores), RIGHT),))
-        depth = len(request.prefix_ids)
-        return Reply(scores=Scores(scores[depth - 1], None, None))
+        depth = len(request.prefix_ids) + len(request.steps[0])
+        return Reply(scores=(Scores(scores[depth - 1], None, None),))
 
     tree = new_tree()
     own = BestOfNSettings(aggregate=aggregate)

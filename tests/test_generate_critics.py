@@ -135,13 +135,13 @@ def test_a_killed_run_asks_neither_policy_nor_critic_again(run: Path, tmp_path: 
     journal = tmp_path / "journal"
     while process.poll() is None:
         data = b"".join(file.read_bytes() for file in journal.glob("*"))
-        if data.count(b'"scores"') >= 3:
+        if data.count(b'"scored"') >= 3:
             break
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     kept = [reply for file in journal.glob("*") for reply in read_entries(file)[0].values()]
-    scored = sum(reply.scores is not None for reply in kept)
+    scored = sum(len(reply.scores) for reply in kept)
     assert scored >= 3
     critic = Counting()
     generate(make_plan(options(critic)), tmp_path, concurrency=5)

@@ -40,7 +40,7 @@ completions = st.builds(
 )
 units = st.none() | st.floats(-1, 1)
 replies = (
-    st.builds(Reply, scores=st.builds(Scores, units, units, units))
+    st.builds(Reply, scores=st.lists(st.builds(Scores, units, units, units), max_size=3).map(tuple))
     | st.builds(Reply, st.lists(completions, max_size=3).map(tuple))
     | st.builds(Reply, st.just(()), st.builds(Failure, text, text))
 )

@@ -1,13 +1,15 @@
 """What is drawn depends on what is asked for, never on when or how it is asked."""
 
 import asyncio
+from itertools import combinations, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from treeward.search.policy import Ask, Draw, PolicySettings
 from treeward.search.problem import Problem
-from treeward.search.requests import Kind, Request, ask, request_key, seeds_of
+from treeward.search.replies import Completion
+from treeward.search.requests import Kind, Request, ask, ask_scores, request_key, seeds_of
 from treeward.search.scripted import ScriptedPolicy
 from treeward.search.steps import Finish, StepRule
 from treeward.search.tree import ROOT, Creation, Tree
@@ -94,6 +96,44 @@ def test_a_key_stands_for_one_request() -> None:
         for sampler in range(13)
     ]
     assert len({request_key(request) for request in requests}) == len(requests)
+
+
+def test_a_key_stands_for_its_siblings() -> None:
+    """However the same ids are cut into a prefix and steps."""
+    ids = (1, 2, 1, 1, 2)
+    requests = [
+        Request(Kind.SCORE, 1, ids[: ends[0]], len(ends) - 1, 0, steps=cut_at(ids, ends))
+        for places in range(2, len(ids) + 2)
+        for ends in combinations(range(len(ids) + 1), places)
+        if ends[-1] == len(ids)
+    ]
+    assert len({request_key(request) for request in requests}) == len(requests) == 31
+
+
+def cut_at(ids: tuple[int, ...], ends: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(ids[start:end] for start, end in pairwise(ends))
+
+
+def test_siblings_made_together_are_scored_together() -> None:
+    tree = Tree(PROBLEM)
+    first = tree.add_samples(ROOT, [sampled(n) for n in (1, 2)])
+    below = tree.add_samples(1, [sampled(n) for n in (3, 4, 5)])
+    later = tree.add_samples(ROOT, [sampled(n) for n in (1, 6)])
+    requests = ask_scores(tree, [ROOT, *first, *below, *later])
+    assert [(r.node, r.n, r.prefix_ids, r.steps) for r in requests] == [
+        (0, 1, (), ((),)),
+        (1, 2, (), ((1,), (2,))),
+        (3, 3, (1,), ((3,), (4,), (5,))),
+        (6, 1, (), ((6,),)),
+    ]
+    assert [(r.node, r.n) for r in ask_scores(tree, [2, 4, 3, 5])] == [
+        (2, 1), (4, 1), (3, 1), (5, 1)
+    ]  # fmt: skip
+    assert ask_scores(tree, []) == []
+
+
+def sampled(token: int) -> Completion:
+    return Completion(token_ids=(token,), logprob=-1.0, finish=Finish.STEP, seed=token)
 
 
 placed = st.tuples(st.integers(0, 3), st.sampled_from(["p", "p2", "p:sample:0", ""]), requests)

@@ -49,25 +49,29 @@ def prefix(*steps: str) -> Prefix:
     return Prefix(PROBLEM, steps)
 
 
-def ask_all(critic: ScriptedCritic, steps: Sequence[str], *, alone: bool) -> list[object]:
-    """Returns what each asker gets: scores or the error."""
+def ask_all(
+    critic: ScriptedCritic, askers: Sequence[Sequence[str]], *, alone: bool
+) -> list[object]:
+    """Returns what all askers get, one after the other."""
 
     async def run() -> list[object]:
         async with asyncio.timeout(20):
             thread = CriticThread(critic, alone=alone)
-            asked = (thread.score(prefix(step)) for step in steps)
-            said = await asyncio.gather(*asked, return_exceptions=True)
+            asked = (thread.score([prefix(step) for step in each]) for each in askers)
+            said = await asyncio.gather(*asked)
             await thread.close()
-            return list(said)
+            return [scores for of_asker in said for scores in of_asker]
 
     return asyncio.run(run())
 
 
+@pytest.mark.parametrize("together", [1, 4, TOGETHER, 3 * TOGETHER])
 @pytest.mark.parametrize("alone", [True, False])
-def test_everyone_gets_their_own_scores(alone: bool) -> None:
+def test_everyone_gets_their_own_scores(alone: bool, together: int) -> None:
     critic = Watched()
     steps = [str(n % 101) for n in range(3 * TOGETHER)]
-    said = ask_all(critic, steps, alone=alone)
+    askers = [steps[first : first + together] for first in range(0, len(steps), together)]
+    said = ask_all(critic, askers, alone=alone)
     assert said == [opinion("?", [step]) for step in steps]
     assert sum(critic.sizes) == len(steps)
     assert critic.threads != {threading.get_ident()}
@@ -75,12 +79,20 @@ def test_everyone_gets_their_own_scores(alone: bool) -> None:
     assert set(critic.sizes) == ({1} if alone else {TOGETHER}), "those who wait go together"
 
 
+def test_no_batch_is_larger_than_it_may_be() -> None:
+    critic = Watched()
+    steps = [str(n) for n in range(5)]
+    said = ask_all(critic, [steps] * 26, alone=False)
+    assert said == [opinion("?", [step]) for step in steps] * 26
+    assert critic.sizes == [60, 60, 10], "of those that wait whole askers, no more than fit"
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_prefix_that_is_refused_costs_no_other(alone: bool) -> None:
-    said = ask_all(Watched(), ["10", "long", "20"], alone=alone)
-    assert (said[0], said[2]) == (opinion("?", ["10"]), opinion("?", ["20"]))
-    assert isinstance(said[1], CallFailed)
-    assert (said[1].kind, said[1].message) == ("critic", "the prefix is too long")
+    refused = Failure("critic", "the prefix is too long")
+    expected = [opinion("?", ["10"]), refused, opinion("?", ["20"])]
+    assert ask_all(Watched(), [["10", "long", "20"]], alone=alone) == expected
+    assert ask_all(Watched(), [["10"], ["long"], ["20"]], alone=alone) == expected
 
 
 def test_a_failure_keeps_its_kind() -> None:
@@ -94,8 +106,8 @@ def test_a_bug_is_no_failure() -> None:
     def broken(prompt: str, steps: Sequence[str]) -> Scores:
         raise KeyError("bug")
 
-    (error,) = ask_all(ScriptedCritic(broken), ["1"], alone=True)
-    assert isinstance(error, KeyError)
+    with pytest.raises(KeyError, match="bug"):
+        ask_all(ScriptedCritic(broken), [["1"]], alone=True)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +137,10 @@ def test_too_few_scores_are_refused() -> None:
 
 
 def test_one_who_gives_up_waiting_holds_up_nobody() -> None:
-    async def run() -> Scores:
+    async def run() -> tuple[Scores | Failure, ...]:
         thread = CriticThread(Watched(), alone=True)
-        first = asyncio.create_task(thread.score(prefix("1")))
-        second = asyncio.create_task(thread.score(prefix("2")))
+        first = asyncio.create_task(thread.score([prefix("1")]))
+        second = asyncio.create_task(thread.score([prefix("2")]))
         await asyncio.sleep(0)
         first.cancel()
         async with asyncio.timeout(20):
@@ -136,4 +148,4 @@ def test_one_who_gives_up_waiting_holds_up_nobody() -> None:
             await thread.close()
         return said
 
-    assert asyncio.run(run()) == opinion("?", ["2"])
+    assert asyncio.run(run()) == (opinion("?", ["2"]),)
