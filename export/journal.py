@@ -212,7 +212,9 @@ def encode_entry(key: str, reply: Reply) -> bytes:
 
 
 def _scores_text(said: Scores | Failure) -> str:
-    assert isinstance(said, Scores), "a reply with a failure is not kept"
+    """Returns three numbers, or the two words of a failure, as JSON."""
+    if isinstance(said, Failure):
+        return _ENCODER.encode([said.kind, said.message])
     numbers = (said.value, said.progress, said.outcome)
     return f"[{','.join(['null' if each is None else _number_text(each) for each in numbers])}]"
 
@@ -261,8 +263,12 @@ def _reply_of(data: dict[str, Any]) -> Reply:
     return Reply(
         tuple([_completion_of(drawn) for drawn in data["completions"]]),
         None if failure is None else Failure(*failure),
-        tuple([Scores(*scores) for scores in data.get("scored", ())]),
+        tuple([_scores_of(said) for said in data.get("scored", ())]),
     )
+
+
+def _scores_of(data: list[Any]) -> Scores | Failure:
+    return Failure(*data) if len(data) == 2 else Scores(*data)
 
 
 def _completion_of(data: dict[str, Any]) -> Completion:

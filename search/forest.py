@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from treeward.search.critic import Prefix
+from treeward.search.critic import Prefix, Scores
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.fast import FAST_SAMPLER
 from treeward.search.garbage import collected_rarely
@@ -118,8 +118,10 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
-async def _in_order(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Returns what `together` would; an error is raised when the calls before it are done.
+async def _in_order(
+    calls: Sequence[Coroutine[Any, Any, T]], tasks: list[asyncio.Task[T]]
+) -> list[T]:
+    """Returns what `together` would, if a call that raises cancels the tasks, which it adds.
 
     To gather them costs as much as their tasks do, and a task more than much of what a call does.
     """
@@ -127,18 +129,21 @@ async def _in_order(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         result = await calls[0]
         await asyncio.sleep(0)  # others get their turn
         return [result]
-    tasks = [asyncio.create_task(call) for call in calls]
+    tasks += [asyncio.create_task(call) for call in calls]
     try:
         return [await task for task in tasks]
     except BaseException:
-        await _cancel(tasks)
+        for outcome in await _cancel(tasks):
+            if isinstance(outcome, Exception):
+                raise outcome from None
         raise
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[T]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[T]]) -> list[T | BaseException]:
+    """Ends tasks; returns what became of each."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def grow_tree(
@@ -160,8 +165,10 @@ async def grow_tree(
             return None
         if not go_on:
             return tree
+        wave: list[asyncio.Task[Reply]] = []
         replies = await _in_order(
-            [_answer(forest, plan, tree, tree_id, prompt_ids, request) for request in requests]
+            [_answer(forest, plan, tree, tree_id, prompt_ids, each, wave) for each in requests],
+            wave,
         )
         try:
             requests = growth.send(replies)
@@ -177,23 +184,32 @@ async def _answer(
     tree_id: str,
     prompt_ids: tuple[int, ...],
     request: Request,
+    wave: Sequence[asyncio.Task[Reply]],
 ) -> Reply:
-    """Returns the reply to one request, from the recorder or from whom it asks."""
+    """Returns the reply to one request, from the recorder or from whom it asks.
+
+    Where it raises, nobody will read the replies to the rest of its wave, so it cancels them.
+    """
     key = request_key(request)
     reply = forest.recorder.known(tree_id, key)
-    if reply is None:
+    if reply is None or reply.n_failed:
         plan.progress.asked += 1
-        if request.kind is Kind.SCORE:
-            reply = await _score(forest, tree, request)
-        else:
-            reply = await _draw(forest, tree.problem, prompt_ids, request)
+        missing = (len(request.steps) or 1) if reply is None else reply.n_failed
+        try:
+            if request.kind is Kind.SCORE:
+                reply = await _score(forest, tree, request, reply)
+            else:
+                reply = await _draw(forest, tree.problem, prompt_ids, request)
+            failed = reply.n_failed
+            if failed < missing:
+                forest.recorder.record(tree_id, key, reply)
+        except Exception:
+            for task in wave:
+                task.cancel()
+            raise
+        plan.progress.failures += failed
         tokens = _tokens_in(reply)
         plan.progress.tokens += tokens
-        failed = reply.n_failed
-        if failed:
-            plan.progress.failures += failed
-        else:
-            forest.recorder.record(tree_id, key, reply)
     else:
         tokens = _tokens_in(reply)
         plan.progress.replayed += 1
@@ -234,10 +250,16 @@ async def _draw(
     return Reply(await asyncio.to_thread(judge, *what))
 
 
-async def _score(forest: Forest, tree: Tree, request: Request) -> Reply:
-    """Asks the critic about siblings; a failed call becomes data."""
+async def _score(forest: Forest, tree: Tree, request: Request, before: Reply | None) -> Reply:
+    """Asks the critic about siblings of which it has not said anything before.
+
+    A failed call becomes data.
+    """
     assert forest.critic is not None, "a search asks for scores where there is a critic"
     text, step_ids = forest.reader.text, tree.nodes.step_ids
     *above, _ = [text(step_ids[at]) for at in tree.path(request.node)]
-    prefixes = [Prefix(tree.problem, (*above, text(ids))[1:]) for ids in request.steps]
-    return Reply(scores=await forest.critic.score(prefixes))
+    said: dict[int, Scores | Failure] = dict(enumerate(before.scores)) if before else {}
+    silent = [at for at in range(request.n) if not isinstance(said.get(at), Scores)]
+    prefixes = [Prefix(tree.problem, (*above, text(request.steps[at]))[1:]) for at in silent]
+    said |= zip(silent, await forest.critic.score(prefixes), strict=True)
+    return Reply(scores=tuple([said[at] for at in range(request.n)]))

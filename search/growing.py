@@ -45,7 +45,7 @@ def absorb_scores(tree: Tree, requests: Sequence[Request], replies: Sequence[Rep
     scores, failures = tree.nodes.scores, tree.nodes.score_failure
     for request, reply in zip(requests, replies, strict=True):
         nodes = range(request.node, request.node + request.n)
-        for node, said in zip(nodes, reply.scores or [reply.failure] * request.n, strict=True):
+        for node, said in zip(nodes, reply.scores, strict=True):
             if isinstance(said, Scores):
                 scores[node] = said
             else:

@@ -40,7 +40,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answers one request: as many completions or scores as asked for, or a failure alone."""
+    """Answers one request: as many completions as asked for or a failure alone, or scores."""
 
     completions: tuple[Completion, ...] = ()
     failure: Failure | None = None
@@ -50,4 +50,5 @@ class Reply:
     @property
     def n_failed(self) -> int:
         """Returns how many calls failed."""
-        return sum(isinstance(said, Failure) for said in (self.failure, *self.scores))
+        failed = sum([isinstance(said, Failure) for said in self.scores])
+        return failed + (self.failure is not None)

@@ -110,7 +110,7 @@ class CriticThread:
 
     async def _serve(self) -> None:
         """Serves those who have waited longest; nobody is forgotten where this is cancelled."""
-        await asyncio.sleep(0)  # siblings ask in the same turn of the loop
+        await asyncio.sleep(0)  # others ask in the same turn of the loop
         ends = list(accumulate(len(waiting.prefixes) for waiting in self._waiting))
         batch = self._waiting[: max(1, bisect_right(ends, TOGETHER))]
         scored = await asyncio.get_running_loop().run_in_executor(

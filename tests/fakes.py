@@ -44,7 +44,8 @@ class Memory:
         return self.kept.get((tree_id, key))
 
     def record(self, tree_id: str, key: str, reply: Reply) -> None:
-        assert (tree_id, key) not in self.kept, "a reply is asked for once"
+        before = self.kept.get((tree_id, key))
+        assert before is None or before.n_failed > reply.n_failed, "a reply is asked for once"
         if len(self.kept) == self.room:
             raise Crash
         self.kept[tree_id, key] = reply

@@ -129,8 +129,8 @@ def test_without_critics_nothing_is_ranked() -> None:
 
 def test_a_step_without_a_score_leaves_its_solutions_unknown() -> None:
     def reply(request: Request) -> Reply:
-        if text(request.prefix_ids) == "ab":
-            return Reply(failure=Failure("critic", "too long"))
+        if [text(request.prefix_ids + step) for step in request.steps] == ["ab"]:
+            return Reply(scores=(Failure("critic", "too long"),))
         return by_hand(request)
 
     tree, _ = grown(reply)

@@ -4,12 +4,15 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from tests.fakes import Crash, Exact, Memory
 
 from treeward.critics.evidence import strict_evidence
+from treeward.export.journal import Journal
 from treeward.search.algorithms import METHODS, Tools
 from treeward.search.critic import Prefix, Scores
 from treeward.search.errors import BadInput
@@ -19,6 +22,7 @@ from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.replies import Failure
+from treeward.search.requests import Recorder
 from treeward.search.scoring import CriticThread
 from treeward.search.scripted import ScriptedCritic, ScriptedPolicy
 from treeward.search.settings import Algorithm, SearchSettings
@@ -51,8 +55,10 @@ def opinion(prompt: str, steps: Sequence[str]) -> Scores:
 class Slow(ScriptedCritic):
     """Takes its time, never the same, and counts the prefixes it scored."""
 
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__(opinion)
+    def __init__(
+        self, seed: int = 0, says: Callable[[str, Sequence[str]], Scores] = opinion
+    ) -> None:
+        super().__init__(says)
         self.rng = random.Random(seed)
         self.scored = 0
 
@@ -69,7 +75,7 @@ def grow(
     settings: SearchSettings = SETTINGS,
     concurrency: int = 8,
     alone: bool = False,
-    recorder: Memory | None = None,
+    recorder: Recorder | None = None,
     problems: Sequence[Problem] = PROBLEMS,
     plan: Plan | None = None,
 ) -> dict[str, Tree]:
@@ -243,4 +249,58 @@ def test_a_critic_that_fails_is_data_and_the_search_goes_on() -> None:
         # What rollouts say is still counted.
         assert tree.nodes.visits[ROOT] == len(tree)
     assert plan.progress.failures == deep > 0
-    assert not any(reply.n_failed for reply in memory.kept.values()), "it is asked again"
+    # Nothing is kept of those who know nothing, and so they are asked again.
+    assert not any(reply.n_failed == len(reply.scores) > 0 for reply in memory.kept.values())
+
+
+def refuses(steps: Sequence[str]) -> bool:
+    """Whether a critic has nothing to say about a step, here or above: one in four."""
+    digests = [
+        hashlib.sha256("/".join(steps[:n]).encode()).digest() for n in range(1, 1 + len(steps))
+    ]
+    return any(digest[0] < 64 for digest in digests)
+
+
+def picky(prompt: str, steps: Sequence[str]) -> Scores:
+    if refuses(steps):
+        raise BadInput("no word about it")
+    return opinion(prompt, steps)
+
+
+@pytest.mark.parametrize("at", [0, 3, 8, 21, 10**9])
+def test_a_sibling_without_scores_costs_no_other(
+    search: Algorithm, tmp_path: Path, at: int
+) -> None:
+    plan = Plan(problems=iter(PROBLEMS), concurrency=8)
+    trees = grow(Slow(says=picky), search=search, plan=plan, alone=True)
+    silent, shared = 0, 0
+    for tree in trees.values():
+        steps = [READER.text(ids) for ids in tree.nodes.step_ids]
+        nodes = range(len(tree))
+        refused = [refuses([steps[at] for at in tree.path(node)[1:]]) for node in nodes]
+        failures = [Failure("critic", "no word about it") if no else None for no in refused]
+        assert tree.nodes.score_failure == failures
+        assert [said is None for said in tree.nodes.scores] == refused
+        silent += sum(refused)
+        shared += sum(
+            len({refused[child] for child in tree.nodes.children[node]}) == 2 for node in nodes
+        )
+    assert plan.progress.failures == silent > 0
+    assert shared > 0, "some families are refused in part"
+
+    memory = Memory(room=at)
+    with pytest.raises(Crash) if at < 10**9 else nullcontext():
+        grow(Slow(says=picky), search=search, recorder=memory, alone=True)
+    # What a critic said is read back from disk and never asked for again.
+    with Journal(tmp_path) as journal:
+        for (tree_id, key), reply in memory.kept.items():
+            journal.record(tree_id, key, reply)
+    again = Slow(says=picky)
+    known = sum(isinstance(said, Scores) for reply in memory.kept.values() for said in reply.scores)
+    with Journal(tmp_path) as journal:
+        assert grow(again, search=search, recorder=journal, alone=True) == trees
+    assert again.scored == sum(len(tree) for tree in trees.values()) - known
+    with Journal(tmp_path) as journal:
+        last = Slow(says=picky)
+        assert grow(last, search=search, recorder=journal, alone=True) == trees
+    assert last.scored == silent

@@ -180,6 +180,23 @@ def test_recorded_replies_are_enough(search: Search, undisturbed: dict[str, Tree
     assert (plan.progress.tokens, plan.progress.trees, plan.progress.in_flight) == (0, 12, 0)
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_an_error_waits_for_no_call(concurrency: int) -> None:
+    """One call never ends, the one after it ends the run; nothing goes on, says `grow`."""
+    asked = 0
+
+    async def before(ask: Ask) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            await asyncio.Event().wait()
+        if asked == 4:
+            raise Crash("the disk is full")
+
+    with pytest.raises(Crash, match="the disk is full"):
+        grow(Wrapped(before), recorder=Memory(), concurrency=concurrency)
+
+
 def test_progress_counts_what_happens() -> None:
     memory = Memory()
     plan = Plan(problems=iter(PROBLEMS), concurrency=3)

@@ -39,10 +39,12 @@ completions = st.builds(
     judgement=st.none() | judgements,
 )
 units = st.none() | st.floats(-1, 1)
+failures = st.builds(Failure, text, text)
+opinions = st.builds(Scores, units, units, units) | failures
 replies = (
-    st.builds(Reply, scores=st.lists(st.builds(Scores, units, units, units), max_size=3).map(tuple))
+    st.builds(Reply, scores=st.lists(opinions, max_size=3).map(tuple))
     | st.builds(Reply, st.lists(completions, max_size=3).map(tuple))
-    | st.builds(Reply, st.just(()), st.builds(Failure, text, text))
+    | st.builds(Reply, st.just(()), failures)
 )
 
 
@@ -66,6 +68,12 @@ def test_a_line_is_json_with_its_numbers_packed_and_says_nothing_of_scores_not_a
         b'"failure":null}'
     ) % numbers
     assert encode_entry("k", reply(1)) == body + b',"crc":"%08x"}\n' % zlib.crc32(body)
+
+
+def test_scores_that_older_code_kept_are_no_damage() -> None:
+    """They stand under keys that nobody asks for any more."""
+    body = b'{"key":"k","reply":{"completions":[],"failure":null,"scores":[0.5,null,null]}'
+    assert decode_entry(body + b',"crc":"%08x"}' % zlib.crc32(body)) == ("k", Reply())
 
 
 def test_surrogates_that_could_pair_up_stay_apart() -> None:
