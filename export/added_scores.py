@@ -1,17 +1,16 @@
 """What critics said of nodes after a run was grown, put in the place of the nodes' own columns.
 
 The view `nodes` does the same: scores that were added are shown where the run was grown without
-critics and one critic has scored it since.
+critics and one critic has scored it since. What a named critic said is a column of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from treeward.export.label_spec import critic_of
 from treeward.export.parts import trees_in
 from treeward.export.problems_file import first_line
 from treeward.export.queries import dataset
@@ -28,52 +27,66 @@ def require_scores(run: RunFolder, measures: Iterable[str]) -> None:
     """Refuses to read a critic's columns where it is not plain whose they would be.
 
     Raises:
-        BadInput: No critic scored the run, or more than one did.
+        BadInput: A measure names a critic that has not scored the run, or it names none and no
+            critic has, or more than one.
     """
-    asked = [name for name in measures if name in SAID]
-    if not asked or run.identity.has_critics:
-        return
     critics = [place.name for place in score_sets(run.path)]
-    if not critics:
-        raise BadInput(
-            f"rule: {asked[0]}: no critic has scored {run.path}; "
-            f"`treeward score {run.path} --critics DIR` adds scores"
-        )
-    if len(critics) > 1:
-        raise BadInput(
-            f"rule: {asked[0]}: {len(critics)} critics have scored {run.path}: "
-            f"{', '.join(critics)}; move the folders of all but one out of {run.path / 'scores'}"
-        )
+    for name in measures:
+        of, critic = critic_of(name)
+        if critic and critic not in critics:
+            known = f"{', '.join(critics)} have" if critics else "none has"
+            raise BadInput(f"rule: {name}: that critic has not scored {run.path}; {known}")
+        if critic or of not in SAID or run.identity.has_critics:
+            continue
+        if not critics:
+            raise BadInput(
+                f"rule: {name}: no critic has scored {run.path}; "
+                f"`treeward score {run.path} --critics DIR` adds scores"
+            )
+        if len(critics) > 1:
+            raise BadInput(
+                f"rule: {name}: {len(critics)} critics have scored {run.path}: "
+                f"{', '.join(critics)}; name one: {name}:{critics[0]}"
+            )
 
 
-@dataclass(frozen=True, slots=True)
 class AddedScores:
-    """Finds the scores of one critic."""
+    """Finds what critics said after a run was grown."""
 
-    parts: Mapping[str, Path]
-    """The part of the scores that holds each tree."""
+    def __init__(self, run: RunFolder, columns: Iterable[str]) -> None:
+        """Finds the critics whose scores some columns of nodes are read from.
 
-    columns: Sequence[str]
-    """Which columns of nodes are wanted."""
-
-    @classmethod
-    def of(cls, run: RunFolder, columns: Iterable[str]) -> "AddedScores | None":
-        """Returns the scores that some columns of nodes are read from; None where from nodes."""
-        wanted = [name for name in columns if name in SAID]
-        sets = score_sets(run.path) if wanted and not run.identity.has_critics else []
-        return cls(trees_in(sets[0]), wanted) if len(sets) == 1 else None
+        Args:
+            run: The run.
+            columns: Those of critics that name none are read from nodes where the run was grown
+                with critics, or where not exactly one has scored it since.
+        """
+        sets = {place.name: place for place in score_sets(run.path)}
+        alone = next(iter(sets)) if len(sets) == 1 and not run.identity.has_critics else ""
+        self._columns: dict[str, list[str]] = {}
+        """By critic."""
+        for name in columns:
+            of, critic = critic_of(name)
+            if of in SAID and (critic or alone):
+                self._columns.setdefault(critic or alone, []).append(name)
+        self._parts = {critic: trees_in(sets[critic]) for critic in self._columns}
+        """By critic, the part of the scores that holds each tree."""
 
     def over(self, nodes: pa.Table, trees: pa.ChunkedArray) -> pa.Table:
-        """Returns the nodes of some trees, in the order of the trees, with the critic's scores.
+        """Returns the nodes of some trees, in the order of the trees, with what critics said.
 
         Raises:
             DamagedData: A file of the scores is not what was written.
         """
-        ids = trees.to_pylist()
-        files = sorted(
-            {self.parts[tree] / f"{TABLE}.parquet" for tree in ids if tree in self.parts}
-        )
-        names = ["tree_id", "node_id", *(SAID[name] for name in self.columns)]
+        for critic in self._columns:
+            nodes = self._over(nodes, trees, critic)
+        return nodes
+
+    def _over(self, nodes: pa.Table, trees: pa.ChunkedArray, critic: str) -> pa.Table:
+        ids, parts, columns = trees.to_pylist(), self._parts[critic], self._columns[critic]
+        files = sorted({parts[tree] / f"{TABLE}.parquet" for tree in ids if tree in parts})
+        wanted = {name: SAID[critic_of(name)[0]] for name in columns}
+        names = ["tree_id", "node_id", *dict.fromkeys(wanted.values())]
         try:
             scores = dataset("scores", files).to_table(
                 columns=names, filter=pc.field("tree_id").isin(ids)
@@ -88,8 +101,11 @@ class AddedScores:
         score_N = np.full(nodes.num_rows, -1)
         score_N[row_of[root_T[tree_S] + plain(scores["node_id"])]] = np.arange(scores.num_rows)
         at = pa.array(score_N, mask=score_N < 0)
-        for name in self.columns:
-            place = nodes.column_names.index(name)
-            said = scores[SAID[name]].combine_chunks().take(at)
-            nodes = nodes.set_column(place, nodes.schema.field(name), said)
+        for name, column in wanted.items():
+            said = scores[column].combine_chunks().take(at)
+            if name in nodes.column_names:
+                place = nodes.column_names.index(name)
+                nodes = nodes.set_column(place, nodes.schema.field(name), said)
+            else:
+                nodes = nodes.append_column(name, said)
         return nodes

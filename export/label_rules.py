@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from treeward.export.label_beliefs import READS as BELIEF_READS
 from treeward.export.label_beliefs import learned_prior, right_chances, seen
-from treeward.export.label_spec import BY_CRITIC, COUNTED, PartSpec, Value
+from treeward.export.label_spec import BY_CRITIC, COUNTED, PartSpec, Value, critic_of
 from treeward.export.tree_batch import Flags, Reals, TreeBatch
 from treeward.search.first_error import grid
 from treeward.search.verdicts import Verdict
@@ -225,7 +225,7 @@ def _columns(of: str) -> Sequence[str]:
 
 
 def _few(of: str, min_rollouts: int) -> str:
-    if of in BY_CRITIC or min_rollouts == 1:
+    if critic_of(of)[0] in BY_CRITIC or min_rollouts == 1:
         return ""
     return f" Less than {min_rollouts} rollouts say nothing, except where a solution ends."
 

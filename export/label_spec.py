@@ -46,6 +46,31 @@ class Form(NamedTuple):
     settings: Mapping[str, Setting]
 
 
+def critic_of(measure: str) -> tuple[str, str]:
+    """Returns a measure without the critic that it names, and that critic; "" where it names none.
+
+    `value_critic:NAME` is what the critic NAME said, whoever else scored the run.
+    """
+    of, _, critic = measure.partition(":")
+    return of, critic
+
+
+def measured(*measures: str) -> Reader:
+    """Returns a reader of some measures; those of critics may name one."""
+    known = choice(*measures)
+
+    def read(text: str) -> str:
+        of, critic = critic_of(text)
+        known(of)
+        if text != of and (of not in BY_CRITIC or not critic):
+            raise ValueError(
+                f"may name a critic behind {', '.join(BY_CRITIC)}: {BY_CRITIC[0]}:NAME"
+            )
+        return text
+
+    return read
+
+
 def between(low: float, high: float, *, open_ends: bool = False) -> Reader:
     """Returns a reader of numbers between two."""
 
@@ -69,7 +94,7 @@ PARTS = {
     "threshold": Form(
         1,
         {
-            "of": Setting(choice(*MEASURES), "value"),
+            "of": Setting(measured(*MEASURES), "value"),
             "at": Setting(between(-1, 1), 0.5),
             "by": Setting(choice("mean", "interval", "low", "high"), "mean"),
             "min_rollouts": Setting(integer(1, 10**9), 1),
@@ -78,13 +103,13 @@ PARTS = {
     "ratio": Form(
         1,
         {
-            "of": Setting(choice(*COUNTED, "value_tree", "value_critic"), "share"),
+            "of": Setting(measured(*COUNTED, "value_tree", "value_critic"), "share"),
             "to": Setting(choice("parent", "root"), "parent"),
             "at": Setting(between(0, 100), 0.8),
             "min_rollouts": Setting(integer(1, 10**9), 1),
         },
     ),
-    "soft": Form(1, {"of": Setting(choice(*COUNTED, "value_tree", "value_critic"), "value")}),
+    "soft": Form(1, {"of": Setting(measured(*COUNTED, "value_tree", "value_critic"), "value")}),
 }
 CUT = Form(
     1,

@@ -6,6 +6,8 @@ from typing import Any
 
 import duckdb
 
+from treeward.export.added_scores import SAID
+from treeward.export.label_spec import critic_of
 from treeward.export.labels import LabelRule
 from treeward.export.run_folder import RunFolder
 from treeward.search.errors import BadInput
@@ -61,6 +63,7 @@ def trees_data(
         if tree_id not in trees:
             raise no_such_tree(run, tree_id)
     nodes = _by_tree(connection, f"tree_id, {', '.join(_NODE_COLUMNS)} FROM nodes", tree_ids, "pre")
+    nodes = {tree_id: _with_scores(connection, rows, rule) for tree_id, rows in nodes.items()}
     drawn: Mapping[str, Rows] = {}
     if rollouts:
         select = f"tree_id, {', '.join(_ROLLOUT_COLUMNS)} FROM rollouts"
@@ -87,6 +90,17 @@ def _shown(run: RunFolder, tree: Row, nodes: Rows, rule: LabelRule) -> Mapping[s
             "chance": _column(said.chances or []),
         },
     }
+
+
+def _with_scores(connection: duckdb.DuckDBPyConnection, nodes: Rows, rule: LabelRule) -> Rows:
+    """Returns the nodes of a tree with what the critics said that a rule names."""
+    for name in rule.spec.measures:
+        of, critic = critic_of(name)
+        if critic:
+            sql = f"SELECT node_id, {SAID[of]} FROM scores WHERE critic = ? AND tree_id = ?"
+            said = dict(connection.execute(sql, [critic, nodes[0]["tree_id"]]).fetchall())
+            nodes = [{**node, name: said.get(node["node_id"])} for node in nodes]
+    return nodes
 
 
 def no_such_tree(run: RunFolder, tree_id: str) -> BadInput:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from treeward.export.label_spec import critic_of
 from treeward.export.schema import NODES
 from treeward.search.errors import DamagedData
 
@@ -99,7 +100,7 @@ class TreeBatch:
     @classmethod
     def of_rows(cls, nodes: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "TreeBatch":
         """Returns the trees of rows of the view `nodes`, with some of their columns."""
-        schema = pa.schema([NODES.field(name) for name in columns])
+        schema = pa.schema([NODES.field(critic_of(name)[0]).with_name(name) for name in columns])
         data = {name: [node[name] for node in nodes] for name in columns}
         return cls.of(pa.Table.from_pydict(data, schema=schema))
 

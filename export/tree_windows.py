@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from treeward.export.added_scores import AddedScores
+from treeward.export.label_spec import critic_of
 from treeward.export.parts import committed_parts
 from treeward.export.row_groups import RowGroups
 from treeward.export.run_folder import RunFolder
@@ -81,7 +82,7 @@ def windows(
     Args:
         run: The run.
         node_columns: Which columns of `nodes` are wanted; those of critics hold scores that were
-            added later, as the view does.
+            added later, as the view does, or a named critic's (`value_critic:NAME`).
         window_nodes: Nodes that are held at once, give or take a tree.
 
     Raises:
@@ -91,10 +92,10 @@ def windows(
     forest = _survey(committed_parts(run.path))
     files = RowGroups(
         "nodes",
-        ("tree_id", "node_id", *PLACES, *node_columns),
+        ("tree_id", "node_id", *PLACES, *(name for name in node_columns if not critic_of(name)[1])),
         kept_rows=min(MOST_KEPT, 2 * int(forest.nodes_of_part.max(initial=0))),
     )
-    added = AddedScores.of(run, node_columns)
+    added = AddedScores(run, node_columns)
     tree_P = np.full(problems.num_rows, -1)
     place_T = _problem_of_each(problems, forest)
     known = np.flatnonzero(place_T >= 0)
@@ -103,8 +104,7 @@ def windows(
     for start, end in _cut(np.cumsum(size_P), window_nodes):
         chosen = tree_P[start:end]
         table, trees = _nodes(files, forest, chosen[chosen >= 0])
-        if added is not None:
-            table = added.over(table, forest.trees["tree_id"].take(trees))
+        table = added.over(table, forest.trees["tree_id"].take(trees))
         yield Window(
             first=start,
             problems=problems.slice(start, end - start),

@@ -19,6 +19,7 @@ from treeward.search.errors import BadInput
         ("threshold", "threshold@1(of=value, at=0.5, by=mean, min_rollouts=1)"),
         ("ratio(to=root)", "ratio@1(of=share, to=root, at=0.8, min_rollouts=1)"),
         ("soft", "soft@1(of=value)"),
+        ("soft(of=value_critic:0123abcd)", "soft@1(of=value_critic:0123abcd)"),
         # The cut is written where it is not what the rule has anyway.
         ("soft | cut(wrong=keep, undecided=mask)", "soft@1(of=value)"),
         ("soft | cut(wrong=end)", "soft@1(of=value) | cut@1(wrong=end, undecided=mask)"),
@@ -110,6 +111,9 @@ def test_any_text_is_a_rule_or_one_line_of_what_is_wrong(text: str) -> None:
         ("threshold(at=2)", "at must be in [-1, 1], got '2'"),
         ("threshold(at=nan)", "at must be a number, got 'nan'"),
         ("threshold(of=q)", "of must be one of share, value, value_tree, progress"),
+        ("threshold(of=value:c)", "may name a critic behind value_critic, progress_critic,"),
+        ("threshold(of=value_critic:)", "outcome_critic: value_critic:NAME, got 'value_critic:'"),
+        ("threshold(of=q:c)", "of must be one of share, value, value_tree, progress"),
         ("threshold(of=share, by=low)", "of=share has no interval, got by=low"),
         ("threshold(of=value_critic, min_rollouts=3)", "min_rollouts is for of=share and of=value"),
         ("any_success | cut(wrong=drop)", "wrong must be one of end, mask, keep, got 'drop'"),

@@ -1,7 +1,7 @@
 """Rows of `prm`, made of many trees at once, against the same rows made one by one."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from tests.random_trees import random_tree
 
 from treeward.export import datasets_prm
 from treeward.export.datasets import ExportSettings, Kind, export_dataset
+from treeward.export.label_spec import parse_rule
 from treeward.export.labels import load_rule
 from treeward.export.list_columns import clean_steps
+from treeward.export.page_tree import trees_data
 from treeward.export.parts import write_part
+from treeward.export.queries import connected
 from treeward.export.row_ids import row_ids
 from treeward.export.run_folder import Identity, RunFolder, writing
 from treeward.export.schema import SCHEMAS, SCORES
@@ -238,8 +241,54 @@ def test_critics_may_have_scored_the_run_since(
         assert row["labels"] == [of_node[node] for node in row["node_ids"]]
         assert row["labels"] == [node % 2 == 0 for node in row["node_ids"]]
     write_scores(run, "d", {}, pa.Table.from_pylist(rows, schema=SCORES))
-    with pytest.raises(BadInput, match="2 critics have scored"):
+    with pytest.raises(BadInput, match=r"2 critics have scored .* name one: value_critic:c"):
         exported(run, tmp_path / "out", rule=text)
+
+
+def test_a_rule_may_name_the_critics_that_it_reads(
+    run: RunFolder, trees: dict[str, list[Row]], tmp_path: Path
+) -> None:
+    """One critic calls even nodes right, the other all but every third."""
+    says: dict[str, Callable[[int], bool]] = {
+        "c": lambda node: node % 2 == 0,
+        "d": lambda node: node % 3 > 0,
+    }
+    for critic, right in says.items():
+        rows = [
+            {"critic": critic, "tree_id": row["tree_id"], "node_id": row["node_id"]}
+            | {"value": float(right(row["node_id"]))}
+            for tree in trees.values()
+            for row in tree
+        ]
+        write_scores(run, critic, {}, pa.Table.from_pylist(rows, schema=SCORES))
+    with pytest.raises(BadInput, match=r"value_critic:e: that critic has not .*; c, d have"):
+        exported(run, tmp_path / "out", rule="threshold(of=value_critic:e)")
+    for critic, right in says.items():
+        text = f"threshold(of=value_critic:{critic}) | cut(wrong=keep)"
+        rows = exported(run, tmp_path / critic, rule=text)
+        assert rows
+        assert all(row["labels"] == [right(node) for node in row["node_ids"]] for row in rows)
+        assert {row["label_rule"] for row in rows} == {str(parse_rule(text))}
+    both = " & ".join(f"threshold(of=value_critic:{critic})" for critic in says)
+    rows = exported(run, tmp_path / "both", rule=f"{both} | cut(undecided=mask)")
+    known = {
+        (label, *(right(node) for right in says.values()))
+        for row in rows
+        for label, known, node in zip(
+            row["labels"], row["label_mask"], row["node_ids"], strict=True
+        )
+        if known
+    }
+    assert known == {(True, True, True), (False, False, False)}
+    # A page labels its tree likewise.
+    rule = load_rule("threshold(of=value_critic:d)")
+    with connected(run) as connection:
+        ((shown, _),) = trees_data(connection, run, [rows[0]["tree_id"]], rule, rollouts=False)
+    nodes = shown["nodes"]
+    assert len(nodes["node_id"]) > 1
+    assert [label == "right" for label in nodes["label"]] == [
+        says["d"](node) for node in nodes["node_id"]
+    ]
 
 
 @pytest.mark.parametrize("delimiter", ["\n", "\n\n", ". "])
