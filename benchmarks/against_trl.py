@@ -20,7 +20,8 @@ so nearly every group has a spread.
 What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 have one, so a step of
 ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
 problems, and by sampled tokens; the reward of some steps is the mean over all groups that they
-drew, for a step that ends with its first group with a spread says less than the policy can. TRL's
+drew, for a step that ends with its first group with a spread says less than the policy can. Ours
+ends where ten groups in a row have none: then it has learned what these problems teach. TRL's
 completions end one token later, with the end token after the answer line. All that TRL passes
 through the model counts as learned; of ours only what has an advantage.
 
@@ -71,12 +72,13 @@ class Outcome:
         """Returns sampled and learned tokens a second, for every step but the first."""
         return [(step["sampled"] + step["learned"]) / step[clock] for step in self.steps[1:]]
 
-    def rewards(self, start: int, end: int) -> float:
-        """Returns the mean reward of the groups that some steps drew."""
+    def rewards(self, start: int, end: int) -> float | None:
+        """Returns the mean reward of the groups that some steps drew; None of no steps."""
         steps = self.steps[start:end]
-        return sum(s["reward"] * s["groups"] for s in steps) / sum(s["groups"] for s in steps)
+        groups = sum(s["groups"] for s in steps)
+        return sum(s["reward"] * s["groups"] for s in steps) / groups if steps else None
 
-    def reward_by(self, tokens: float) -> float:
+    def reward_by(self, tokens: float) -> float | None:
         """Returns the mean reward of the five steps before that many tokens were sampled."""
         sampled = list(itertools.accumulate(step["sampled"] for step in self.steps))
         end = max(1, bisect.bisect_right(sampled, tokens))
@@ -219,10 +221,14 @@ def solved(a: argparse.Namespace, model: Path, out: Path) -> float:
     return float(rows[0]["solved"])
 
 
-def spread(values: list[float]) -> str:
-    """Returns the mean of some seeds and their standard deviation."""
+def spread(of_seeds: list[float | None]) -> str:
+    """Returns the mean of the seeds that went so far, their standard deviation and their number."""
+    values = [value for value in of_seeds if value is not None]
+    if not values:
+        return "none went so far"
     deviation = f" sd {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{deviation}"
+    some = f" of {len(values)}" if len(values) < len(of_seeds) else ""
+    return f"{statistics.mean(values):.3f}{deviation}{some}"
 
 
 def describe(a: argparse.Namespace, outcomes: dict[str, list[Outcome]]) -> list[str]:
