@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="settings of all searches")
     a = parser.parse_args()
     contenders = [LONE, *ablation()] if a.ablation else CONTENDERS
+    a.out /= "ablation" if a.ablation else "answers"
     for solutions in a.solutions:
         compare(a, contenders, solutions)
 
