@@ -121,9 +121,11 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 async def _in_order(
     calls: Sequence[Coroutine[Any, Any, T]], tasks: list[asyncio.Task[T]]
 ) -> list[T]:
-    """Returns what `together` would, if a call that raises cancels the tasks, which it adds.
+    """Returns what all calls return, in order, as `together` does, for less.
 
-    To gather them costs as much as their tasks do, and a task more than much of what a call does.
+    Args:
+        calls: Are awaited one after the other, so one that raises must cancel the tasks.
+        tasks: Those of the calls are added to it; a lone call needs none.
     """
     if len(calls) == 1:
         result = await calls[0]
