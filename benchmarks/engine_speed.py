@@ -164,7 +164,8 @@ def speed_of(width: int, nodes: int, most: int, c: float, **parts: bool) -> floa
 
 def show_trees(width: int, sizes: Sequence[int], c: float, repeats: int) -> None:
     """Prints our side, trees of all sizes in turns."""
-    for scored in (True,) if width == 1 else (True, False):
+    by_critic = (True,) if width == 1 else (True, False)
+    for scored in by_critic:
         print("    judged by a critic" if scored else "    judged where solutions end")
         for what, journal, evidence in (
             ("search", False, False),
@@ -183,7 +184,7 @@ def show_trees(width: int, sizes: Sequence[int], c: float, repeats: int) -> None
             flat = statistics.median(row[-1] / row[0] for row in rounds)
             print(f"      {what:27}{cells}   {flat:.2f} of the first's", flush=True)
     for nodes in sizes:
-        for scored in (True,) if width == 1 else (True, False):
+        for scored in by_critic:
             _, tree = one_tree(width, nodes, c=c, scored=scored, journal=False, evidence=False)
             depths, judge = tree.nodes.depth, "by a critic" if scored else "where solutions end"
             deep = f"{statistics.mean(depths):.1f} deep, {max(depths)} at most"
