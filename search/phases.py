@@ -1,6 +1,7 @@
 """The phases that guided searches share: expand, evaluate, back up."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from treeward.search.fast import FAST_SAMPLER, FastRollouts, ask_fast
@@ -120,14 +121,8 @@ def weigh(
 def families(tree: Tree, found: Sequence[Judged]) -> Iterator[list[Judged]]:
     """Yields siblings together, where they stand side by side."""
     parents = tree.nodes.parent
-    family: list[Judged] = []
-    for judged in found:
-        if family and parents[judged.node] != parents[family[0].node]:
-            yield family
-            family = []
-        family.append(judged)
-    if family:
-        yield family
+    for _, family in groupby(found, key=lambda judged: parents[judged.node]):
+        yield list(family)
 
 
 def worth(

@@ -1,11 +1,11 @@
 """What a search may ask for, what comes back, and the seeds that make replies repeatable."""
 
 import struct
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from enum import StrEnum
 from functools import cache
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, groupby
 from typing import NamedTuple, Protocol
 
 from treeward.search.errors import BadInput
@@ -64,26 +64,17 @@ def ask_scores(tree: Tree, nodes: Sequence[int]) -> list[Request]:
     Siblings that were made one after the other, which share all but a step, are one request.
     """
     parents, steps = tree.nodes.parent, tree.nodes.step_ids
+
+    def family(place: int) -> tuple[int, int]:
+        return parents[nodes[place]], nodes[place] - place
+
     requests = []
-    for start, end in _families(parents, nodes):
-        first, n = nodes[start], end - start
-        above = () if first == ROOT else tree.prefix_ids(parents[first])
-        of_each = tuple(steps[first : first + n])
-        requests.append(Request(Kind.SCORE, first, above, n, 0, steps=of_each))
+    for _, places in groupby(range(len(nodes)), key=family):
+        made = [nodes[place] for place in places]
+        above = () if made[0] == ROOT else tree.prefix_ids(parents[made[0]])
+        of_each = tuple([steps[node] for node in made])
+        requests.append(Request(Kind.SCORE, made[0], above, len(made), 0, steps=of_each))
     return requests
-
-
-def _families(parents: Sequence[int], nodes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields where siblings begin and end that were made one after the other."""
-    start = 0
-    for at in range(1, len(nodes) + 1):
-        if (
-            at == len(nodes)
-            or nodes[at] != nodes[at - 1] + 1
-            or parents[nodes[at]] != parents[nodes[start]]
-        ):
-            yield start, at
-            start = at
 
 
 Growth = Generator[list[Request], list[Reply], None]
