@@ -286,9 +286,8 @@ def test_a_rule_may_name_the_critics_that_it_reads(
         ((shown, _),) = trees_data(connection, run, [rows[0]["tree_id"]], rule, rollouts=False)
     nodes = shown["nodes"]
     assert len(nodes["node_id"]) > 1
-    assert [label == "right" for label in nodes["label"]] == [
-        says["d"](node) for node in nodes["node_id"]
-    ]
+    expected = ["right" if says["d"](node) else "wrong" for node in nodes["node_id"]]
+    assert nodes["label"] == expected
 
 
 @pytest.mark.parametrize("delimiter", ["\n", "\n\n", ". "])
