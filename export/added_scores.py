@@ -33,15 +33,16 @@ def require_scores(run: RunFolder, measures: Iterable[str]) -> None:
     critics = [place.name for place in score_sets(run.path)]
     for name in measures:
         of, critic = critic_of(name)
-        if critic and critic not in critics:
-            known = f"{', '.join(critics)} have" if critics else "none has"
-            raise BadInput(f"rule: {name}: that critic has not scored {run.path}; {known}")
-        if critic or of not in SAID or run.identity.has_critics:
+        if of not in SAID or critic in critics or (run.identity.has_critics and not critic):
             continue
         if not critics:
             raise BadInput(
                 f"rule: {name}: no critic has scored {run.path}; "
                 f"`treeward score {run.path} --critics DIR` adds scores"
+            )
+        if critic:
+            raise BadInput(
+                f"rule: {name}: that critic has not scored {run.path}; {', '.join(critics)} have"
             )
         if len(critics) > 1:
             raise BadInput(
