@@ -21,7 +21,7 @@ What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 ha
 ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
 problems, and by sampled tokens; the reward of some steps is the mean over all groups that they
 drew, for a step that ends with its first group with a spread says less than the policy can. Ours
-ends where ten groups in a row have none. TRL's completions end one token later, with the end token
+ends where fifty groups in a row have none. TRL's completions end one token later, with the end token
 after the answer line. All that TRL passes through the model counts as learned; of ours only what
 has an advantage.
 
@@ -148,6 +148,7 @@ def treeward_job(a: argparse.Namespace, seed: int, problems: int) -> dict[str, A
         "gradient_checkpointing": "true" if a.gradient_checkpointing else "false",
         "micro_batch_size": a.groups_a_pass,
         "log_every": 1,
+        "max_refills": 50,
     }
     data = {"data": str(a.out / "data"), "problems": problems}
     return data | {"assignments": [f"train.{name}={value}" for name, value in settings.items()]}
