@@ -21,9 +21,9 @@ What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 ha
 ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
 problems, and by sampled tokens; the reward of some steps is the mean over all groups that they
 drew, for a step that ends with its first group with a spread says less than the policy can. Ours
-ends where fifty groups in a row have none. TRL's completions end one token later, with the end token
-after the answer line. All that TRL passes through the model counts as learned; of ours only what
-has an advantage.
+ends where fifty groups in a row have none. TRL's completions end one token later, with the end
+token after the answer line. All that TRL passes through the model counts as learned; of ours only
+what has an advantage.
 
 A training that is done is not done again: --out keeps what each came to, of the same arguments. To
 measure other code, take another --out.

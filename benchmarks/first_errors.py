@@ -8,7 +8,8 @@
 Every way gets the same solutions, `--width` a problem. Math-Shepherd (Wang et al. 2024) asks k
 rollouts after every step and takes the first without a success; OmegaPRM (Luo et al. 2024) halves
 wrong solutions with k rollouts at a middle, or up to k until the first success; the posterior is
-`search/first_error.py`, with the prior that `export --rule posterior` learns from the run. The
+`search/first_error.py`, with the prior that `export --rule posterior` learns from the run: of
+rollouts and of how sure the policy was of its steps, of either without the other as well. The
 truth is the task's: the first step that is not what was due. Accuracies are means over problems,
 all seeds together, with intervals by problem; F1 is ProcessBench's, the harmonic mean of both.
 Tokens are those of rollouts after the solutions, which all ways share.
@@ -115,9 +116,16 @@ class Posterior:
     """Rollouts where they tell most."""
 
     settings: LocaliserSettings
+    deaf: bool = False
+    """Whether it is kept from how sure the policy was of its steps."""
 
     def __call__(self, survey: Survey) -> Generator[list[Request], list[Reply], Found]:
         """Asks; what is found is seen when all trees are there."""
+        if self.deaf:
+            beliefs = survey.beliefs
+            beliefs.logprob = [None] * len(beliefs.logprob)
+            for node in range(len(beliefs.logprob)):
+                beliefs.count(node, right=0, known=0)
         for path in solutions(survey.tree):
             yield from find_by_posterior(survey, path, self.settings)
         return {}
@@ -280,6 +288,8 @@ def main() -> None:
         "posterior, .9, least .003": Posterior(
             settings=LocaliserSettings(confidence=0.9, least=0.003)
         ),
+        "posterior, no rollouts": Posterior(settings=LocaliserSettings(least=99.0)),
+        "posterior of rollouts alone": Posterior(settings=LocaliserSettings(), deaf=True),
     }
     print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts  luck")
     for name, way in ways.items():

@@ -116,7 +116,9 @@ def beliefs_of(nodes: Nodes, prior_G: Reals) -> Beliefs:
     ends = {Verdict.RIGHT: True, Verdict.WRONG: False}
     row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
     parents = [row_of.get(node["parent_id"], -1) for node in nodes]
-    return Beliefs.of(parents, right, known, [ends.get(node["verdict"]) for node in nodes], prior_G)
+    verdicts = [ends.get(node["verdict"]) for node in nodes]
+    logprobs = [node["logprob"] for node in nodes]
+    return Beliefs.of(parents, logprobs, right, known, verdicts, prior_G)
 
 
 def first(flags: Iterable[bool]) -> int:

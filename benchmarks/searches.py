@@ -35,8 +35,8 @@ from treeward.search.settings import Algorithm
 
 Reals = NDArray[np.float64]
 _NODES = (
-    "SELECT problem_id, node_id, path, visits, q, answer, is_terminal, n_samples, logprob, "
-    "token_ids FROM nodes ORDER BY tree_id, node_id"
+    "SELECT problem_id, node_id, path, visits, q, answer, is_terminal, n_samples, creation, "
+    "logprob, token_ids FROM nodes ORDER BY tree_id, node_id"
 )
 _ROLLOUTS = (
     "SELECT t.problem_id, r.node_id, r.answer, r.logprob, r.token_ids, r.sampler_id "

@@ -12,7 +12,7 @@ from typing import Any
 
 from treeward.critics.votes import elect
 from treeward.search.settings import Algorithm
-from treeward.search.tree import ROOT
+from treeward.search.tree import ROOT, Creation
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -26,11 +26,11 @@ The verifier says which answers read alike.
 def majority(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
     """Returns the answer of most finished solutions; None where none has an answer.
 
-    Rollouts from the bare problem have a vote each, and sampled ends one for each sample. A node
-    that was cut from a rollout has no log-probability of its own: its rollout has voted.
+    Rollouts from the bare problem have a vote each, and ends that were asked for step by step one
+    for each sample. Where an end was cut from a rollout, its rollout has voted.
     """
     whole = [row for row in rollouts if row["node_id"] == ROOT and row["answer"] is not None]
-    sampled = [end for end in _ends(nodes) if end["logprob"] is not None]
+    sampled = [end for end in _ends(nodes) if end["creation"] == Creation.SAMPLED]
     ballots = [(row["answer"], 1) for row in whole]
     return elect(verifier, ballots + [(end["answer"], end["n_samples"]) for end in sampled])
 

@@ -226,15 +226,21 @@ def _number_text(number: float) -> str:
 def _completion_text(drawn: Completion) -> str:
     """Returns a completion as JSON, put together here: an encoder of anything takes twice as long.
 
-    `drawn` is the log-probability, the seed and the token ids, little-endian.
+    `drawn` is the log-probability, the seed and the token ids, little-endian; `steps` the
+    log-probabilities of several steps.
     """
-    ids, logprob, finish, seed, judged = drawn
+    ids, logprob, finish, seed, judged, steps = drawn
     judgement = "null"
     if judged is not None:
         answer = "null" if judged.answer is None else encode_basestring(judged.answer)
         judgement = f"[{_REASON[judged.reason]},{answer}]"
-    packed = b2a_base64(_layout(len(ids)).pack(logprob, seed, *ids), newline=False).decode()
-    return f'{{"drawn":"{packed}","finish":{_FINISH[finish]},"judgement":{judgement}}}'
+    packed = _base64(_layout(len(ids)).pack(logprob, seed, *ids))
+    along = f',"steps":"{_base64(struct.pack(f"<{len(steps)}d", *steps))}"' if steps else ""
+    return f'{{"drawn":"{packed}","finish":{_FINISH[finish]},"judgement":{judgement}{along}}}'
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode()
 
 
 @cache
@@ -281,7 +287,13 @@ def _completion_of(data: dict[str, Any]) -> Completion:
         finish=Finish(data["finish"]),
         seed=seed,
         judgement=_judgement_of(data["judgement"]),
+        step_logprobs=_numbers_of(data.get("steps", "")),
     )
+
+
+def _numbers_of(packed: str) -> tuple[float, ...]:
+    data = a2b_base64(packed, strict_mode=True)
+    return struct.unpack(f"<{len(data) // 8}d", data)
 
 
 def _judgement_of(data: list[Any] | None) -> Judgement | None:

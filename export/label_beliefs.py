@@ -10,12 +10,12 @@ import numpy as np
 from scipy.special import logsumexp
 
 from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch
-from treeward.search.first_error import grid, learn_prior, likelihoods, prior
+from treeward.search.first_error import grid, learn_prior, likelihoods, prior, step_chances
 from treeward.search.verdicts import Verdict
 
-READS = ("n_right_last", "n_wrong_first", "verdict")
+READS = ("logprob", "n_right_last", "n_wrong_first", "verdict")
 
-PIECE_NODES = 8192
+PIECE_NODES = 2048
 """Nodes whose arrays are held at once; some 6 MB each."""
 
 
@@ -47,7 +47,7 @@ def _chances(batch: TreeBatch, prior_G: Reals) -> Reals:
     """Goes from the roots down: P(right) = P(parent right) P(stays right)."""
     right_NG, mixed_NG = _upward(batch)
     weights_TG = prior_G + right_NG[batch.start_T]
-    log_right_NG = np.log1p(-grid().hazard_G) + right_NG - mixed_NG
+    log_right_NG = _step_chances(batch)[0] + right_NG - mixed_NG
     log_right_NG[batch.start_T] = weights_TG - logsumexp(weights_TG, axis=1, keepdims=True)
     for rows in batch.level_D[1:]:
         log_right_NG[rows] = log_right_NG[batch.parent_N[rows]] + log_right_NG[rows]
@@ -63,11 +63,12 @@ def _upward(batch: TreeBatch) -> tuple[Reals, Reals]:
     """
     right_NG, wrong_NG = _own(batch)
     mixed_NG = np.zeros_like(right_NG)
-    hazard_G = grid().hazard_G
-    stays_G, errs_G = np.log1p(-hazard_G), np.log(hazard_G)
+    stays_NG, errs_NG = _step_chances(batch)
     rank_N = _ranks(batch)
     for rows in reversed(batch.level_D[1:]):
-        mixed_NG[rows] = np.logaddexp(stays_G + right_NG[rows], errs_G + wrong_NG[rows])
+        mixed_NG[rows] = np.logaddexp(
+            stays_NG[rows] + right_NG[rows], errs_NG[rows] + wrong_NG[rows]
+        )
         ranks = rank_N[rows]
         # Siblings are added one after another, in their order.
         for rank in range(int(ranks.max()) + 1):
@@ -75,6 +76,12 @@ def _upward(batch: TreeBatch) -> tuple[Reals, Reals]:
             right_NG[batch.parent_N[some]] += mixed_NG[some]
             wrong_NG[batch.parent_N[some]] += wrong_NG[some]
     return right_NG, mixed_NG
+
+
+def _step_chances(batch: TreeBatch) -> tuple[Reals, Reals]:
+    """Returns the log probabilities that the step to each node is right and that it is wrong."""
+    # Where p is not known it says nothing, as where it is 1.
+    return step_chances(np.nan_to_num(batch.numbers("logprob"), nan=0.0)[:, None])
 
 
 def _own(batch: TreeBatch) -> tuple[Reals, Reals]:

@@ -136,6 +136,7 @@ def _grown(trees: Sequence[Tree]) -> Columns:
         "token_ids": _lists(step_ids),
         "logprob": joined(lambda each: each.logprob),
         "n_samples": joined(lambda each: each.n_samples),
+        "creation": [creation.value for creation in joined(lambda each: each.creation)],
         "prior": [prior for tree in trees for prior in priors(tree)],
         "visits": visits,
         "q": np.divide(total, visits, out=np.full(len(total), np.nan), where=visits > 0),

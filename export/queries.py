@@ -229,12 +229,18 @@ def _require_columns(path: Path, name: str) -> None:
 
     Raises:
         BadInput: A column is missing.
+        DamagedData: A column is missing and another is there that no version has.
     """
     try:
         there = pq.read_schema(path).names
     except (OSError, pa.ArrowException):
         return  # Whoever reads the file says what is wrong with it.
     missing = [column for column in SCHEMAS[name].names if column not in there]
+    strange = [column for column in there if column not in SCHEMAS[name].names]
+    if missing and strange:
+        raise DamagedData(
+            f"{path}: has a column {strange[0]!r} in the place of {missing[0]!r}; restore the file"
+        )
     if missing:
         raise BadInput(
             f"{path}: has no column {missing[0]!r}: an earlier version made it; generate it again"

@@ -95,6 +95,7 @@ NODES = pa.schema(
         _known("token_ids", _IDS),
         pa.field("logprob", _REAL),
         _known("n_samples", _COUNT),
+        _known("creation", _TEXT),
         pa.field("prior", _REAL),
         _known("visits", _COUNT),
         pa.field("q", _REAL),

@@ -2,14 +2,19 @@
 
 A prefix is right until the first wrong step and wrong from there on. The model, for one tree:
 
-    the next step is wrong             with probability h
+    the next step is right             with probability (1 - h) p^t
     value of a right prefix          ~ Beta(S m, S (1 - m))
     value of a wrong prefix          ~ Beta(R w, R (1 - w))      w small: recovery by luck
     a solution that ends right is right, or wrong with probability w that it ended so
 
-h, m and w are not known: a grid of them with prior weights goes through all formulas, so a tree
-learns them as it grows, and a run from all of its trees. The Beta-Binomial likelihood of k right of
-n does not depend on when sampling stopped, so rollouts may be asked where they tell most.
+p is the probability with which the policy samples that step, 1 where it is not known. A policy that
+knows its own mind is right about as often as it is sure, t = 1; where many ways to write a step are
+right, or a policy is sure of its mistakes, p tells little, t = 0.
+
+h, t, m and w are not known: a grid of them with prior weights goes through all formulas, so a tree
+learns them as it grows, and a run from all of its trees, from how rollouts end alone. The
+Beta-Binomial likelihood of k right of n does not depend on when sampling stopped, so rollouts may
+be asked where they tell most.
 
 Every rollout counts once: one that ends right at the last node that it passes, since one can end
 right from there; one that ends wrong where it started, since that is where it could have ended
@@ -20,9 +25,10 @@ up, U(node) is the likelihood of all evidence at a node and below it, and then f
 (Pearl 1988, section 4.3):
 
     U_wrong(node) = L_wrong(node) prod_c U_wrong(c)
-    U_right(node) = L_right(node) prod_c [(1 - h) U_right(c) + h U_wrong(c)]
+    U_right(node) = L_right(node) prod_c [r_c U_right(c) + (1 - r_c) U_wrong(c)],
+                    r = (1 - h) p^t
 
-    P(node right | parent right) = (1 - h) U_right(node) / [(1 - h) U_right(node) + h U_wrong(node)]
+    P(node right | parent right) = r U_right(node) / [r U_right(node) + (1 - r) U_wrong(node)]
 
 Binary search (Luo et al. 2024, OmegaPRM, section 3.2) asks k rollouts at the middle and believes a
 single success.
@@ -41,7 +47,9 @@ from treeward.search.tree import ROOT
 
 Reals = NDArray[np.float64]
 
-HAZARDS = (0.03, 0.1, 0.25)
+HAZARDS = (0.003, 0.05, 0.25)
+TRUSTS = (0.0, 0.1, 0.3, 1.0)
+"""t, each as likely as the others before anything is known."""
 LEVELS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
 LEAKS = {0.003: 0.4, 0.01: 0.3, 0.03: 0.15, 0.08: 0.1, 0.2: 0.05}
 """w, with the weight that each has before anything is known."""
@@ -53,9 +61,10 @@ SPREAD_WRONG = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Holds all combinations of h, m and w; the columns have one entry a combination, G in all."""
+    """Holds all combinations of h, t, m and w; the columns have one entry each, G in all."""
 
     hazard_G: Reals
+    trust_G: Reals
     level_G: Reals
     leak_G: Reals
 
@@ -68,9 +77,9 @@ class Grid:
 @cache
 def grid() -> Grid:
     """Returns the combinations in which a right prefix is worth more than twice a wrong one."""
-    points = [(h, m, w) for h, m, w in product(HAZARDS, LEVELS, LEAKS) if m > 2 * w]
-    hazard_G, level_G, leak_G = np.array(points).T
-    return Grid(hazard_G=hazard_G, level_G=level_G, leak_G=leak_G)
+    points = [each for each in product(HAZARDS, TRUSTS, LEVELS, LEAKS) if each[2] > 2 * each[3]]
+    hazard_G, trust_G, level_G, leak_G = np.array(points).T
+    return Grid(hazard_G=hazard_G, trust_G=trust_G, level_G=level_G, leak_G=leak_G)
 
 
 @cache
@@ -83,20 +92,33 @@ def prior() -> Reals:
 def learn_prior(evidence_TG: Reals, rounds: int = 10) -> Reals:
     """Returns the log weights of the grid that many trees together make likely.
 
-    That is expectation maximisation over which grid point each tree is from, from even weights and
-    with one pseudo-tree that is from all alike.
+    t is the policy's, the same in all trees, so that they vouch for it together. h, m and w are
+    each tree's own: for each t, expectation maximisation over which of them a tree has, from even
+    weights and with one pseudo-tree that has all alike.
 
     Args:
         evidence_TG: The log likelihood of each tree's evidence at each grid point.
         rounds: Of the two steps.
     """
-    trees, size = evidence_TG.shape
-    weights_G = np.full(size, -np.log(size))
+    weights_G = np.empty(grid().size)
+    for trust in TRUSTS:
+        chosen_G = grid().trust_G == trust
+        evidence_TC = evidence_TG[:, chosen_G]
+        weights_C = _mixture(evidence_TC, rounds)
+        # All t are equally likely before.
+        weights_G[chosen_G] = weights_C + logsumexp(evidence_TC + weights_C, axis=1).sum()
+    return np.asarray(weights_G - logsumexp(weights_G))
+
+
+def _mixture(evidence_TC: Reals, rounds: int) -> Reals:
+    """Returns the log weights of C components that trees of them make likely."""
+    trees, size = evidence_TC.shape
+    weights_C = np.full(size, -np.log(size))
     for _ in range(rounds):
-        joint_TG = evidence_TG + weights_G
-        share_TG = np.exp(joint_TG - logsumexp(joint_TG, axis=1, keepdims=True))
-        weights_G = np.log((share_TG.sum(axis=0) + 1 / size) / (trees + 1))
-    return weights_G
+        joint_TC = evidence_TC + weights_C
+        share_TC = np.exp(joint_TC - logsumexp(joint_TC, axis=1, keepdims=True))
+        weights_C = np.log((share_TC.sum(axis=0) + 1 / size) / (trees + 1))
+    return weights_C
 
 
 @dataclass(slots=True)
@@ -107,6 +129,8 @@ class Beliefs:
     """Log weights of the grid before anything is seen."""
 
     parent: list[int] = field(default_factory=list)
+    logprob: list[float | None] = field(default_factory=list)
+    """log p of the step to each node, in nats; None where it is not known."""
     children: list[list[int]] = field(default_factory=list)
     right: list[int] = field(default_factory=list)
     """Right rollouts that count at each node."""
@@ -122,6 +146,7 @@ class Beliefs:
     def of(
         cls,
         parent: Sequence[int],
+        logprob: Sequence[float | None],
         right: Sequence[int],
         known: Sequence[int],
         end: Sequence[bool | None],
@@ -136,6 +161,7 @@ class Beliefs:
         beliefs = cls(
             prior_G=prior_G,
             parent=list(parent),
+            logprob=list(logprob),
             children=children,
             right=list(right),
             known=list(known),
@@ -147,10 +173,11 @@ class Beliefs:
             beliefs._combine(node)
         return beliefs
 
-    def add(self, parent: int, *, end: bool | None = None) -> int:
+    def add(self, parent: int, *, logprob: float | None = None, end: bool | None = None) -> int:
         """Adds a node below one that is there; the first, whose parent is -1, is the root."""
         node = len(self.parent)
         self.parent.append(parent)
+        self.logprob.append(logprob)
         self.children.append([])
         self.right.append(0)
         self.known.append(0)
@@ -185,14 +212,15 @@ class Beliefs:
         self.up_right_G[node], self.up_wrong_G[node] = right_G, wrong_G
 
     def _mixed(self, node: int) -> Reals:
-        """Returns log [(1 - h) U_right + h U_wrong] of a node."""
-        hazard_G = grid().hazard_G
-        right_G = np.log1p(-hazard_G) + self.up_right_G[node]
-        return np.asarray(np.logaddexp(right_G, np.log(hazard_G) + self.up_wrong_G[node]))
+        """Returns log [r U_right + (1 - r) U_wrong] of a node."""
+        right_G, wrong_G = step_chances(self.logprob[node])
+        right_G = right_G + self.up_right_G[node]
+        return np.asarray(np.logaddexp(right_G, wrong_G + self.up_wrong_G[node]))
 
     def _stays_right(self, node: int) -> Reals:
         """Returns the log probability that a node is right if its parent is, at each grid point."""
-        return np.log1p(-grid().hazard_G) + self.up_right_G[node] - self._mixed(node)
+        right_G, _ = step_chances(self.logprob[node])
+        return right_G + self.up_right_G[node] - self._mixed(node)
 
     def _own(self, node: int) -> tuple[Reals, Reals]:
         """Returns the log likelihoods of what was seen at a node itself, if right and if wrong."""
@@ -268,6 +296,18 @@ class Beliefs:
         ends_P2 = np.stack([success_PE.sum(axis=1), 1 - success_PE.sum(axis=1)], axis=1)
         both_P = _entropy(success_PE) + _entropy(mass_E - success_PE)
         return _entropy(mass_E) + _entropy(ends_P2) - both_P
+
+
+def step_chances(logprob: float | Reals | None) -> tuple[Reals, Reals]:
+    """Returns the log probabilities that the next step is right and that it is wrong.
+
+    Args:
+        logprob: Of the step, in nats, or of many in a column, [steps, 1]; None where not known.
+    """
+    right_G = np.log1p(-grid().hazard_G)
+    if logprob is not None:
+        right_G = right_G + grid().trust_G * np.minimum(logprob, 0.0)
+    return right_G, np.asarray(np.log(-np.expm1(right_G)))
 
 
 @cache

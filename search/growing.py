@@ -83,14 +83,17 @@ def add_path(
         completion: How it ended.
         creation: Whether its outcome had a say in adding it.
     """
+    alone = (completion.logprob,) if len(steps) == 1 else (None,) * len(steps)
+    logprobs = completion.step_logprobs or alone
     path = []
-    for place, step_ids in enumerate(steps, start=1):
+    for place, (step_ids, logprob) in enumerate(zip(steps, logprobs, strict=True), start=1):
         last = place == len(steps)
         start = tree.add_step(
             start,
             step_ids,
             creation=creation,
             finish=completion.finish if last else Finish.STEP,
+            logprob=logprob,
             judgement=completion.judgement if last else None,
         )
         path.append(start)

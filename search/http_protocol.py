@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any
 
+from treeward.search.continuation import Continuation
 from treeward.search.policy import Ask, Draw
 from treeward.search.requests import Kind
-from treeward.search.steps import Budget, Finish, Stepper
 from treeward.search.tokens import Tokens
 
 DONE = "[DONE]"
@@ -125,19 +125,10 @@ class Reading:
         self._ask = ask
         self._tokens = tokens
         self._prompt = ask.prompt_ids + ask.prefix_ids
-        budget = Budget(step=ask.settings.max_step_tokens, total=ask.room)
-        self._stepper = Stepper.after(ask.prefix_ids, tokens, ask.rule, budget)
-        self._ids: list[int] = []
-        self._logprob = 0.0
+        self._drawn = Continuation.of(ask, tokens)
         self._seen = 0
-        self._finish: Finish | None = None
-
-    @property
-    def draw(self) -> Draw | None:
-        """Returns the continuation; None until it is complete."""
-        if self._finish is None:
-            return None
-        return Draw(tuple(self._ids), self._logprob, self._finish)
+        self.draw: Draw | None = None
+        """The continuation; None until it is complete."""
 
     def feed(self, event: Event) -> None:
         """Takes an event; tokens after the end are dropped.
@@ -147,9 +138,9 @@ class Reading:
         """
         self._check(event)
         for token, logprob in zip(event.token_ids, event.logprobs, strict=True):
-            if self._finish is None:
-                self._add(token, logprob)
-        if event.finish_reason is not None and self._finish is None:
+            if self.draw is None:
+                self.draw = self._add(token, logprob)
+        if event.finish_reason is not None and self.draw is None:
             raise Fault(
                 "bad_reply",
                 f"ended ({event.finish_reason}) after {self._seen} tokens, where no "
@@ -169,14 +160,10 @@ class Reading:
                 "bad_reply", f"counted {event.n_completion} tokens where {self._seen} have come"
             )
 
-    def _add(self, token: int, logprob: float) -> None:
+    def _add(self, token: int, logprob: float) -> Draw | None:
         if not 0 <= token < len(self._tokens.pieces):
             raise Fault("bad_reply", f"drew token {token}, which the tokenizer does not have")
-        self._ids.append(token)
-        self._logprob += logprob
-        finish = self._stepper.feed(token)
-        if finish is not Finish.STEP or self._ask.kind is Kind.SAMPLE:
-            self._finish = finish
+        return self._drawn.add(token, logprob)
 
 
 def read_event(text: str) -> Event:

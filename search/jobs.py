@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from treeward.search.continuation import Continuation
 from treeward.search.errors import CallFailed
 from treeward.search.policy import Ask, Draw
-from treeward.search.requests import Kind
-from treeward.search.steps import Budget, Finish, Stepper
 from treeward.search.tokens import Tokens
 
 
@@ -55,9 +54,8 @@ class Job:
         self.missing = len(self.ask.seeds)
         rows = []
         for index, seed in enumerate(self.ask.seeds):
-            budget = Budget(step=self.ask.settings.max_step_tokens, total=self.ask.room)
-            stepper = Stepper.after(self.ask.prefix_ids, tokens, self.ask.rule, budget)
-            rows.append(Row(job=self, index=index, seed=seed, stepper=stepper))
+            drawn = Continuation.of(self.ask, tokens)
+            rows.append(Row(job=self, index=index, seed=seed, drawn=drawn))
         return rows
 
     def settle(self, index: int, draw: Draw | CallFailed) -> None:
@@ -78,21 +76,22 @@ class Row:
     job: Job
     index: int
     seed: int
-    stepper: Stepper
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
+    drawn: Continuation
+
+    @property
+    def ids(self) -> list[int]:
+        """Returns the tokens so far."""
+        return self.drawn.ids
 
     def extend(self, token: int, logprob: float) -> bool:
         """Adds a token; returns whether the continuation goes on."""
-        self.ids.append(token)
-        self.logprob += logprob
-        finish = self.stepper.feed(token)
+        draw = self.drawn.add(token, logprob)
         if math.isnan(logprob):
             self.fail(CallFailed("not_a_number", "the model's logits are not numbers"))
-        elif finish is None or (finish is Finish.STEP and self.job.ask.kind is Kind.ROLLOUT):
+        elif draw is None:
             return True
         else:
-            self.job.settle(self.index, Draw(tuple(self.ids), self.logprob, finish))
+            self.job.settle(self.index, draw)
         return False
 
     def fail(self, failure: CallFailed) -> None:

@@ -104,6 +104,9 @@ class Draw:
     finish: Finish
     """Why it stopped."""
 
+    step_logprobs: tuple[float, ...] = ()
+    """That of each step, where there are several."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySampler:

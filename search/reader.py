@@ -49,6 +49,7 @@ class Reader:
                 None
                 if draw.finish is Finish.STEP
                 else self._judgement(verifier, problem, prefix_ids + draw.token_ids, draw),
+                draw.step_logprobs,
             )
             for draw, seed in zip(draws, seeds, strict=True)
         ]

@@ -26,6 +26,9 @@ class Completion(NamedTuple):
     judgement: Judgement | None = None
     """What is known about the solution; None where it goes on."""
 
+    step_logprobs: tuple[float, ...] = ()
+    """The log-probability of each step; empty where there is one, and where it is not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

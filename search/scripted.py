@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from treeward.search.continuation import Continuation
 from treeward.search.critic import Prefix, Scores
 from treeward.search.policy import Ask, Draw
-from treeward.search.requests import Kind
 from treeward.search.sampling import uniforms
-from treeward.search.steps import Budget, Finish, Stepper
 from treeward.search.tokens import Tokens, byte_tokens
 
 Script = Callable[[str, str], Sequence[tuple[str, float]]]
@@ -47,19 +46,16 @@ class ScriptedPolicy:
     def _draw_one(self, ask: Ask, seed: int) -> Draw:
         prompt = self._tokens.text_of(ask.prompt_ids)
         text = self._tokens.text_of(ask.prefix_ids)
-        budget = Budget(step=ask.settings.max_step_tokens, total=ask.room)
-        stepper = Stepper.after(ask.prefix_ids, self._tokens, ask.rule, budget)
-        ids: list[int] = []
-        logprob = 0.0
+        drawn = Continuation.of(ask, self._tokens)
         for place in range(ask.room):
             step, probability = self._choose(prompt, text, seed, place)
             text += step
-            logprob += float(np.log(probability))
+            logprob = float(np.log(probability))
             for token in self._tokens.encode(step):
-                ids.append(token)
-                finish = stepper.feed(token)
-                if finish is not None and not (finish is Finish.STEP and ask.kind is Kind.ROLLOUT):
-                    return Draw(tuple(ids), logprob, finish)
+                draw = drawn.add(token, logprob)
+                if draw is not None:
+                    return draw
+                logprob = 0.0
         raise AssertionError("a script's steps are not empty")
 
     def _choose(self, prompt: str, text: str, seed: int, place: int) -> tuple[str, float]:

@@ -43,7 +43,8 @@ class Survey:
         nodes = self.tree.nodes
         for node in range(len(self.beliefs.parent), len(self.tree)):
             value = self.tree.terminal_value(node)
-            self.beliefs.add(nodes.parent[node], end=None if value is None else value == 1.0)
+            end = None if value is None else value == 1.0
+            self.beliefs.add(nodes.parent[node], logprob=nodes.logprob[node], end=end)
 
     def sample_solutions(self, width: int) -> Growth:
         """Asks for solutions of the bare problem and cuts all of them, whatever their outcomes."""

@@ -47,7 +47,7 @@ class Nodes:
     """Steps from the root."""
     step_ids: list[tuple[int, ...]] = field(default_factory=list)
     logprob: list[float | None] = field(default_factory=list)
-    """Of the step given its prefix, in nats; None where only that of a whole rollout is known."""
+    """Of the step given its prefix, in nats; None where the policy was not heard to say."""
     creation: list[Creation] = field(default_factory=list)
     n_samples: list[int] = field(default_factory=list)
     """Policy samples that this node stands for; identical ones share a node."""
@@ -161,7 +161,7 @@ class Tree:
             if node == first + len(new):
                 new.append(drawn)
         if new:
-            step_ids, logprob, finish, _, judgement = zip(*new, strict=True)
+            step_ids, logprob, finish, _, judgement, _ = zip(*new, strict=True)
             self._append(parent, step_ids, Creation.SAMPLED, finish, logprob, judgement)
         n_samples = self.nodes.n_samples
         for node in nodes:

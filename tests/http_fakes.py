@@ -51,13 +51,16 @@ def expected(ask: Ask) -> list[Draw]:
 def expected_draw(ask: Ask, seed: int) -> Draw:
     budget = Budget(step=8, total=40 - len(ask.prefix_ids))
     stepper = Stepper.after(ask.prefix_ids, TOKENS, ask.rule, budget)
-    ids, logprob = [], 0.0
+    ids, logprob, steps = [], 0.0, [0.0]
     for token, each in says(ask.prompt_ids + ask.prefix_ids, seed):
         ids.append(token)
         logprob += each
+        steps[-1] += each
         finish = stepper.feed(token)
         if finish is not None and not (finish is Finish.STEP and ask.kind is Kind.ROLLOUT):
-            return Draw(tuple(ids), logprob, finish)
+            return Draw(tuple(ids), logprob, finish, tuple(steps) if len(steps) > 1 else ())
+        if finish is not None:
+            steps.append(0.0)
     raise AssertionError
 
 

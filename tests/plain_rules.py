@@ -41,7 +41,8 @@ def beliefs(rows: list[Row], prior_G: Any) -> Beliefs:
     right = [row["n_right_last"] for row in rows]
     known = [row["n_right_last"] + row["n_wrong_first"] for row in rows]
     ends = [{"right": True, "wrong": False}.get(row["verdict"]) for row in rows]
-    return Beliefs.of(parents_of(rows), right, known, ends, prior_G)
+    logprobs = [row["logprob"] for row in rows]
+    return Beliefs.of(parents_of(rows), logprobs, right, known, ends, prior_G)
 
 
 def chances(rows: list[Row], trees: list[list[Row]]) -> list[float]:

@@ -54,6 +54,7 @@ def _evidence(rng: np.random.Generator, *, leaf: bool) -> Row:
         "n_right_last": int(rng.integers(0, k + 1)),
         "n_wrong_first": int(rng.integers(0, n - k + 1)),
         "verdict": end or None,
+        "logprob": -float(rng.exponential()) if rng.random() < 0.7 else None,
         "value": value if known else None,
         "value_low": ends[0] if known else None,
         "value_high": ends[1] if known else None,

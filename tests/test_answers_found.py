@@ -19,6 +19,7 @@ def node(
     row: Row = {"node_id": path[-1], "path": path, "depth": len(path) - 1, "q": q}
     row |= {"visits": visits, "answer": answer, "is_terminal": answer is not None}
     row |= {"token_ids": [path[-1]], "n_samples": 1, "logprob": -1.0, "verdict": "unknown"}
+    row["creation"] = "sampled"
     return row | more
 
 
@@ -89,7 +90,7 @@ def test_what_is_no_more_than_unlikely_still_has_a_vote() -> None:
 
 
 def test_an_end_that_was_cut_from_a_rollout_has_no_second_vote() -> None:
-    cut = [row | {"logprob": None} for row in TREE]
+    cut = [row | {"creation": "blind"} for row in TREE]
     assert majority("number", cut, ROLLOUTS) == "7"
     assert majority("number", cut, ROLLOUTS[2:]) is None
 

@@ -20,8 +20,8 @@ from treeward.search.first_error import (
     prior,
 )
 
-Seen = tuple[int, int, bool | None]
-"""Of a node: right rollouts, wrong ones, and how a solution ends there."""
+Seen = tuple[int, int, bool | None, float | None]
+"""Of a node: right rollouts, wrong ones, how a solution ends there, and log p of its step."""
 
 
 @st.composite
@@ -29,8 +29,9 @@ def trees(draw: st.DrawFn) -> tuple[list[int], list[Seen]]:
     """The parents of up to 7 nodes, and what was seen at each; only leaves have ends."""
     size = draw(st.integers(2, 7))
     parents = [-1] + [draw(st.integers(0, node - 1)) for node in range(1, size)]
-    counts = st.tuples(st.integers(0, 3), st.integers(0, 3), st.none())
-    ends = st.tuples(st.just(0), st.just(0), st.booleans())
+    logprobs = st.none() | st.floats(-12, 0)
+    counts = st.tuples(st.integers(0, 3), st.integers(0, 3), st.none(), logprobs)
+    ends = st.tuples(st.just(0), st.just(0), st.booleans(), logprobs)
     leaf = st.one_of(counts, ends)
     return parents, [draw(counts if node in parents else leaf) for node in range(size)]
 
@@ -38,10 +39,10 @@ def trees(draw: st.DrawFn) -> tuple[list[int], list[Seen]]:
 def grown(parents: Sequence[int], seen: Sequence[Seen], order: Sequence[int]) -> Beliefs:
     """The tree, with what was seen told node by node in some order."""
     beliefs = Beliefs()
-    for parent, (_, _, end) in zip(parents, seen, strict=True):
-        beliefs.add(parent, end=end)
+    for parent, (_, _, end, logprob) in zip(parents, seen, strict=True):
+        beliefs.add(parent, logprob=logprob, end=end)
     for node in order:
-        right, wrong, _ = seen[node]
+        right, wrong, *_ = seen[node]
         beliefs.count(node, right=right, known=right + wrong)
     return beliefs
 
@@ -57,9 +58,10 @@ def by_hand(parents: Sequence[int], seen: Sequence[Seen]) -> list[float]:
             continue
         joint_G = prior().copy()
         for node, right in enumerate(states):
+            k, failures, end, logprob = seen[node]
             if node and states[parents[node]]:
-                joint_G += np.log(1 - points.hazard_G if right else points.hazard_G)
-            k, failures, end = seen[node]
+                stays_G = (1 - points.hazard_G) * np.exp(logprob or 0) ** points.trust_G
+                joint_G += np.log(stays_G if right else 1 - stays_G)
             mean, spread = (
                 (points.level_G, SPREAD_RIGHT) if right else (points.leak_G, SPREAD_WRONG)
             )
@@ -85,9 +87,10 @@ def test_beliefs_are_the_sum_over_all_states(
     told = grown(parents, seen, order)
     whole = Beliefs.of(
         parents,
-        [right for right, _, _ in seen],
-        [right + wrong for right, wrong, _ in seen],
-        [end for *_, end in seen],
+        [logprob for *_, logprob in seen],
+        [right for right, *_ in seen],
+        [right + wrong for right, wrong, *_ in seen],
+        [end for _, _, end, _ in seen],
         prior(),
     )
     expected = by_hand(parents, seen)
@@ -134,16 +137,16 @@ def entropy(masses: Reals) -> float:
 
 
 def test_a_success_late_on_a_path_clears_all_before_it() -> None:
-    parents, clear = [-1, 0, 1, 2, 3], (0, 0, None)
-    told = grown(parents, [clear, clear, clear, (3, 0, None), clear], range(5))
+    parents, clear = [-1, 0, 1, 2, 3], (0, 0, None, None)
+    told = grown(parents, [clear, clear, clear, (3, 0, None, None), clear], range(5))
     assert min(told.right_chances()[:4]) > 0.99
 
 
 def test_one_lucky_success_does_not_clear_a_prefix_where_luck_is_common() -> None:
     """The last step has 1 success in 12, its sisters are plainly right or as seldom right as it."""
     parents = [-1, *[0] * 7]
-    sisters: list[Seen] = [(9, 1, None), *[(11, 1, None)] * 3]
-    lucky = [*sisters, *[(1, 11, None)] * 4]
+    sisters: list[Seen] = [(9, 1, None, None), *[(11, 1, None, None)] * 3]
+    lucky = [*sisters, *[(1, 11, None, None)] * 4]
     assert grown(parents, lucky, range(8)).right_chances()[7] < 0.5
 
 
@@ -159,7 +162,42 @@ def test_a_run_learns_how_often_luck_strikes(leak: float) -> None:
     for tree in range(400):
         value = 0.7 if tree % 2 else leak
         root, step = rng.binomial(20, 0.7), rng.binomial(20, value)
-        told = grown([-1, 0], [(root, 20 - root, None), (step, 20 - step, None)], range(2))
+        seen: list[Seen] = [(root, 20 - root, None, None), (step, 20 - step, None, None)]
+        told = grown([-1, 0], seen, range(2))
         evidence.append(told.evidence())
     learned = float(np.exp(learn_prior(np.array(evidence))) @ grid().leak_G)
     assert leak / 2 < learned < max(leak * 2, 0.012)
+
+
+def test_a_solution_that_ends_wrong_went_wrong_where_the_policy_was_least_sure() -> None:
+    told = grown(
+        [-1, 0, 1, 2, 3], [(0, 0, None, None), *steps(-0.01, -0.01, -3.0, -0.01)], range(5)
+    )
+    assert int(told.first_error(range(5)).argmax()) == 2
+    unknown = grown([-1, 0, 1, 2, 3], [(0, 0, None, None), *steps(*[None] * 4)], range(5))
+    sure = grown([-1, 0, 1, 2, 3], [(0, 0, None, None), *steps(*[0.0] * 4)], range(5))
+    assert unknown.first_error(range(5)) == pytest.approx(sure.first_error(range(5)))
+
+
+def steps(*logprobs: float | None) -> list[Seen]:
+    """A path of steps that ends wrong, by the log-probability of each."""
+    return [
+        (0, 0, False if at == len(logprobs) else None, logprob)
+        for at, logprob in enumerate(logprobs, start=1)
+    ]
+
+
+@pytest.mark.parametrize("trust", [0.0, 1.0])
+def test_a_run_learns_whether_its_policy_knows_its_own_mind(trust: float) -> None:
+    """100 trees of one step, right with probability .8 p^t, with 4 rollouts there."""
+    rng = np.random.default_rng(0)
+    evidence = []
+    for _ in range(100):
+        logprob = -float(rng.exponential(1.0))
+        is_right = rng.random() < 0.8 * np.exp(trust * logprob)
+        step = rng.binomial(4, 0.7 if is_right else 0.02)
+        seen: list[Seen] = [(14, 6, None, None), (step, 4 - step, None, logprob)]
+        evidence.append(grown([-1, 0], seen, range(2)).evidence())
+    weights = np.exp(learn_prior(np.array(evidence)))
+    assert weights.sum() == pytest.approx(1)
+    assert weights[abs(grid().trust_G - trust) <= 0.1].sum() > 0.9

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import resource
 import signal
 import struct
@@ -37,6 +38,7 @@ completions = st.builds(
     finish=st.sampled_from(Finish),
     seed=st.integers(0, 2**63 - 1),
     judgement=st.none() | judgements,
+    step_logprobs=st.lists(st.floats(allow_nan=False), max_size=3).map(tuple),
 )
 units = st.none() | st.floats(-1, 1)
 failures = st.builds(Failure, text, text)
@@ -82,9 +84,20 @@ def test_surrogates_that_could_pair_up_stay_apart() -> None:
 
 
 def test_a_log_probability_that_is_no_number_stays_one() -> None:
-    draw = Completion(token_ids=(), logprob=math.nan, finish=Finish.END, seed=0)
-    read = decode_entry(encode_entry("k", Reply((draw,)))[:-1])[1]
-    assert math.isnan(read.completions[0].logprob)
+    draw = Completion((), math.nan, Finish.END, 0, None, (-0.5, math.nan))
+    (read,) = decode_entry(encode_entry("k", Reply((draw,)))[:-1])[1].completions
+    assert math.isnan(read.logprob)
+    assert read.step_logprobs[0] == -0.5
+    assert math.isnan(read.step_logprobs[1])
+
+
+def test_what_was_recorded_without_the_log_probabilities_of_steps_can_be_read() -> None:
+    line = encode_entry("k", Reply((Completion((7,), -1.0, Finish.END, 3, None, (-0.5, -0.5)),)))
+    body = re.sub(rb',"steps":"[^"]*"', b"", line.rpartition(b',"crc"')[0])
+    assert b"steps" in line
+    assert b"steps" not in body
+    old = body + b',"crc":"%08x"}' % zlib.crc32(body)
+    assert decode_entry(old) == ("k", Reply((Completion((7,), -1.0, Finish.END, 3),)))
 
 
 @given(place=st.integers(min_value=0), bit=st.integers(0, 7), given_reply=replies)

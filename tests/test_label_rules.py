@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 COLUMNS = (
     *("node_id", "pre", "post_end", "n_right", "n_rollouts", "n_right_last", "n_wrong_first"),
-    *("verdict", "value", "value_low", "value_high"),
+    *("verdict", "logprob", "value", "value_low", "value_high"),
 )
 
 

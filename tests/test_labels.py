@@ -31,7 +31,7 @@ def rows_of(root: Node) -> list[Row]:
     def add(node: Node, parent: int | None) -> None:
         row: Row = {"node_id": 100 - len(rows), "parent_id": parent, "pre": len(rows)}
         row |= {"n_right": node.k, "n_rollouts": node.n, "verdict": node.end, "name": node.name}
-        row |= {"n_right_last": node.k, "n_wrong_first": node.n - node.k}
+        row |= {"n_right_last": node.k, "n_wrong_first": node.n - node.k, "logprob": None}
         rows.append(row)
         for child in node.below:
             add(child, row["node_id"])

@@ -497,6 +497,13 @@ def test_a_statement_is_stopped_in_time_and_the_session_goes_on(run: RunFolder) 
         Run(run).sql(endless, timeout=0.2)
 
 
+def test_a_column_of_another_name_is_damage(own_run: RunFolder) -> None:
+    [path, *_] = sorted(own_run.path.glob("parts/*/nodes.parquet"))
+    pq.write_table(pq.read_table(path).rename_columns({"n_right": "n_righu"}), path)
+    with pytest.raises(DamagedData, match=r"'n_righu' in the place of 'n_right'; restore"):
+        run_query(own_run, "SELECT count(*) FROM trees")
+
+
 def test_a_run_from_before_a_column_is_refused_by_name(own_run: RunFolder) -> None:
     [path, *_] = sorted(own_run.path.glob("parts/*/nodes.parquet"))
     pq.write_table(pq.read_table(path).drop_columns(["fails_from"]), path)
