@@ -124,6 +124,7 @@ LAWS = (
     _node("node 0, and no other, has no parent", "(parent_id IS NULL) <> (node_id = 0)"),
     _node("the root has depth 0 and the path [0]",
           "node_id = 0 AND (depth <> 0 OR pre <> 0 OR path <> [0])"),
+    _node("the root, and no other, is created as one", "(creation = 'root') <> (node_id = 0)"),
     _child("its parent exists and comes before it", "p.node_id IS NULL OR p.node_id >= c.node_id"),
     _child("its path and depth continue its parent's",
            "c.path <> list_append(p.path, c.node_id) OR c.depth <> p.depth + 1"),

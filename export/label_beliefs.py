@@ -17,16 +17,27 @@ READS = ("logprob", "n_right_last", "n_wrong_first", "verdict")
 
 PIECE_NODES = 2048
 """Nodes whose arrays are held at once; some 6 MB each."""
+MOST_TREES = 16_384
+"""Trees that a prior is learned from, at most; they take some 3 kB each."""
 
 
 def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
-    """Returns the log weights of the grid that the trees of a run make likely, and their number."""
-    found = [
-        _upward(piece)[0][piece.start_T] for batch in batches for piece in batch.pieces(PIECE_NODES)
-    ]
-    evidence_TG = np.concatenate([np.empty((0, grid().size)), *found])
-    prior_G = learn_prior(evidence_TG) if len(evidence_TG) else prior()
-    return prior_G, len(evidence_TG)
+    """Returns the log weights of the grid that the trees of a run make likely.
+
+    Of a run of more than `MOST_TREES` every second tree is taken, or fourth, and so on.
+
+    Returns:
+        The weights, and how many trees they are learned from.
+    """
+    found: list[Reals] = []
+    stride, seen = 1, 0
+    for piece in (piece for batch in batches for piece in batch.pieces(PIECE_NODES)):
+        evidence_TG = _upward(piece)[0][piece.start_T]
+        found += [each_G.copy() for each_G in evidence_TG[-seen % stride :: stride]]
+        seen += len(evidence_TG)
+        while len(found) > MOST_TREES:
+            found, stride = found[::2], stride * 2
+    return (learn_prior(np.array(found)) if found else prior()), len(found)
 
 
 def right_chances(batch: TreeBatch, prior_G: Reals) -> Reals:

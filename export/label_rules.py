@@ -125,7 +125,7 @@ def _any_success(values: Mapping[str, Value]) -> Part:
 def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
     confidence = float(values["confidence"])
     prior_G, n_trees = learned_prior(trees)
-    leak = float(np.exp(prior_G) @ grid().leak_G)
+    leak, trust = (float(np.exp(prior_G) @ of) for of in (grid().leak_G, grid().trust_G))
 
     def judge(batch: TreeBatch) -> Said:
         chance_N = right_chances(batch, prior_G)
@@ -138,11 +138,14 @@ def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
 
     return Part(
         says="A step is right or wrong where its prefix is so with a probability of at least "
-        f"{confidence}, given all rollouts and ends of the tree (search/first_error.py), of which "
-        "one is at or below it or a wrong step is before it; otherwise it is undecided, and so is "
-        "all below it. One success is not enough where the policy comes "
-        f"right again by luck: in this run a wrong prefix ends right about {leak:.1%} of the time, "
-        f"as learned from {n_trees} trees without any reference to the truth.",
+        f"{confidence}, given all rollouts and ends of the tree and how sure the policy was of "
+        "each step (search/first_error.py); an outcome is at or below it or a wrong step is before "
+        "it; otherwise it is undecided, and so is all below it. One success is not enough where "
+        f"the policy comes right again by luck: in this run a wrong prefix ends right about "
+        f"{leak:.1%} of the time. A step of probability p is right about as often as p^t says: "
+        f"here t is {trust:.2f}, and where it is 0 the policy's own doubt counts for nothing. Both "
+        f"are learned from how rollouts end in {n_trees} trees, without any reference to the "
+        "truth.",
         reads=BELIEF_READS,
         judge=judge,
     )

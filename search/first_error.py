@@ -304,10 +304,19 @@ def step_chances(logprob: float | Reals | None) -> tuple[Reals, Reals]:
     Args:
         logprob: Of the step, in nats, or of many in a column, [steps, 1]; None where not known.
     """
-    right_G = np.log1p(-grid().hazard_G)
+    log_right_P, trust_P, pair_G = _pairs()
+    right_P = log_right_P
     if logprob is not None:
-        right_G = right_G + grid().trust_G * np.minimum(logprob, 0.0)
-    return right_G, np.asarray(np.log(-np.expm1(right_G)))
+        right_P = log_right_P + trust_P * np.minimum(logprob, 0.0)
+    return right_P[..., pair_G], np.log(-np.expm1(right_P))[..., pair_G]
+
+
+@cache
+def _pairs() -> tuple[Reals, Reals, NDArray[np.int64]]:
+    """Returns log (1 - h) and t of their P pairs, and which pair each combination has."""
+    both = np.stack([grid().hazard_G, grid().trust_G])
+    (hazard_P, trust_P), pair_G = np.unique(both, axis=1, return_inverse=True)
+    return np.log1p(-hazard_P), trust_P, pair_G.reshape(-1)
 
 
 @cache

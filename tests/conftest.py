@@ -61,6 +61,7 @@ def _nodes(tree: str, rng: random.Random) -> list[Row]:
             | {"n_children": len(children[node]), "n_tokens": 2, "token_ids": [node, 7]}
             | {"is_terminal": ends, "verdict_reason": reason, "status": "ok"}
             | {"verdict": VERDICT_OF[reason] if reason else None}
+            | {"creation": "root" if parent is None else "sampled"}
         )
     stack, pre = [0], 0
     while stack:

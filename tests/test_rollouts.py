@@ -26,12 +26,14 @@ def cut_steps(ids: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def solution(text: str, finish: Finish, reason: Reason) -> Completion:
+    logprobs = tuple(-float(sum(step)) for step in cut_steps(tuple(text.encode())))
     return Completion(
         token_ids=tuple(text.encode()),
-        logprob=-1.0,
+        logprob=sum(logprobs),
         finish=finish,
         seed=0,
         judgement=Judgement(reason),
+        step_logprobs=logprobs if len(logprobs) > 1 else (),
     )
 
 
@@ -93,6 +95,19 @@ def test_every_solution_is_a_path_of_blind_nodes(settings: SearchSettings, seed:
         assert tree.nodes.creation[node] is Creation.BLIND
         assert tree.nodes.judgement[node] == ends.get(tree.prefix_ids(node))
         assert tree.nodes.visits[node] == 0
+        assert tree.nodes.logprob[node] == -sum(tree.nodes.step_ids[node])
+
+
+def test_steps_of_a_solution_that_came_as_a_whole_are_of_unknown_probability() -> None:
+    tree = Tree(Problem(id="p", prompt="?"))
+    growth = rollouts(tree, SearchSettings(width=2), cut_steps)
+    next(growth)
+    whole = [
+        Completion(tuple(text.encode()), -1.5, Finish.END, 0, Judgement(Reason.MATCH))
+        for text in ("a\nA1\n", "A1\n")
+    ]
+    growth.send([Reply(tuple(whole))])
+    assert tree.nodes.logprob == [None, None, None, -1.5]
 
 
 @given(searches, st.integers(0, 10**6), st.sampled_from([0.0, 0.4]))

@@ -1,10 +1,15 @@
 """Steps are cut on token ids, the same way for every reader."""
 
+from random import Random
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from treeward.search.continuation import Continuation
 from treeward.search.errors import BadInput
+from treeward.search.policy import Ask, PolicySettings
+from treeward.search.requests import Kind
 from treeward.search.steps import Budget, Finish, Stepper, StepRule, cut
 from treeward.search.tokens import Tokens, byte_tokens
 
@@ -158,6 +163,32 @@ def test_sampling_from_a_node_goes_on_as_the_rollout_did(
         stepper = Stepper.after(ids[:end], TOKENS, rule, budget(step, total - end))
         later = [(end + at, finish) for at, finish in finishes(stepper, ids[end:])]
         assert later == found[place + 1 :]
+        assert cut(ids[end:read], TOKENS, rule) == steps[place + 1 :]
+
+
+@given(ids_of, rules, st.sampled_from(Kind), st.integers(1, 8), st.integers(1, 30), st.randoms())
+def test_a_draw_says_what_each_of_its_steps_was_worth(
+    ids: list[int], rule: StepRule, kind: Kind, step: int, total: int, random: Random
+) -> None:
+    ask = Ask(
+        prompt_ids=(0,),
+        prefix_ids=(),
+        kind=kind,
+        seeds=(1,),
+        settings=PolicySettings(max_step_tokens=step, max_rollout_tokens=total),
+        rule=rule,
+        stick_to="",
+    )
+    drawn = Continuation.of(ask, TOKENS)
+    logprobs = [-random.random() for _ in ids]
+    draws = [drawn.add(token, each) for token, each in zip(ids, logprobs, strict=True)]
+    draw = next((each for each in draws if each is not None), None)
+    if draw is None:
+        return
+    said = list(logprobs)
+    sums = [sum(said.pop(0) for _ in step) for step in cut(draw.token_ids, TOKENS, rule)]
+    assert draw.logprob == pytest.approx(sum(sums))
+    assert draw.step_logprobs == (pytest.approx(tuple(sums)) if len(sums) > 1 else ())
 
 
 def test_cutting_goes_on_behind_an_end() -> None:

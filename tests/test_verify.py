@@ -152,6 +152,8 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], Any], set[str]]] = [
     ("nodes", "leaf", "parent_id", plus(900), {"its parent", "n_children", "its interval is"}),
     ("nodes", "root", "depth", plus(1), {"the root"}),
     ("nodes", "root", "path", lambda _: [1], {"the root"}),
+    ("nodes", "root", "creation", lambda _: "sampled", {"the root, and"}),
+    ("nodes", "leaf", "creation", lambda _: "root", {"the root, and"}),
     ("nodes", "leaf", "depth", plus(1), {"its path"}),
     ("nodes", "leaf", "path", lambda path: path[1:], {"its path"}),
     ("nodes", "leaf", "pre", lambda _: 0, {"n_nodes counts", "its interval lies"}),
