@@ -151,7 +151,7 @@ def one_tree(
         began = time.process_time()
         drive(mcts(tree, search, own=own, scored=scored), answer)
         if evidence:
-            tree_values(tree, strict_evidence(tree, reader.cut))
+            tree_values(tree, strict_evidence(tree, reader.cut), as_is=True)
         spent = time.process_time() - began
     return spent, tree
 
@@ -250,7 +250,8 @@ def forest(nodes: int, rollouts: int) -> float:
 
     def judge() -> None:
         nonlocal judged
-        forest_values(waiting, [strict_evidence(tree, reader.cut) for tree in waiting])
+        evidence = [strict_evidence(tree, reader.cut) for tree in waiting]
+        forest_values(waiting, evidence, as_is=True)
         waiting.clear()
         judged = made
 

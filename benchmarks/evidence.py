@@ -116,7 +116,7 @@ def examine(trees: list[Tree]) -> Nodes:
 
 def _examine(index: int, tree: Tree) -> dict[str, NDArray[Any]]:
     evidence = strict_evidence(tree, READER.cut)
-    from_tree = tree_values(tree, evidence)
+    from_tree = tree_values(tree, evidence, as_is=True)
     lengths: list[list[int]] = [[] for _ in range(len(tree))]
     for node, completion in zip(tree.rollouts.node, tree.rollouts.completion, strict=True):
         assert completion is not None, "a scripted policy's call never fails"

@@ -63,7 +63,7 @@ def read_values(trees: Sequence[Tree], reader: Reader) -> dict[Place, tuple[floa
     for tree in trees:
         evidence = strict_evidence(tree, reader.cut)
         right, known = evidence.n_right.astype(float), evidence.n_rollouts.astype(float)
-        value_tree = tree_values(tree, evidence).value
+        value_tree = tree_values(tree, evidence, as_is=True).value
         with np.errstate(invalid="ignore"):
             share = right / known
         value = np.where(known > 0, posterior_mean(right, known), np.nan)

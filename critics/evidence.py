@@ -11,12 +11,12 @@ the rollout depended on how it ended. So it counts for
 It does not count for a node made because of outcomes seen so far, its own among them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treeward.search.passing import passed_nodes
+from treeward.search.passing import Passage, passage
 from treeward.search.steps import Cut
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Judgement, Reason, Verdict
@@ -44,6 +44,16 @@ class Evidence:
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
     """Among the wrong, those that started at the node itself."""
+    apart: NDArray[np.int64]
+    """Right and wrong ones without those that its children were cut from."""
+    strayed: NDArray[np.int64]
+    """Among these, those that go on into no child."""
+    strayed_right: NDArray[np.int64]
+    """Among these, the right ones."""
+    entered: NDArray[np.int64]
+    """Right and wrong ones of its parent that go into it and do not count for it."""
+    entered_right: NDArray[np.int64]
+    """Among these, the right ones."""
 
     @property
     def n_rollouts(self) -> NDArray[np.int64]:
@@ -58,43 +68,56 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         tree: A grown tree; not modified.
         cut: Splits the ids of a rollout into steps, as the search did.
     """
-    places: list[list[int]] = [[] for _ in range(8)]
-    right, wrong, unknown, no_answer, length, right_last, started_right, started_wrong = places
+    places: dict[str, list[int]] = {field.name: [] for field in fields(Evidence)}
     spoken: set[int] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
-        start = tree.rollouts.node[index]
-        judgement = outcome(tree, index)
-        passed, end = passed_nodes(tree, index, cut)
-        nodes = [start, *passed]
+        start, judgement = tree.rollouts.node[index], outcome(tree, index)
+        way = passage(tree, index, cut)
+        nodes = [start, *way.nodes]
         if judgement.verdict is Verdict.UNKNOWN:
-            unknown += nodes
-        elif judgement.verdict is Verdict.RIGHT:
-            right += nodes
+            places["n_unknown"] += nodes
+            continue
+        is_right = judgement.verdict is Verdict.RIGHT
+        if is_right:
+            places["n_right"] += nodes
+            places["started_right"].append(start)
+            end = way.end
             if end is None or end in spoken or tree.nodes.creation[end] is not Creation.BLIND:
-                right_last.append(nodes[-1])
+                places["right_last"].append(nodes[-1])
             else:
                 spoken.add(end)
-            started_right.append(start)
         else:
-            wrong += nodes
-            started_wrong.append(start)
-            if judgement.reason is Reason.NO_ANSWER:
-                no_answer += nodes
-            elif judgement.reason is Reason.LENGTH:
-                length += nodes
-    columns = [np.bincount(np.array(nodes, np.int64), minlength=len(tree)) for nodes in places]
+            places["n_wrong"] += nodes
+            places["started_wrong"].append(start)
+            if judgement.reason in _WRONG_BY:
+                places[_WRONG_BY[judgement.reason]] += nodes
+        if not way.made:
+            places["apart"] += nodes
+            _note_leaving(places, nodes[-1], way, is_right=is_right)
     return Evidence(
-        n_right=columns[0],
-        n_wrong=columns[1],
-        n_unknown=columns[2],
-        n_no_answer=columns[3],
-        n_length=columns[4],
-        right_last=columns[5],
-        started_right=columns[6],
-        started_wrong=columns[7],
+        **{
+            name: np.bincount(np.array(nodes, np.int64), minlength=len(tree))
+            for name, nodes in places.items()
+        }
     )
+
+
+_WRONG_BY = {Reason.NO_ANSWER: "n_no_answer", Reason.LENGTH: "n_length"}
+
+
+def _note_leaving(places: dict[str, list[int]], last: int, way: Passage, *, is_right: bool) -> None:
+    """Notes where a rollout goes behind the last node for which it counts."""
+    if way.into is not None:
+        place, name = way.into, "entered"
+    elif way.end is None:
+        place, name = last, "strayed"
+    else:
+        return
+    places[name].append(place)
+    if is_right:
+        places[f"{name}_right"].append(place)
 
 
 def outcome(tree: Tree, index: int) -> Judgement:

@@ -8,6 +8,8 @@ The policy's value is the mean of its next steps' values, so every draw of a nex
 
     V = [sum_c a_c V_c + k_stay] / W,  a_c = SAMPLE_WEIGHT * n_samples(c) + passed(c)
 
+Where the probabilities of the next steps are known, that is better (`known_steps.py`), and so done.
+
 Samples stand for the policy only where nothing but sampling made children: a child cut from a
 rollout is one of the draws already if the cut was blind, and none if it was chosen. Weights depend
 on how a draw was made, never on where it fell or how it ended, so this is unbiased wherever no
@@ -32,16 +34,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treeward.critics.evidence import Evidence
+from treeward.critics.known_steps import (
+    ICC,
+    SAMPLE_WEIGHT,
+    KnownSteps,
+    known_steps,
+    outcome_variance,
+    sum_at,
+    weigh,
+)
 from treeward.critics.value import interval
-from treeward.search.intervals import PRIOR, Reals
+from treeward.search.intervals import Reals
 from treeward.search.tree import NO_PARENT, Creation, Tree
 from treeward.search.verdicts import VERDICT_OF, Verdict
-
-ICC = 0.5
-"""Share of the outcomes' variance that is assumed to lie between next steps."""
-
-SAMPLE_WEIGHT = 1 / ICC
-"""What a draw whose child is well known is worth in lone rollouts."""
 
 _VALUE_OF = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNKNOWN: np.nan}
 _EXACT = {reason: _VALUE_OF[verdict] for reason, verdict in VERDICT_OF.items()}
@@ -73,25 +78,31 @@ class _Counts:
     stayed_right: Reals
 
 
-def tree_values(tree: Tree, evidence: Evidence) -> TreeValue:
-    """Returns the tree evidence of every node of a tree."""
-    return forest_values([tree], [evidence])
+def tree_values(tree: Tree, evidence: Evidence, *, as_is: bool) -> TreeValue:
+    """Returns the tree evidence of every node of a tree, as `forest_values` does."""
+    return forest_values([tree], [evidence], as_is=as_is)
 
 
-def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> TreeValue:
+def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is: bool) -> TreeValue:
     """Returns the tree evidence of every node, one tree after the other.
 
     Goes level by level from the leaves up, in all trees at once; a tree's numbers are those that it
     has alone.
+
+    Args:
+        trees: Grown trees.
+        evidence: The strict evidence of each.
+        as_is: Whether a step's `logprob` is that of being drawn: `PolicySettings.as_is` of the run.
     """
     counts = _count(trees, evidence)
+    steps = known_steps(trees, evidence, counts.parent, as_is=as_is)
     judged = np.concatenate([ended(tree) for tree in trees])
     value = np.concatenate([exact_values(tree) for tree in trees])
     known = ~np.isnan(value)
     variance, counted = np.where(known, 0.0, np.nan), np.where(known, np.inf, np.nan)
     below = np.zeros(0, dtype=np.int64)
     for level in _levels(trees):
-        estimates = _estimate(counts, level, below, value, variance)
+        estimates = _estimate(counts, steps, level, below, value, variance)
         inner = ~judged[level] & ~np.isnan(estimates[0])
         for column, estimate in zip((value, variance, counted), estimates, strict=True):
             column[level[inner]] = estimate[inner]
@@ -145,7 +156,7 @@ def _count(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> _Counts:
     passed = right + (n_wrong - started_wrong).astype(float)
 
     def sum_below(column: Reals) -> Reals:
-        return _sum_at(parent[inner], column[inner], len(parent))
+        return sum_at(parent[inner], column[inner], len(parent))
 
     cut = np.array([made is not Creation.SAMPLED for tree in trees for made in tree.nodes.creation])
     usable = sum_below(cut.astype(float))[parent] == 0
@@ -161,6 +172,7 @@ def _count(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> _Counts:
 
 def _estimate(
     counts: _Counts,
+    steps: KnownSteps,
     level: NDArray[np.int64],
     below: NDArray[np.int64],
     value: Reals,
@@ -170,6 +182,7 @@ def _estimate(
 
     Args:
         counts: What was drawn.
+        steps: What is known of next steps.
         level: Nodes in ascending order; NaN is returned for those that nothing is known about.
         below: All of their children.
         value: The children's.
@@ -178,7 +191,7 @@ def _estimate(
     at = np.searchsorted(level, counts.parent[below])
 
     def sum_below(column: Reals) -> Reals:
-        return _sum_at(at, column, len(level))
+        return sum_at(at, column, len(level))
 
     # A child that nothing is known about would have to be guessed: then no sample says anything.
     unknown = np.isnan(value[below])
@@ -192,26 +205,20 @@ def _estimate(
     with np.errstate(invalid="ignore", divide="ignore"):
         # Whole numbers until the division: a subtree that is all right has a value of exactly 1.
         mean = (sum_below(weights * values) + counts.stayed_right[level]) / total
-        single = _single(mean, total)
+        single = outcome_variance(mean, total)
         centre = sum_below(fell * values) / draws
         spread = sum_below(fell * (values - centre[at]) ** 2)
         between = np.minimum((spread + ICC * single) / draws, single)
         error = between * (SAMPLE_WEIGHT**2 * sampled + rollouts)
         error += sum_below(weights**2 * variances)
         error = (error + stayed * (single - between)) / total**2
+        share = np.where(draws > 0, between / single, 1.0)
+        weighed = weigh(steps, level, below, at, value, variance, share)
+        known = ~np.isnan(weighed[0])
+        mean, error = np.where(known, weighed, (mean, error))
+        single = outcome_variance(mean, total)
         # Rollouts alone say what they are counted to say.
-        alone = draws == 0
-        error[alone] = (single / (stayed + 2))[alone]
+        alone = (draws == 0) & ~known
+        error[alone] = (single / stayed)[alone]
         counted = np.where(alone, stayed, np.maximum(single / error - 2, 0.0))
     return mean, error, counted
-
-
-def _sum_at(places: NDArray[np.int64], numbers: Reals, size: int) -> Reals:
-    """Returns for each place the sum of its numbers."""
-    return np.bincount(places, numbers, size).astype(float)
-
-
-def _single(mean: Reals, total: Reals) -> Reals:
-    """Returns the variance of one outcome, of a mean shrunk as the prior has it."""
-    shrunk = (total * mean + PRIOR) / (total + 2 * PRIOR)
-    return shrunk * (1 - shrunk)

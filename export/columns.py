@@ -26,6 +26,8 @@ class Origin:
     seed: int
     prover_k: int | None = None
     """K of the prover; None sets it for each tree by its root's value."""
+    as_is: bool = True
+    """Whether the policy samples as its `logprob` says: at temperature 1, from all tokens."""
 
 
 def tree_tables(tree: Tree, tree_id: str, origin: Origin) -> dict[str, pa.Table]:
@@ -53,7 +55,9 @@ def part_tables(
     }
     return {
         "trees": pa.Table.from_pylist(rows, schema=schema.TREES),
-        "nodes": node_table(trees, tree_ids, evidence, origin.reader, origin.prover_k),
+        "nodes": node_table(
+            trees, tree_ids, evidence, origin.reader, origin.prover_k, as_is=origin.as_is
+        ),
         "rollouts": to_table(joined, schema.ROLLOUTS),
     }
 

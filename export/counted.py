@@ -21,7 +21,7 @@ _PAIRS_AT_ONCE = 256
 
 
 def counted_columns(
-    trees: Sequence[Tree], evidence: Sequence[Evidence], fixed_k: int | None
+    trees: Sequence[Tree], evidence: Sequence[Evidence], fixed_k: int | None, *, as_is: bool
 ) -> dict[str, Reals]:
     """Returns values, tree values and progress with their intervals.
 
@@ -29,6 +29,7 @@ def counted_columns(
         trees: Grown trees.
         evidence: Of each.
         fixed_k: K of the prover; None sets it for each tree by its root's value.
+        as_is: Whether the policy samples as its `logprob` says.
     """
     sizes = np.array([len(tree) for tree in trees])
     k = np.concatenate([each.n_right for each in evidence]).astype(float)
@@ -37,7 +38,7 @@ def counted_columns(
     exact = np.concatenate([exact_values(tree) for tree in trees])
     low, high = interval(k, n)
     value = np.where(ends, exact, np.where(n > 0, posterior_mean(k, n), np.nan))
-    from_trees = forest_values(trees, evidence)
+    from_trees = forest_values(trees, evidence, as_is=as_is)
     first = np.cumsum(sizes) - sizes
     provers = [_prover(value[at + ROOT], fixed_k) for at in first]
     prover = np.repeat(np.array(provers, dtype=float), sizes)

@@ -180,6 +180,7 @@ def _origin(plan: Plan, reader: Reader) -> Origin:
         policy=plan.model.name,
         seed=plan.seed,
         prover_k=plan.label.prover_k,
+        as_is=plan.sampling.as_is,
     )
 
 

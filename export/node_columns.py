@@ -26,6 +26,8 @@ def node_table(
     evidence: Sequence[Evidence],
     reader: Reader,
     prover_k: int | None,
+    *,
+    as_is: bool,
 ) -> pa.Table:
     """Returns the rows of all nodes, tree by tree.
 
@@ -35,6 +37,7 @@ def node_table(
         evidence: The strict evidence of each.
         reader: Reads steps.
         prover_k: K of the prover; None sets it for each tree by its root's value.
+        as_is: Whether the policy samples as its `logprob` says.
     """
     texts = [[reader.text(step_ids) for step_ids in tree.nodes.step_ids] for tree in trees]
     places = [_places(tree) for tree in trees]
@@ -48,7 +51,7 @@ def node_table(
         **_grown(trees),
         **_ends(trees),
         **_truths(trees, texts),
-        **counted_columns(trees, evidence, prover_k),
+        **counted_columns(trees, evidence, prover_k, as_is=as_is),
     }
     columns |= {
         name: [value for place in places for value in place[at]]

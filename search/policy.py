@@ -38,6 +38,11 @@ class PolicySettings:
     max_rollout_tokens: int = 512
     """Tokens a whole solution may have, the steps above a node included."""
 
+    @property
+    def as_is(self) -> bool:
+        """Returns whether tokens are drawn with the very probabilities that the model gives."""
+        return self.temperature == 1.0 and self.top_p == 1.0
+
     def __post_init__(self) -> None:
         """Checks every field.
 

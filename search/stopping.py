@@ -19,7 +19,7 @@ import numpy as np
 
 from treeward.search.errors import BadInput
 from treeward.search.intervals import jeffreys
-from treeward.search.passing import passed_nodes
+from treeward.search.passing import passage
 from treeward.search.steps import Cut
 from treeward.search.tree import Tree
 from treeward.search.verdicts import Verdict
@@ -112,7 +112,7 @@ class Counts:
             judgement = completion.judgement if completion else None
             if judgement is None or judgement.verdict is Verdict.UNKNOWN:
                 continue
-            passed, _ = passed_nodes(self.tree, index, self.cut)
+            passed = passage(self.tree, index, self.cut).nodes
             for node in (rollouts.node[index], *passed):
                 self.known[node] += 1
                 self.right[node] += judgement.verdict is Verdict.RIGHT

@@ -108,7 +108,7 @@ def forest(search: str) -> Columns:
 
     def examine(tree: Tree) -> None:
         evidence = strict_evidence(tree, READER.cut)
-        found = tree_values(tree, evidence)
+        found = tree_values(tree, evidence, as_is=True)
         texts = [READER.text(tree.prefix_ids(node)) for node in range(len(tree))]
         columns = (
             [value(tree.problem.prompt, text) for text in texts],

@@ -223,7 +223,7 @@ def everything(search: str) -> list[Known]:
 def examine(run: Run, script: Script) -> Iterator[Known]:
     tree, nodes = run.tree, run.tree.nodes
     evidence = strict_evidence(tree, READER.cut)
-    from_tree = tree_values(tree, evidence).value
+    from_tree = tree_values(tree, evidence, as_is=True).value
     for node in range(len(tree)):
         if not tree.is_terminal(node):
             text = READER.text(tree.prefix_ids(node))

@@ -1,6 +1,7 @@
 """Tree evidence of trees that a person can work out."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ class Plant:
     end: Reason | None = None
     children: tuple["Plant", ...] = ()
     creation: Creation = Creation.SAMPLED
+    chance: float | None = None
 
 
 def end(reason: Reason, samples: int = 1) -> Plant:
@@ -53,6 +55,7 @@ def grown(root: Plant, order: np.random.Generator | None = None) -> Tree:
                     creation=child.creation,
                     finish=Finish.END if child.end else Finish.STEP,
                     judgement=Judgement(child.end) if child.end else None,
+                    logprob=None if child.chance is None else math.log(child.chance),
                 )
                 for _ in range(child.samples)
             ]
@@ -77,7 +80,7 @@ def roll(tree: Tree, node: int, ends: list[Reason], through: str = "", before: i
 
 
 def values(tree: Tree) -> TreeValue:
-    return tree_values(tree, strict_evidence(tree, READER.cut))
+    return tree_values(tree, strict_evidence(tree, READER.cut), as_is=True)
 
 
 def test_a_tree_worked_out_by_hand() -> None:
@@ -87,17 +90,59 @@ def test_a_tree_worked_out_by_hand() -> None:
     # Shrunk to (8 + .5) / 13 = .653846 it has a variance of .226331 for one outcome. The mean of
     # the four samples' children is .75, so
     #     between = [3 * .25^2 + 1 * .75^2 + .5 * .226331] / 4 = .215791
-    #     within  = 6^2 * (4.5 * .5) / (5^2 * 6)               = .54
-    #     Var(V)  = [.215791 * (4 * 4 + 4) + .54 + 4 * (.226331 - .215791)] / 12^2 = .034014
-    #     n_effective = .226331 / .034014 - 2 = 4.654
+    #     within  = 6^2 * (4.5 * .5) / (5^2 * 4)               = .81
+    #     Var(V)  = [.215791 * (4 * 4 + 4) + .81 + 4 * (.226331 - .215791)] / 12^2 = .035889
+    #     n_effective = .226331 / .035889 - 2 = 4.306
     tree = grown(
         Plant(right=2, wrong=2, children=(Plant(right=4, samples=3), end(Reason.MISMATCH)))
     )
     found = values(tree)
     assert found.value.tolist() == [pytest.approx(2 / 3), 1.0, 0.0]
-    assert found.n_effective.tolist() == [pytest.approx(4.654, abs=1e-3), 4.0, np.inf]
+    assert found.n_effective.tolist() == [pytest.approx(4.306, abs=1e-3), 4.0, np.inf]
     low, high = interval(found.value[:1] * found.n_effective[:1], found.n_effective[:1])
     assert (found.low[ROOT], found.high[ROOT]) == (low[0], high[0])
+
+
+def test_steps_of_known_probability_worked_out_by_hand() -> None:
+    # Three samples: two on a child of probability .5 with 4 of 4, one on a wrong end of .25; the
+    # root's rollouts, 1 of 4, go into neither.
+    #     s    = 6 (.5 / .875 - .5), 6 (.25 / .578125 - .25) = .428571, 1.094595
+    #     N_o  = .428571 + 1.094595 + 4 + .75                = 6.273166
+    #     V_o  = (.428571 * 1 + 1 + .5 * 1) / N_o            = .307432
+    #     V    = .5 * 1 + .25 * 0 + .25 V_o                  = .576858
+    # V_o has a variance of .222413 for one outcome, all of it between steps as drawn (b = 1):
+    #     others  = .25^2 * .222413 (2 * 1.523166 + 4 + 2 * .75) / N_o^2 = .003019
+    #     within  = (.5 + .25 * .928571 / N_o)^2 * .09 / 4               = .006488
+    #     n_effective = .245118 / (.003019 + .006488) - 2 = 23.78
+    children = (Plant(right=4, samples=2, chance=0.5), Plant(end=Reason.MISMATCH, chance=0.25))
+    tree = grown(Plant(right=1, wrong=3, children=children))
+    found = values(tree)
+    assert found.value[ROOT] == pytest.approx(0.576858, abs=1e-6)
+    assert found.n_effective[ROOT] == pytest.approx(23.78, abs=0.01)
+    # Drawn at another temperature they are as often as they are: (2 * 2 * 1 + 1) / (2 * 3 + 4).
+    evidence = strict_evidence(tree, READER.cut)
+    assert tree_values(tree, evidence, as_is=False).value[ROOT] == 0.5
+    unknown = grown(
+        Plant(right=1, wrong=3, children=(children[0], replace(children[1], chance=None)))
+    )
+    assert values(unknown).value[ROOT] == 0.5
+
+
+def test_unlikely_steps_are_draws_like_any_others() -> None:
+    plain = (Plant(right=4), Plant(wrong=2), end(Reason.MATCH))
+    rare = tuple(replace(child, chance=1e-15) for child in plain)
+    found, expected = (values(grown(Plant(1, 3, children=each))) for each in (rare, plain))
+    for column in ("value", "low", "high", "n_effective"):
+        assert getattr(found, column)[ROOT] == pytest.approx(getattr(expected, column)[ROOT])
+
+
+def test_a_rollout_tells_its_own_node_of_the_child_that_was_made_later() -> None:
+    # Of the root's 4, asked first, 2 go into the child and are right. The child has 1 of 4: for
+    # itself 1/4, for the root (4 * 1/4 + 2) / (4 + 2), and its step is all that can follow.
+    tree = grown(Plant(children=(Plant(right=1, wrong=3, chance=1.0),)))
+    roll(tree, ROOT, [Reason.MATCH] * 2, through="0\n", before=1)
+    roll(tree, ROOT, [Reason.MISMATCH] * 2, before=1)
+    assert values(tree).value.tolist() == [pytest.approx(0.5), 0.25]
 
 
 def test_without_children_it_is_strict_evidence() -> None:
@@ -152,6 +197,12 @@ def plants(draw: st.DrawFn, depth: int = 3) -> Plant:
     if not children and depth < 3 and draw(st.booleans()):
         return end(draw(st.sampled_from([Reason.MATCH, Reason.MISMATCH])), draw(st.integers(1, 3)))
     right, wrong = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    shares = draw(st.none() | st.lists(st.floats(1e-3, 1), min_size=4, max_size=4))
+    if shares is not None:  # the last is that of all other steps
+        shares = [share / sum(shares) for share in shares]
+        children = tuple(
+            replace(child, chance=share) for child, share in zip(children, shares, strict=False)
+        )
     return Plant(right, wrong, draw(st.integers(1, 3)), children=children)
 
 
@@ -187,6 +238,7 @@ def test_right_and_wrong_are_alike(root: Plant) -> None:
             plant.samples,
             turned_ends[plant.end],
             tuple(turned(child) for child in plant.children),
+            chance=plant.chance,
         )
 
     found, mirrored = values(grown(root)), values(grown(turned(root)))
@@ -207,6 +259,7 @@ def test_a_tree_without_exception_covers_the_value_without_exception(
             plant.samples,
             plant.end and reason,
             tuple(uniform(child) for child in plant.children),
+            chance=plant.chance,
         )
 
     found = values(grown(uniform(root)))
