@@ -7,15 +7,18 @@ With the probability p_c of each child known, how often a step was drawn no long
     V_o = [sum_c s_c V_c + k_strayed + sum_c p_c V_c] / N_o
     N_o = sum_c s_c + n_strayed + sum_c p_c
 
-Rollouts that went into no child say it best. Of the S draws that made the children each step had
-the chance pi_c = 1 - (1 - p_c)^S to be one of them (Horvitz and Thompson 1952), so that an unlikely
-child stands for others like it, s_c = SAMPLE_WEIGHT S (p_c / pi_c - p_c). The children are one more
-draw as far as they are likely, which is all there is to go by where nothing strayed. Where every
-step is unlikely this is the mean of all draws.
+Rollouts that went into no child say best what is left. Of the S samples that made the children each
+step had the chance pi_c = 1 - (1 - p_c)^S to be one of them (Horvitz and Thompson 1952), so that an
+unlikely child stands for others like it, s_c = SAMPLE_WEIGHT S (p_c / pi_c - p_c). The children are
+one more draw as far as they are likely, which is all there is to go by where nothing strayed. Where
+every step is unlikely this is the mean of all draws.
 
 A rollout of the node that was asked for before a child was made, and goes into it, does not count
 for the child, whose making it may have caused; for the node it tells of the child:
 V_c <- (m_c V_c + k_entered) / (m_c + n_entered) with m_c draws at the child.
+
+Only children that were sampled at the node are weighed like this. Of those that were cut from a
+solution there is often one, which may be unlikely, and then it stands for far too much.
 
 With the share b of the outcomes' variance between steps, w_c = p_c + p_o (s_c + p_c) / N_o, and the
 children's draw as far off as it is noisy, the variance is
@@ -49,10 +52,10 @@ class KnownSteps:
     """Holds what the formulas need, every column with one entry a node."""
 
     chance: Reals
-    """The probability of its step at its parent; NaN at parents where some child's is not known,
-    or where a child was not drawn blindly."""
+    """The probability of its step at its parent; NaN at parents where some child's is not known, or
+    some child was not sampled there."""
     made: Reals
-    """Samples and cuts that made it."""
+    """Samples that made it."""
     known: Reals
     """m: draws at it, in rollouts."""
     strayed: Reals
@@ -86,12 +89,8 @@ def known_steps(
         return np.concatenate([getattr(each, name) for each in evidence]).astype(float)
 
     logprob = np.array([each for tree in trees for each in tree.nodes.logprob], dtype=float)
-    picked = [
-        creation in (Creation.CHOSEN, Creation.GIVEN)
-        for tree in trees
-        for creation in tree.nodes.creation
-    ]
-    unclear = np.isnan(logprob) | np.array(picked) | (not as_is)
+    cut = np.array([made is not Creation.SAMPLED for tree in trees for made in tree.nodes.creation])
+    unclear = np.isnan(logprob) | cut | (not as_is)
     made = np.array([n for tree in trees for n in tree.nodes.n_samples], dtype=float)
     clear = sum_below(unclear.astype(float))[parent] == 0
     return KnownSteps(
@@ -167,6 +166,14 @@ def _with_entered(
 def sum_at(places: NDArray[np.int64], numbers: Reals, size: int) -> Reals:
     """Returns for each place the sum of its numbers."""
     return np.bincount(places, numbers, size).astype(float)
+
+
+def as_rollouts(mean: Reals, variance: Reals) -> Reals:
+    """Returns the number n of rollouts whose mean has that variance, `outcome_variance` / n."""
+    draws, least = np.ones_like(mean), np.maximum(variance, _ROUNDING**2)
+    for _ in range(24):  # each halves what is wrong with log n, at least
+        draws = np.sqrt(draws * outcome_variance(mean, draws) / least)
+    return np.where(variance > 0, draws, np.inf)
 
 
 def outcome_variance(mean: Reals, draws: Reals) -> Reals:

@@ -38,6 +38,7 @@ from treeward.critics.known_steps import (
     ICC,
     SAMPLE_WEIGHT,
     KnownSteps,
+    as_rollouts,
     known_steps,
     outcome_variance,
     sum_at,
@@ -109,7 +110,9 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
         below = level
     low, high = value.copy(), value.copy()
     inner = np.isfinite(counted)
-    low[inner], high[inner] = interval(value[inner] * counted[inner], counted[inner])
+    ends = interval(value[inner] * counted[inner], counted[inner])
+    # Few rollouts of a value near 0 or 1 give an interval that is drawn to 1/2 beyond it.
+    low[inner], high[inner] = np.minimum(ends[0], value[inner]), np.maximum(ends[1], value[inner])
     return TreeValue(value=value, low=low, high=high, n_effective=counted)
 
 
@@ -216,9 +219,9 @@ def _estimate(
         weighed = weigh(steps, level, below, at, value, variance, share)
         known = ~np.isnan(weighed[0])
         mean, error = np.where(known, weighed, (mean, error))
-        single = outcome_variance(mean, total)
         # Rollouts alone say what they are counted to say.
         alone = (draws == 0) & ~known
         error[alone] = (single / stayed)[alone]
         counted = np.where(alone, stayed, np.maximum(single / error - 2, 0.0))
+        counted[known] = as_rollouts(mean[known], error[known])
     return mean, error, counted

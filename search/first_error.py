@@ -48,8 +48,8 @@ from treeward.search.tree import ROOT
 Reals = NDArray[np.float64]
 
 HAZARDS = (0.003, 0.05, 0.25)
-TRUSTS = (0.0, 0.1, 0.3, 1.0)
-"""t, each as likely as the others before anything is known."""
+TRUSTS = {0.0: 0.7, 0.1: 0.1, 0.3: 0.1, 1.0: 0.1}
+"""t, with the weight that each has before anything is known: a policy's doubt may say nothing."""
 LEVELS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
 LEAKS = {0.003: 0.4, 0.01: 0.3, 0.03: 0.15, 0.08: 0.1, 0.2: 0.05}
 """w, with the weight that each has before anything is known."""
@@ -85,7 +85,8 @@ def grid() -> Grid:
 @cache
 def prior() -> Reals:
     """Returns the log weights of the grid before anything is known: luck is rare."""
-    weights_G = np.array([LEAKS[leak] for leak in grid().leak_G])
+    points = zip(grid().leak_G, grid().trust_G, strict=True)
+    weights_G = np.array([LEAKS[leak] * TRUSTS[trust] for leak, trust in points])
     return np.asarray(np.log(weights_G / weights_G.sum()))
 
 
@@ -101,12 +102,12 @@ def learn_prior(evidence_TG: Reals, rounds: int = 10) -> Reals:
         rounds: Of the two steps.
     """
     weights_G = np.empty(grid().size)
-    for trust in TRUSTS:
+    for trust, weight in TRUSTS.items():
         chosen_G = grid().trust_G == trust
         evidence_TC = evidence_TG[:, chosen_G]
         weights_C = _mixture(evidence_TC, rounds)
-        # All t are equally likely before.
-        weights_G[chosen_G] = weights_C + logsumexp(evidence_TC + weights_C, axis=1).sum()
+        told = logsumexp(evidence_TC + weights_C, axis=1).sum()
+        weights_G[chosen_G] = np.log(weight) + told + weights_C
     return np.asarray(weights_G - logsumexp(weights_G))
 
 

@@ -83,8 +83,9 @@ def add_path(
         completion: How it ended.
         creation: Whether its outcome had a say in adding it.
     """
-    alone = (completion.logprob,) if len(steps) == 1 else (None,) * len(steps)
-    logprobs = completion.step_logprobs or alone
+    logprobs: Sequence[float | None] = completion.step_logprobs or (completion.logprob,)
+    if len(logprobs) != len(steps):  # they came without, or end elsewhere when cut by themselves
+        logprobs = [None] * len(steps)
     path = []
     for place, (step_ids, logprob) in enumerate(zip(steps, logprobs, strict=True), start=1):
         last = place == len(steps)

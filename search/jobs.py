@@ -86,7 +86,7 @@ class Row:
     def extend(self, token: int, logprob: float) -> bool:
         """Adds a token; returns whether the continuation goes on."""
         draw = self.drawn.add(token, logprob)
-        if math.isnan(logprob):
+        if not math.isfinite(logprob):
             self.fail(CallFailed("not_a_number", "the model's logits are not numbers"))
         elif draw is None:
             return True
