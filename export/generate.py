@@ -14,7 +14,7 @@ from treeward.export.columns import Origin
 from treeward.export.funding import open_funds
 from treeward.export.journal import Journal
 from treeward.export.part_writer import PartWriter
-from treeward.export.parts import committed_parts, committed_trees
+from treeward.export.parts import committed_parts, committed_trees, require_columns
 from treeward.export.plan import Plan
 from treeward.export.row_groups import RowGroups
 from treeward.export.run_folder import writing
@@ -95,11 +95,14 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
 
     Raises:
         SettingsConflict: The folder holds a run with other settings.
+        BadInput: The folder holds trees of an earlier version, which have fewer columns.
         TreewardError: The run cannot be written, or the policy cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
         verifier = stack.enter_context(plan.make_verifier())
         run = stack.enter_context(writing(out, plan.identity, plan.problems))
+        for part in committed_parts(run.path):
+            require_columns(part / "nodes.parquet", "nodes")
         done = committed_trees(run.path)
         ids = {problem.id: run.identity.tree_id(problem.id) for problem in plan.share}
         left = [problem for problem in plan.share if ids[problem.id] not in done]

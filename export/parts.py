@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from treeward.export import disk
 from treeward.export.durable import disk_errors, file_sha256, seal, unseal, write_file
 from treeward.export.schema import SCHEMA_VERSION, SCHEMAS, SORT_KEYS
-from treeward.search.errors import DamagedData
+from treeward.search.errors import BadInput, DamagedData
 
 ROW_GROUP = 16_384
 """Rows of a row group, at least, where a table has so many: what is read to find one tree."""
@@ -213,3 +213,26 @@ def committed_trees(run: Path) -> dict[str, Path]:
 def trees_in(place: Path) -> dict[str, Path]:
     """Returns the part of every tree in a place of a run, by tree id; opens no table."""
     return {tree: part for part in parts_in(place) for tree in read_manifest(part).trees}
+
+
+def require_columns(path: Path, name: str) -> None:
+    """Refuses a table that was written before it had all its columns: null would be no unknown.
+
+    Raises:
+        BadInput: A column is missing.
+        DamagedData: A column is missing and another is there that no version has.
+    """
+    try:
+        there = pq.read_schema(path).names
+    except (OSError, pa.ArrowException):
+        return  # Whoever reads the file says what is wrong with it.
+    missing = [column for column in SCHEMAS[name].names if column not in there]
+    strange = [column for column in there if column not in SCHEMAS[name].names]
+    if missing and strange:
+        raise DamagedData(
+            f"{path}: has a column {strange[0]!r} in the place of {missing[0]!r}; restore the file"
+        )
+    if missing:
+        raise BadInput(
+            f"{path}: has no column {missing[0]!r}: an earlier version made it; generate it again"
+        )

@@ -16,10 +16,9 @@ from threading import Event, Timer
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from treeward.export.macros import MACROS, NAMES
-from treeward.export.parts import committed_parts, parts_in, read_manifest
+from treeward.export.parts import committed_parts, parts_in, read_manifest, require_columns
 from treeward.export.problems_file import first_line
 from treeward.export.run_folder import RunFolder
 from treeward.export.schema import SAMPLERS, SCHEMAS, TABLES
@@ -216,35 +215,12 @@ def _lookup(
         if not path.is_file():
             raise DamagedData(f"{path}: missing from a committed part; restore it")
 
-    _require_columns(next(iter(files.values())), name)
+    require_columns(next(iter(files.values())), name)
 
     def find(tree: str) -> list[Path]:
         return [files[part] for part in held().get(tree, ())]
 
     return TreeFiles([*files.values()], name, find)
-
-
-def _require_columns(path: Path, name: str) -> None:
-    """Refuses a table that was written before it had all its columns: null would be no unknown.
-
-    Raises:
-        BadInput: A column is missing.
-        DamagedData: A column is missing and another is there that no version has.
-    """
-    try:
-        there = pq.read_schema(path).names
-    except (OSError, pa.ArrowException):
-        return  # Whoever reads the file says what is wrong with it.
-    missing = [column for column in SCHEMAS[name].names if column not in there]
-    strange = [column for column in there if column not in SCHEMAS[name].names]
-    if missing and strange:
-        raise DamagedData(
-            f"{path}: has a column {strange[0]!r} in the place of {missing[0]!r}; restore the file"
-        )
-    if missing:
-        raise BadInput(
-            f"{path}: has no column {missing[0]!r}: an earlier version made it; generate it again"
-        )
 
 
 def dataset(name: str, files: list[Path]) -> ds.Dataset:

@@ -3,13 +3,14 @@
 import threading
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from treeward.export import disk
 from treeward.export.generate import generate
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
-from treeward.search.errors import TreewardError
+from treeward.search.errors import BadInput, TreewardError
 
 
 def test_a_commit_that_the_disk_refuses_leaves_no_thread(
@@ -35,3 +36,13 @@ def test_a_commit_that_the_disk_refuses_leaves_no_thread(
     for thread in left:
         thread.join(timeout=10)
     assert not [thread for thread in left if thread.is_alive()]
+
+
+def test_a_run_of_an_earlier_version_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    quick = ("search.simulations=1", "search.rollouts=1")
+    plan = make_plan(Options(problems="task:arithmetic?n=1&seed=1", assignments=quick))
+    generate(plan, tmp_path / "run", concurrency=1)
+    (nodes,) = (tmp_path / "run").glob("parts/*/nodes.parquet")
+    pq.write_table(pq.read_table(nodes).drop_columns(["creation"]), nodes)
+    with pytest.raises(BadInput, match="has no column 'creation': an earlier version made it"):
+        generate(plan, tmp_path / "run", concurrency=1)
