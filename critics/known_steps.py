@@ -128,8 +128,11 @@ def weigh(
     def sum_below(column: Reals) -> Reals:
         return sum_at(at, column, len(level))
 
+    chance = steps.chance[below]
     values, variances = _with_entered(steps, below, value[below], variance[below])
-    chance, made = steps.chance[below], sum_below(steps.made[below])
+    if np.isnan(chance + values).all():
+        return np.full(len(level), np.nan), np.full(len(level), np.nan)
+    made = sum_below(steps.made[below])
     with np.errstate(invalid="ignore", divide="ignore"):
         met = -np.expm1(made[at] * np.log1p(-np.minimum(chance, 1 - _ROUNDING)))
         # The least likely steps are met once if at all.
@@ -173,7 +176,7 @@ def as_rollouts(mean: Reals, variance: Reals) -> Reals:
     draws, least = np.ones_like(mean), np.maximum(variance, _ROUNDING**2)
     for _ in range(24):  # each halves what is wrong with log n, at least
         draws = np.sqrt(draws * outcome_variance(mean, draws) / least)
-    return np.where(variance > 0, draws, np.inf)
+    return np.asarray(np.where(variance > 0, draws, np.inf))
 
 
 def outcome_variance(mean: Reals, draws: Reals) -> Reals:

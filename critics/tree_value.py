@@ -108,6 +108,8 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
         for column, estimate in zip((value, variance, counted), estimates, strict=True):
             column[level[inner]] = estimate[inner]
         below = level
+    weighed = np.isnan(counted) & ~np.isnan(value)
+    counted[weighed] = as_rollouts(value[weighed], variance[weighed])
     low, high = value.copy(), value.copy()
     inner = np.isfinite(counted)
     ends = interval(value[inner] * counted[inner], counted[inner])
@@ -183,6 +185,8 @@ def _estimate(
 ) -> tuple[Reals, Reals, Reals]:
     """Returns the value of a level's nodes, its variance, and the rollouts that would tell as much.
 
+    The last is left open, NaN, where the probabilities of steps are known.
+
     Args:
         counts: What was drawn.
         steps: What is known of next steps.
@@ -223,5 +227,5 @@ def _estimate(
         alone = (draws == 0) & ~known
         error[alone] = (single / stayed)[alone]
         counted = np.where(alone, stayed, np.maximum(single / error - 2, 0.0))
-        counted[known] = as_rollouts(mean[known], error[known])
+        counted[known] = np.nan
     return mean, error, counted
