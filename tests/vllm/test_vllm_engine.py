@@ -86,7 +86,8 @@ def test_what_a_step_brings_beyond_the_end_is_dropped() -> None:
         assert draws == [Draw(tuple(TOKENS.encode("1+1=2\n")), -3.0, Finish.STEP)] * 2
         assert not llm.said, "nothing is left under way"
         (draws,) = drawn(llm, Kind.ROLLOUT)
-        assert draws == [Draw(tuple(TOKENS.encode("1+1=2\nA2\n")), -4.5, Finish.END)] * 2
+        both = tuple(TOKENS.encode("1+1=2\nA2\n"))
+        assert draws == [Draw(both, -4.5, Finish.END, (-3.0, -1.5))] * 2
         assert bool(llm.aborted) is (per_step < 60)
 
 
