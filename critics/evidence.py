@@ -44,10 +44,8 @@ class Evidence:
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
     """Among the wrong, those that started at the node itself."""
-    apart: NDArray[np.int64]
-    """Right and wrong ones without those that its children were cut from."""
     strayed: NDArray[np.int64]
-    """Among these, those that go on into no child."""
+    """Right and wrong ones that go on into no child."""
     strayed_right: NDArray[np.int64]
     """Among these, the right ones."""
     entered: NDArray[np.int64]
@@ -93,9 +91,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
             places["started_wrong"].append(start)
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
-        if not way.made:
-            places["apart"] += nodes
-            _note_leaving(places, nodes[-1], way, is_right=is_right)
+        _note_leaving(places, nodes[-1], way, is_right=is_right)
     return Evidence(
         **{
             name: np.bincount(np.array(nodes, np.int64), minlength=len(tree))

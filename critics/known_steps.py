@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from treeward.critics.evidence import Evidence
 from treeward.search.intervals import PRIOR, Reals
-from treeward.search.tree import Creation, Tree
+from treeward.search.tree import Tree
 
 ICC = 0.5
 """Share of the outcomes' variance that is assumed to lie between next steps."""
@@ -54,8 +54,8 @@ class KnownSteps:
     chance: Reals
     """The probability of its step at its parent; NaN at parents where some child's is not known, or
     some child was not sampled there."""
-    made: Reals
-    """Samples that made it."""
+    samples: Reals
+    """That made it."""
     known: Reals
     """m: draws at it, in rollouts."""
     strayed: Reals
@@ -69,6 +69,7 @@ def known_steps(
     trees: Sequence[Tree],
     evidence: Sequence[Evidence],
     parent: NDArray[np.int64],
+    samples: Reals,
     *,
     as_is: bool,
 ) -> KnownSteps:
@@ -78,6 +79,7 @@ def known_steps(
         trees: Grown trees.
         evidence: The strict evidence of each.
         parent: The place of each node's parent among all nodes; -1 for a root.
+        samples: That made each node; 0 below a node some of whose children were not sampled.
         as_is: Whether a step's `logprob` is that of being drawn.
     """
     inner = np.flatnonzero(parent >= 0)
@@ -89,14 +91,12 @@ def known_steps(
         return np.concatenate([getattr(each, name) for each in evidence]).astype(float)
 
     logprob = np.array([each for tree in trees for each in tree.nodes.logprob], dtype=float)
-    cut = np.array([made is not Creation.SAMPLED for tree in trees for made in tree.nodes.creation])
-    unclear = np.isnan(logprob) | cut | (not as_is)
-    made = np.array([n for tree in trees for n in tree.nodes.n_samples], dtype=float)
+    unclear = np.isnan(logprob) | (samples == 0) | (not as_is)
     clear = sum_below(unclear.astype(float))[parent] == 0
     return KnownSteps(
         chance=np.where(clear, np.exp(np.minimum(logprob, 0.0)), np.nan),
-        made=made,
-        known=SAMPLE_WEIGHT * sum_below(made) + joined("apart"),
+        samples=samples,
+        known=SAMPLE_WEIGHT * sum_below(samples) + joined("n_rollouts"),
         strayed=joined("strayed"),
         strayed_right=joined("strayed_right"),
         entered=joined("entered"),
@@ -132,15 +132,15 @@ def weigh(
     values, variances = _with_entered(steps, below, value[below], variance[below])
     if np.isnan(chance + values).all():
         return np.full(len(level), np.nan), np.full(len(level), np.nan)
-    made = sum_below(steps.made[below])
+    sampled = sum_below(steps.samples[below])
     with np.errstate(invalid="ignore", divide="ignore"):
-        met = -np.expm1(made[at] * np.log1p(-np.minimum(chance, 1 - _ROUNDING)))
+        met = -np.expm1(sampled[at] * np.log1p(-np.minimum(chance, 1 - _ROUNDING)))
         # The least likely steps are met once if at all.
-        odds = np.where(chance < _ROUNDING, 1 / made[at], chance / met)
-        stands = SAMPLE_WEIGHT * made[at] * (odds - chance)
+        odds = np.where(chance < _ROUNDING, 1 / sampled[at], chance / met)
+        stands = SAMPLE_WEIGHT * sampled[at] * (odds - chance)
         likely, strayed = sum_below(chance), steps.strayed[level]
         left = np.maximum(1 - likely, 0.0)
-        # As the sum above the line has it: a subtree that is all right has a value of exactly 1.
+        # Summed as `others` is: a subtree that is all right has a value of exactly 1.
         draws = sum_below(stands + chance) + strayed
         others = (sum_below((stands + chance) * values) + steps.strayed_right[level]) / draws
         # Rounded, probabilities can sum to more than 1.

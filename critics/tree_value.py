@@ -96,7 +96,7 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
         as_is: Whether a step's `logprob` is that of being drawn: `PolicySettings.as_is` of the run.
     """
     counts = _count(trees, evidence)
-    steps = known_steps(trees, evidence, counts.parent, as_is=as_is)
+    steps = known_steps(trees, evidence, counts.parent, counts.samples, as_is=as_is)
     judged = np.concatenate([ended(tree) for tree in trees])
     value = np.concatenate([exact_values(tree) for tree in trees])
     known = ~np.isnan(value)

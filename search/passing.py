@@ -19,9 +19,6 @@ class Passage(NamedTuple):
     end: int | None = None
     """The end of a solution for which it counts; None where no solution ends as it does."""
 
-    made: bool = False
-    """Whether these nodes were cut from it, or from another of the same request."""
-
     into: int | None = None
     """The node that it goes into behind the last of them, without counting for it; where there is
     none and no end, it leaves the tree there."""
@@ -41,17 +38,15 @@ def passage(tree: Tree, index: int, cut: Cut) -> Passage:
         entered = (child for child in children if ids[: len(steps[child])] == steps[child])
         return Passage([], into=next(entered, None))
     nodes: list[int] = []
-    made = False
     for step_ids in cut(completion.token_ids):
         child = tree.child_with(node, step_ids)
         if child is None or not _counts(tree, child, before):
-            return Passage(nodes, made=made, into=child)
-        made |= child >= before
+            return Passage(nodes, into=child)
         if tree.is_terminal(child):
-            return Passage(nodes, child, made)
+            return Passage(nodes, child)
         nodes.append(child)
         node = child
-    return Passage(nodes, made=made)
+    return Passage(nodes)
 
 
 def _counts(tree: Tree, node: int, nodes_before: int) -> bool:
