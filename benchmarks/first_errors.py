@@ -33,7 +33,7 @@ from treeward.export.plan import Plan, make_plan
 from treeward.search import forest
 from treeward.search.arithmetic import chain_of, judge_steps
 from treeward.search.backends import open_policy
-from treeward.search.first_error import learn_prior
+from treeward.search.error_grid import learn_prior
 from treeward.search.forest import Forest, grow_forest
 from treeward.search.localise import LocaliserSettings, find_by_halves, find_by_posterior
 from treeward.search.policy import Policy, PolicySampler

@@ -29,7 +29,9 @@ from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import is_wrong, read_trees
 from treeward.search.backends import open_policy
-from treeward.search.first_error import Beliefs, Reals, learn_prior, prior
+from treeward.search.error_grid import learn_prior, prior
+from treeward.search.first_error import Beliefs
+from treeward.search.intervals import Reals
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
 from treeward.search.verdicts import Verdict

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch
-from treeward.search.first_error import grid, learn_prior, likelihoods, prior, step_chances
+from treeward.search.error_grid import grid, learn_prior, likelihoods, prior, step_chances
 from treeward.search.verdicts import Verdict
 
 READS = ("logprob", "n_right_last", "n_wrong_first", "verdict")

@@ -20,7 +20,7 @@ from treeward.export.label_beliefs import READS as BELIEF_READS
 from treeward.export.label_beliefs import learned_prior, right_chances, seen
 from treeward.export.label_spec import BY_CRITIC, COUNTED, PartSpec, Value, critic_of
 from treeward.export.tree_batch import Flags, Reals, TreeBatch
-from treeward.search.first_error import grid
+from treeward.search.error_grid import grid
 from treeward.search.verdicts import Verdict
 
 Signs = NDArray[np.int8]

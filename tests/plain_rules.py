@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from treeward.search.first_error import Beliefs, learn_prior, prior
+from treeward.search.error_grid import learn_prior, prior
+from treeward.search.first_error import Beliefs
 
 Row = dict[str, Any]
 Signs = list[int]

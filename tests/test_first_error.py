@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaln, logsumexp
 
-from treeward.search.first_error import (
-    SPREAD_RIGHT,
-    SPREAD_WRONG,
-    Beliefs,
-    Reals,
-    grid,
-    learn_prior,
-    prior,
-)
+from treeward.search.error_grid import SPREAD_RIGHT, SPREAD_WRONG, grid, learn_prior, prior
+from treeward.search.first_error import Beliefs
+from treeward.search.intervals import Reals
 
 Seen = tuple[int, int, bool | None, float | None]
 """Of a node: right rollouts, wrong ones, how a solution ends there, and log p of its step."""
