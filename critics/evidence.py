@@ -11,18 +11,31 @@ the rollout depended on how it ended. So it counts for
 It does not count for a node made because of outcomes seen so far, its own among them.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treeward.search.passing import Passage, passage
+from treeward.search.passing import passage
 from treeward.search.steps import Cut
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Judgement, Reason, Verdict
 
 POLICY_SAMPLER = 0
 """The sampler whose value is measured; what others draw steers and is no evidence."""
+
+
+class Strayed(NamedTuple):
+    """A right or wrong rollout that leaves its tree."""
+
+    node: int
+    """The last for which it counts."""
+    step_ids: tuple[int, ...]
+    """The step that it takes there, which is no node; empty where it was cut off before any."""
+    logprob: float | None
+    """Of that step; None where it is not known."""
+    is_right: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +57,14 @@ class Evidence:
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
     """Among the wrong, those that started at the node itself."""
-    strayed: NDArray[np.int64]
-    """Right and wrong ones that go on into no child."""
-    strayed_right: NDArray[np.int64]
-    """Among these, the right ones."""
+    drawn: NDArray[np.int64]
+    """Right and wrong ones of its parent that go into it."""
     entered: NDArray[np.int64]
-    """Right and wrong ones of its parent that go into it and do not count for it."""
+    """Among these, those that do not count for it; none where a solution ends."""
     entered_right: NDArray[np.int64]
     """Among these, the right ones."""
+    strayed: tuple[Strayed, ...]
+    """Those that go on into no child of the last node for which they count."""
 
     @property
     def n_rollouts(self) -> NDArray[np.int64]:
@@ -66,7 +79,8 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         tree: A grown tree; not modified.
         cut: Splits the ids of a rollout into steps, as the search did.
     """
-    places: dict[str, list[int]] = {field.name: [] for field in fields(Evidence)}
+    places: dict[str, list[int]] = {name: [] for name in _COUNTS}
+    strayed: list[Strayed] = []
     spoken: set[int] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
@@ -91,29 +105,36 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
             places["started_wrong"].append(start)
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
-        _note_leaving(places, nodes[-1], way, is_right=is_right)
+        places["drawn"] += way.nodes
+        if way.end is not None:
+            places["drawn"].append(way.end)
+        elif way.into is not None:
+            places["drawn"].append(way.into)
+            places["entered"].append(way.into)
+            places["entered_right"] += [way.into] * is_right
+        else:
+            strayed.append(_strayed(tree, index, nodes, cut, is_right=is_right))
     return Evidence(
         **{
             name: np.bincount(np.array(nodes, np.int64), minlength=len(tree))
             for name, nodes in places.items()
-        }
+        },
+        strayed=tuple(strayed),
     )
 
 
+_COUNTS = [name for name in Evidence.__annotations__ if name != "strayed"]
 _WRONG_BY = {Reason.NO_ANSWER: "n_no_answer", Reason.LENGTH: "n_length"}
 
 
-def _note_leaving(places: dict[str, list[int]], last: int, way: Passage, *, is_right: bool) -> None:
-    """Notes where a rollout goes behind the last node for which it counts."""
-    if way.into is not None:
-        place, name = way.into, "entered"
-    elif way.end is None:
-        place, name = last, "strayed"
-    else:
-        return
-    places[name].append(place)
-    if is_right:
-        places[f"{name}_right"].append(place)
+def _strayed(tree: Tree, index: int, nodes: list[int], cut: Cut, *, is_right: bool) -> Strayed:
+    """Returns where a rollout leaves its tree; `nodes` are all that it counts for."""
+    completion = tree.rollouts.completion[index]
+    assert completion is not None, "its outcome is known"
+    steps, place = cut(completion.token_ids), len(nodes) - 1
+    if place == len(steps):  # it ran out of tokens just there
+        return Strayed(nodes[-1], (), None, is_right)
+    return Strayed(nodes[-1], steps[place], completion.logprobs_of(steps)[place], is_right)
 
 
 def outcome(tree: Tree, index: int) -> Judgement:

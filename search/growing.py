@@ -83,10 +83,8 @@ def add_path(
         completion: How it ended.
         creation: Whether its outcome had a say in adding it.
     """
-    logprobs: Sequence[float | None] = completion.step_logprobs or (completion.logprob,)
-    if len(logprobs) != len(steps):  # they came without, or end elsewhere when cut by themselves
-        logprobs = [None] * len(steps)
     path = []
+    logprobs = completion.logprobs_of(steps)
     for place, (step_ids, logprob) in enumerate(zip(steps, logprobs, strict=True), start=1):
         last = place == len(steps)
         start = tree.add_step(

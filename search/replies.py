@@ -1,5 +1,6 @@
 """What comes back: completions with their verdicts, scores, or a failure with its cause."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ class Completion(NamedTuple):
 
     step_logprobs: tuple[float, ...] = ()
     """The log-probability of each step; empty where there is one, and where it is not known."""
+
+    def logprobs_of(self, steps: Sequence[tuple[int, ...]]) -> Sequence[float | None]:
+        """Returns the log-probability of each of the steps that its ids were cut into.
+
+        None where they came without, or end elsewhere when cut by themselves.
+        """
+        logprobs = self.step_logprobs or (self.logprob,)
+        return logprobs if len(logprobs) == len(steps) else [None] * len(steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,14 +260,14 @@ def cut(ids: Iterable[int], tokens: Tokens, rule: StepRule) -> list[tuple[int, .
         The steps; the last may be incomplete.
     """
     ids = tuple(ids)
-    unlimited = len(ids) + 1
-    stepper = Stepper(tokens, rule, Budget(step=unlimited, total=unlimited))
-    steps: list[tuple[int, ...]] = []
-    start = 0
-    for end, token in enumerate(ids, start=1):
-        if stepper.feed(token) is not None:
-            steps.append(ids[start:end])
-            start = end
-    if start < len(ids):
-        steps.append(ids[start:])
-    return steps
+    stop = (rule.stop_text or "").encode()
+    if len(stop) == 1:  # no step's text then matters but that of its last token
+        pieces, eos_ids = tokens.pieces, tokens.eos_ids
+        ends = [at for at, token in enumerate(ids, 1) if stop in pieces[token] or token in eos_ids]
+    else:
+        unlimited = len(ids) + 1
+        stepper = Stepper(tokens, rule, Budget(step=unlimited, total=unlimited))
+        ends = [at for at, token in enumerate(ids, 1) if stepper.feed(token) is not None]
+    if ids and (not ends or ends[-1] < len(ids)):
+        ends.append(len(ids))
+    return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]

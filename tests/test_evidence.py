@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from treeward.critics.evidence import Evidence, strict_evidence
+from treeward.critics.evidence import Evidence, Strayed, strict_evidence
 from treeward.search.growing import absorb_rollouts, absorb_samples, add_path
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -172,3 +172,33 @@ def test_an_end_that_was_sampled_speaks_for_no_rollout() -> None:
     absorb_samples(tree, [ask(tree, ROOT, Kind.SAMPLE, 1)], [Reply((drawn(*RIGHT),))])
     roll(tree, ROOT, RIGHT)
     assert counted(tree).right_last[ROOT] == 1
+
+
+def test_every_known_rollout_goes_into_a_child_or_strays() -> None:
+    tree = new_tree()
+    roll(tree, ROOT, through("a\n", RIGHT), ("?", Reason.NO_REFERENCE))
+    (made,) = sample(tree, ROOT, "a\n")
+    *_, end = cut_path(tree, through("b\n", WRONG), Creation.BLIND)
+    ends = [through("a\n", WRONG), through("b\n", WRONG), through("b\n", RIGHT), RIGHT]
+    roll(tree, ROOT, *ends)
+    evidence, (cut,) = counted(tree), tree.nodes.parent[end : end + 1]
+    assert evidence.drawn[[made, cut, end]].tolist() == [2, 2, 1]
+    assert evidence.entered[[made, cut, end]].tolist() == [1, 0, 0], "asked for before it was made"
+    assert evidence.entered_right[made] == 1
+    right, wrong = (tuple(text.encode()) for text, _ in (RIGHT, WRONG))
+    assert evidence.strayed == (
+        Strayed(node=made, step_ids=wrong, logprob=None, is_right=False),
+        Strayed(node=cut, step_ids=right, logprob=None, is_right=True),
+        Strayed(node=ROOT, step_ids=right, logprob=0.0, is_right=True),
+    )
+
+
+def test_a_stray_step_has_its_own_logprob() -> None:
+    tree = new_tree()
+    cut_path(tree, through("a\n", RIGHT), Creation.BLIND)
+    whole = drawn(*through("a\n", WRONG))._replace(logprob=-3.0, step_logprobs=(-1.0, -2.0))
+    cut_off = drawn("a\n", Reason.LENGTH)
+    request = ask(tree, ROOT, Kind.ROLLOUT, 2)
+    absorb_rollouts(tree, [request], [Reply((whole, cut_off))])
+    wrong = tuple(WRONG[0].encode())
+    assert counted(tree).strayed == (Strayed(1, wrong, -2.0, False), Strayed(1, (), None, False))

@@ -4,6 +4,7 @@ Most laws are shown exactly: every tree that a search can grow in a small world 
 expectations are sums over them. Nothing there can fail by chance.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -113,25 +114,27 @@ FAST: Script = {
 def continuations(script: Script, request: Request) -> list[tuple[Completion, float]]:
     script = FAST if request.sampler_id == FAST_SAMPLER else script
     prefix = READER.text(request.prefix_ids)
-    found, paths = [], [("", 1.0)]
+    found: list[tuple[Completion, float]] = []
+    paths: list[tuple[str, tuple[float, ...]]] = [("", (1.0,))]
     while paths:
-        text, p = paths.pop()
+        text, chances = paths.pop()
         if "Answer" in text or (text and request.kind is Kind.SAMPLE):
-            found.append((completion(text), p))
+            found.append((completion(text, chances[1:]), math.prod(chances)))
         else:
-            paths += [(text + step, p * q) for step, q in script[prefix + text].items()]
+            paths += [(text + step, (*chances, p)) for step, p in script[prefix + text].items()]
     return found
 
 
-def completion(text: str) -> Completion:
+def completion(text: str, chances: tuple[float, ...]) -> Completion:
     ends = "Answer" in text
     reason = Reason.MATCH if text.endswith(RIGHT) else Reason.MISMATCH
     return Completion(
         token_ids=tuple(text.encode()),
-        logprob=0.0,
+        logprob=math.log(math.prod(chances)),
         finish=Finish.END if ends else Finish.STEP,
         seed=0,
         judgement=Judgement(reason) if ends else None,
+        step_logprobs=tuple(map(math.log, chances)) if len(chances) > 1 else (),
     )
 
 
@@ -211,6 +214,8 @@ class Known:
     n: int
     expanded: bool
     tree: float
+    counted: float
+    """The same where probabilities are not known."""
     q: float
 
 
@@ -224,6 +229,7 @@ def examine(run: Run, script: Script) -> Iterator[Known]:
     tree, nodes = run.tree, run.tree.nodes
     evidence = strict_evidence(tree, READER.cut)
     from_tree = tree_values(tree, evidence, as_is=True).value
+    counted = tree_values(tree, evidence, as_is=False).value
     for node in range(len(tree)):
         if not tree.is_terminal(node):
             text = READER.text(tree.prefix_ids(node))
@@ -235,6 +241,7 @@ def examine(run: Run, script: Script) -> Iterator[Known]:
                 n=int(evidence.n_rollouts[node]),
                 expanded=bool(nodes.children[node]),
                 tree=float(from_tree[node]),
+                counted=float(counted[node]),
                 q=nodes.value_sum[node] / max(nodes.visits[node], 1),
             )
 
@@ -261,6 +268,10 @@ def strict(node: Known) -> float:
 
 def of_tree(node: Known) -> float:
     return node.tree
+
+
+def counted(node: Known) -> float:
+    return node.counted
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -322,8 +333,31 @@ def test_rollouts_count_for_all_blind_nodes_that_they_pass() -> None:
 
 @pytest.mark.parametrize("search", ["two solutions", "one solution, two rollouts", "best of two"])
 @pytest.mark.parametrize("text", SMALL)
-def test_tree_evidence_is_unbiased_where_no_outcome_decides(search: str, text: str) -> None:
-    assert error(everything(search), text, of_tree, 1) == pytest.approx(0.0, abs=1e-12)
+def test_counted_draws_are_unbiased_where_no_outcome_decides(search: str, text: str) -> None:
+    assert error(everything(search), text, counted, 1) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_probabilities_leave_little_to_chance() -> None:
+    nodes = everything("one solution, two rollouts")
+    for text in ("a\n", "b\n", "a\nc\n", "b\nc\n"):
+        assert error(nodes, text, of_tree, 2) < 0.95 * error(nodes, text, counted, 2), text
+    assert error(nodes, "b\n", of_tree, 2) < 0.5 * error(nodes, "b\n", counted, 2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+def test_what_was_not_drawn_is_taken_for_what_was(n: int) -> None:
+    """With both ends drawn the value is exact; with one, nothing speaks for the other."""
+
+    def lone(tree: Tree) -> Growth:
+        requests = [ask(tree, ROOT, Kind.ROLLOUT, n)]
+        absorb_rollouts(tree, requests, (yield requests))
+
+    bias = 0.0
+    for run in every_run({"": {RIGHT: 0.75, WRONG: 0.25}}, lone):
+        (root,) = examine(run, {"": {RIGHT: 0.75, WRONG: 0.25}})
+        assert root.tree == pytest.approx(0.75 if 0 < root.right < n else root.right / n)
+        bias += run.probability * (root.tree - root.truth)
+    assert bias == pytest.approx(0.25 * 0.75**n - 0.75 * 0.25**n)
 
 
 def test_tree_evidence_is_a_little_too_low_once_outcomes_decide_where_to_look() -> None:

@@ -1,5 +1,7 @@
 """Steps are cut on token ids, the same way for every reader."""
 
+from dataclasses import replace
+from itertools import accumulate
 from random import Random
 
 import pytest
@@ -189,6 +191,17 @@ def test_a_draw_says_what_each_of_its_steps_was_worth(
     sums = [sum(said.pop(0) for _ in step) for step in cut(draw.token_ids, TOKENS, rule)]
     assert draw.logprob == pytest.approx(sum(sums))
     assert draw.step_logprobs == (pytest.approx(tuple(sums)) if len(sums) > 1 else ())
+
+
+@given(st.lists(st.integers(0, EOS), max_size=30), st.booleans())
+def test_a_delimiter_of_one_byte_needs_no_stepper(ids: list[int], answer_ends: bool) -> None:
+    rule = replace(LINES, answer_ends=answer_ends)
+    limit = len(ids) + 1
+    stepper = Stepper(TOKENS, rule, Budget(step=limit, total=limit))
+    ends = [at for at, token in enumerate(ids, 1) if stepper.feed(token) is not None]
+    steps = cut(ids, TOKENS, rule)
+    assert list(accumulate(map(len, steps))) == sorted({*ends, len(ids)} - {0})
+    assert [token for step in steps for token in step] == ids
 
 
 def test_cutting_goes_on_behind_an_end() -> None:

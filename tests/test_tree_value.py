@@ -33,7 +33,9 @@ class Plant:
     end: Reason | None = None
     children: tuple["Plant", ...] = ()
     creation: Creation = Creation.SAMPLED
-    chance: float | None = None
+    chance: float = math.nan
+    others: float = math.nan
+    """The probability of the step that all its own rollouts take."""
 
 
 def end(reason: Reason, samples: int = 1) -> Plant:
@@ -55,23 +57,31 @@ def grown(root: Plant, order: np.random.Generator | None = None) -> Tree:
                     creation=child.creation,
                     finish=Finish.END if child.end else Finish.STEP,
                     judgement=Judgement(child.end) if child.end else None,
-                    logprob=None if child.chance is None else math.log(child.chance),
+                    logprob=math.log(child.chance),
                 )
                 for _ in range(child.samples)
             ]
             to_do.append(made[0])
             planted.append(child)
     for node, plant in enumerate(planted):
-        roll(tree, node, [Reason.MATCH] * plant.right + [Reason.MISMATCH] * plant.wrong)
+        ends = [Reason.MATCH] * plant.right + [Reason.MISMATCH] * plant.wrong
+        roll(tree, node, ends, chance=plant.others)
     return tree
 
 
-def roll(tree: Tree, node: int, ends: list[Reason], through: str = "", before: int = 0) -> None:
-    """Adds rollouts that pass a child where `through` names it."""
+def roll(
+    tree: Tree,
+    node: int,
+    ends: list[Reason],
+    through: str = "",
+    before: int = 0,
+    chance: float = math.nan,
+) -> None:
+    """Adds rollouts that pass a child where `through` names it, or all take one step."""
     for reason in ends:
         drawn = Completion(
             token_ids=tuple(f"{through}Answer: ?\n".encode()),
-            logprob=0.0,
+            logprob=math.log(chance),
             finish=Finish.END,
             seed=0,
             judgement=Judgement(reason),
@@ -105,34 +115,53 @@ def test_a_tree_worked_out_by_hand() -> None:
 
 def test_steps_of_known_probability_worked_out_by_hand() -> None:
     # Three samples: two on a child of probability .5 with 4 of 4, one on a wrong end of .25; the
-    # root's rollouts, 1 of 4, go into neither.
-    #     s    = 6 (.5 / .875 - .5), 6 (.25 / .578125 - .25) = .428571, 1.094595
-    #     N_o  = .428571 + 1.094595 + 4 + .75                = 6.273166
-    #     V_o  = (.428571 * 1 + 1 + .5 * 1) / N_o            = .307432
-    #     V    = .5 * 1 + .25 * 0 + .25 V_o                  = .576858
-    # V_o has a variance of .222413 for one outcome, all of it between steps as drawn (b = 1):
-    #     others  = .25^2 * .222413 (2 * 1.523166 + 4 + 2 * .75) / N_o^2 = .003019
-    #     within  = (.5 + .25 * .928571 / N_o)^2 * .09 / 4               = .006488
-    #     Var(V)  = .009507, that of 25.72 rollouts: .244527 / 25.72
+    # root's rollouts, 1 of 4, all take another step, of .125. So N = 7, and
+    #     N (p / pi - p) = .027559, .269582, .565794
+    #     a    = 2 * .027559 + .05, 2 * .269582 + .025, .565794 + .0125 = .105118, .564163, .578294
+    #     V_o  = (.105118 * 1 + .578294 * .25) / 1.247575               = .200142
+    #     V    = .5 * 1 + .25 * 0 + .125 * .25 + .125 V_o               = .556268
+    # One outcome's variance is .247383, and .222296 at V_o; all of it lies between steps (b = 1):
+    #     others = .222296 (.125 / 1.247575)^2 (4 * .297141 + .565794 + 2 * .0875^2) = .003949
+    #     child  = (.5 + .010532)^2 * .09 / 4                            = .005864
+    #     alone  = (.25 + .0625 + .015625) * .247383 (.125 + .057942)^2 / 4 = .000679
+    #     Var(V) = .010493, that of 23.548 rollouts: .247087 / 23.548
     children = (Plant(right=4, samples=2, chance=0.5), Plant(end=Reason.MISMATCH, chance=0.25))
-    tree = grown(Plant(right=1, wrong=3, children=children))
+    tree = grown(Plant(right=1, wrong=3, children=children, others=0.125))
     found = values(tree)
-    assert found.value[ROOT] == pytest.approx(0.576858, abs=1e-6)
-    assert found.n_effective[ROOT] == pytest.approx(25.72, abs=0.01)
+    assert found.value[ROOT] == pytest.approx(0.556268, abs=1e-6)
+    assert found.n_effective[ROOT] == pytest.approx(23.548, abs=1e-3)
     # Drawn at another temperature they are as often as they are: (2 * 2 * 1 + 1) / (2 * 3 + 4).
     evidence = strict_evidence(tree, READER.cut)
     assert tree_values(tree, evidence, as_is=False).value[ROOT] == 0.5
-    unknown = grown(
-        Plant(right=1, wrong=3, children=(children[0], replace(children[1], chance=None)))
+
+
+@pytest.mark.parametrize("unknown", ["child", "rollouts"])
+def test_a_probability_that_is_not_known_leaves_the_draws_to_count(unknown: str) -> None:
+    children = (
+        Plant(right=4, samples=2, chance=math.nan if unknown == "child" else 0.5),
+        Plant(end=Reason.MISMATCH, chance=0.25),
     )
-    assert values(unknown).value[ROOT] == 0.5
+    others = math.nan if unknown == "rollouts" else 0.125
+    assert values(grown(Plant(1, 3, children=children, others=others))).value[ROOT] == 0.5
 
 
 def test_unlikely_steps_are_draws_like_any_others() -> None:
     plain = (Plant(right=4), Plant(wrong=2), end(Reason.MATCH))
     rare = tuple(replace(child, chance=1e-15) for child in plain)
-    found, expected = (values(grown(Plant(1, 3, children=each))) for each in (rare, plain))
-    assert found.value[ROOT] == pytest.approx(expected.value[ROOT])
+    root = Plant(right=1, children=rare, others=1e-15)
+    found, expected = values(grown(root)), values(grown(Plant(right=1, children=plain)))
+    assert found.value[ROOT] == pytest.approx(expected.value[ROOT]) == pytest.approx(5 / 7)
+
+
+def test_rollouts_weigh_their_next_steps_by_what_is_known_of_them() -> None:
+    # A step of .9 with 1 of 1 and one of .1 with 0 of 3, whatever their number says.
+    tree = grown(Plant(right=1, others=0.9))
+    roll(tree, ROOT, [Reason.MISMATCH] * 3, through="x", chance=0.1)
+    assert values(tree).value[ROOT] == pytest.approx(0.9)
+    # One step is all that there is: then nothing is known but its outcomes.
+    found, expected = (values(grown(Plant(3, 5, others=p))) for p in (1.0, math.nan))
+    assert found.value[ROOT] == expected.value[ROOT] == 3 / 8
+    assert found.n_effective[ROOT] == pytest.approx(8)
 
 
 def test_a_rollout_tells_its_own_node_of_the_child_that_was_made_later() -> None:
@@ -140,8 +169,18 @@ def test_a_rollout_tells_its_own_node_of_the_child_that_was_made_later() -> None
     # itself 1/4, for the root (4 * 1/4 + 2) / (4 + 2), and its step is all that can follow.
     tree = grown(Plant(children=(Plant(right=1, wrong=3, chance=1.0),)))
     roll(tree, ROOT, [Reason.MATCH] * 2, through="0\n", before=1)
-    roll(tree, ROOT, [Reason.MISMATCH] * 2, before=1)
+    roll(tree, ROOT, [Reason.MISMATCH] * 2, before=1, chance=1e-15)
     assert values(tree).value.tolist() == [pytest.approx(0.5), 0.25]
+
+
+def test_what_led_to_a_choice_speaks_for_itself() -> None:
+    # The wrong rollout from which the child was cut counts as wrong at the root, though the child
+    # has 3 of 3; the one that went there later counts as the child does, as its one draw.
+    tree = grown(Plant(children=(Plant(right=2, creation=Creation.CHOSEN, chance=1.0),)))
+    roll(tree, ROOT, [Reason.MISMATCH], through="0\n", before=1)
+    assert values(tree).value.tolist() == [0.0, 1.0]
+    roll(tree, ROOT, [Reason.MATCH], through="0\n")
+    assert values(tree).value.tolist() == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("samples", [1, 4, 64])
@@ -204,13 +243,12 @@ def plants(draw: st.DrawFn, depth: int = 3) -> Plant:
     if not children and depth < 3 and draw(st.booleans()):
         return end(draw(st.sampled_from([Reason.MATCH, Reason.MISMATCH])), draw(st.integers(1, 3)))
     right, wrong = draw(st.integers(0, 4)), draw(st.integers(0, 4))
-    shares = draw(st.none() | st.lists(st.floats(1e-8, 1), min_size=4, max_size=4))
-    if shares is not None:  # the last is that of all other steps
-        shares = [share / sum(shares) for share in shares]
-        children = tuple(
-            replace(child, chance=share) for child, share in zip(children, shares, strict=False)
-        )
-    return Plant(right, wrong, draw(st.integers(1, 3)), children=children)
+    shares = draw(st.lists(st.floats(1e-8, 1), min_size=5, max_size=5))
+    # The last is that of the steps that nobody drew.
+    known = draw(st.booleans())
+    chance = [share / sum(shares) if known else math.nan for share in shares[:4]]
+    children = tuple(replace(child, chance=p) for child, p in zip(children, chance, strict=False))
+    return Plant(right, wrong, draw(st.integers(1, 3)), children=children, others=chance[3])
 
 
 @given(plants())
@@ -246,6 +284,7 @@ def test_right_and_wrong_are_alike(root: Plant) -> None:
             turned_ends[plant.end],
             tuple(turned(child) for child in plant.children),
             chance=plant.chance,
+            others=plant.others,
         )
 
     found, mirrored = values(grown(root)), values(grown(turned(root)))
@@ -267,6 +306,7 @@ def test_a_tree_without_exception_covers_the_value_without_exception(
             plant.end and reason,
             tuple(uniform(child) for child in plant.children),
             chance=plant.chance,
+            others=plant.others,
         )
 
     found = values(grown(uniform(root)))

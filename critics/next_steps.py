@@ -1,0 +1,141 @@
+"""Which next steps the draws at the nodes of some trees went into, and how likely each of these is.
+
+A draw at a node is a policy sample of its next step, or a rollout that counts for the node. The
+step is a child, or one that only rollouts took.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from operator import is_
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from treeward.critics.evidence import Evidence
+from treeward.search.intervals import Reals
+from treeward.search.tree import NO_PARENT, Creation, Tree
+
+ICC = 0.5
+"""Share of the outcomes' variance that is assumed to lie between next steps."""
+
+SAMPLE_WEIGHT = 1 / ICC
+"""What a draw whose child is well known is worth in lone rollouts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextSteps:
+    """Holds what was drawn, without regard to values.
+
+    Every column has one entry a step: the nodes of all trees one after the other, then the steps
+    that only rollouts took.
+    """
+
+    parent: NDArray[np.int64]
+    """The place of its parent; -1 for a root."""
+    depth: NDArray[np.int64]
+    chance: Reals
+    """Its probability at its parent; NaN where it is not known."""
+    samples: Reals
+    """That made it; 0 at parents some of whose children were not sampled."""
+    rollouts: Reals
+    """Of its parent that went into it."""
+    entered: Reals
+    """Among these, those that do not count for it."""
+    entered_right: Reals
+    """Among these, the right ones."""
+    known: Reals
+    """Draws at it that may be weighed with those that entered, in rollouts."""
+
+
+def next_steps(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is: bool) -> NextSteps:
+    """Returns what was drawn in some trees.
+
+    Args:
+        trees: Grown trees.
+        evidence: The strict evidence of each.
+        as_is: Whether a step's `logprob` is that of being drawn.
+    """
+    nodes = _nodes(trees, evidence)
+    strayed = _strayed(trees, evidence)
+    strayed["depth"] = nodes["depth"][strayed["parent"]] + 1
+    columns = {
+        name: np.concatenate([column, strayed.get(name, np.zeros(len(strayed["parent"])))])
+        for name, column in nodes.items()
+    }
+    chance = np.exp(np.minimum(columns.pop("logprob"), 0.0))
+    return NextSteps(chance=chance if as_is else np.full(len(chance), np.nan), **columns)
+
+
+def _nodes(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDArray[Any]]:
+    """Returns the columns of the nodes of all trees."""
+    parent = parents_of(trees)
+    inner = np.flatnonzero(parent >= 0)
+
+    def sum_below(column: Reals) -> Reals:
+        return sum_at(parent[inner], column[inner], len(parent))
+
+    def of_nodes(name: str) -> Reals:
+        return np.concatenate([np.array(getattr(tree.nodes, name), dtype=float) for tree in trees])
+
+    def counted(name: str) -> Reals:
+        return np.concatenate([getattr(each, name) for each in evidence]).astype(float)
+
+    def made(creation: Creation) -> NDArray[np.bool_]:
+        ways = [tree.nodes.creation for tree in trees]
+        return np.concatenate([[*map(is_, of, repeat(creation))] for of in ways]).astype(bool)
+
+    cut = sum_below((~made(Creation.SAMPLED)).astype(float))
+    samples = of_nodes("n_samples") * (cut[parent] == 0)
+    rollouts, entered = counted("drawn"), counted("entered")
+    draws = SAMPLE_WEIGHT * sum_below(samples) + counted("n_rollouts")
+    return {
+        "parent": parent,
+        "depth": of_nodes("depth").astype(np.int64),
+        "logprob": of_nodes("logprob"),
+        "samples": samples,
+        "rollouts": rollouts,
+        "entered": entered,
+        "entered_right": counted("entered_right"),
+        # What led to a choice is to be weighed with nothing but draws at the same place.
+        "known": np.where(made(Creation.CHOSEN), rollouts - entered, draws),
+    }
+
+
+def _strayed(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDArray[Any]]:
+    """Returns the columns that are not 0 of the steps that only rollouts took."""
+    place_of: dict[tuple[int, tuple[int, ...]], int] = {}
+    rollouts: list[tuple[int, int, float | None, bool]] = []
+    first = 0
+    for tree, each in zip(trees, evidence, strict=True):
+        for node, step_ids, logprob, is_right in each.strayed:
+            place = place_of.setdefault((first + node, step_ids), len(place_of))
+            rollouts.append((place, first + node, logprob, is_right))
+        first += len(tree)
+    places, parents, logprobs, right = np.array(rollouts, dtype=float).reshape(-1, 4).T
+    at, n_steps = places.astype(np.int64), len(place_of)
+    of = np.unique(at, return_index=True)[1]
+    n = sum_at(at, np.ones(len(at)), n_steps)
+    return {
+        "parent": parents[of].astype(np.int64),
+        "logprob": logprobs[of],
+        "rollouts": n,
+        "entered": n,
+        "entered_right": sum_at(at, right, n_steps),
+    }
+
+
+def parents_of(trees: Sequence[Tree]) -> NDArray[np.int64]:
+    """Returns the place of each node's parent among all nodes of the trees; -1 for a root."""
+    parents, first = [], 0
+    for tree in trees:
+        parent = np.array(tree.nodes.parent)
+        parents.append(np.where(parent == NO_PARENT, -1, parent + first))
+        first += len(parent)
+    return np.concatenate(parents)
+
+
+def sum_at(places: NDArray[np.int64], numbers: Reals, size: int) -> Reals:
+    """Returns for each place the sum of its numbers."""
+    return np.bincount(places, numbers, size).astype(float)
