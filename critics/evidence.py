@@ -60,7 +60,7 @@ class Evidence:
     drawn: NDArray[np.int64]
     """Right and wrong ones of its parent that go into it."""
     entered: NDArray[np.int64]
-    """Among these, those that do not count for it; none where a solution ends."""
+    """Among these, those that do not count for it, as none does where a solution ends."""
     entered_right: NDArray[np.int64]
     """Among these, the right ones."""
     strayed: tuple[Strayed, ...]
@@ -105,15 +105,14 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
             places["started_wrong"].append(start)
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
-        places["drawn"] += way.nodes
-        if way.end is not None:
-            places["drawn"].append(way.end)
-        elif way.into is not None:
-            places["drawn"].append(way.into)
-            places["entered"].append(way.into)
-            places["entered_right"] += [way.into] * is_right
-        else:
+        into = way.into if way.end is None else way.end
+        if into is None:
+            places["drawn"] += way.nodes
             strayed.append(_strayed(tree, index, nodes, cut, is_right=is_right))
+        else:
+            places["drawn"] += [*way.nodes, into]
+            places["entered"].append(into)
+            places["entered_right"] += [into] * is_right
     return Evidence(
         **{
             name: np.bincount(np.array(nodes, np.int64), minlength=len(tree))

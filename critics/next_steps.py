@@ -45,6 +45,8 @@ class NextSteps:
     """Among these, those that do not count for it."""
     entered_right: Reals
     """Among these, the right ones."""
+    ends: NDArray[np.bool_]
+    """Whether a solution ends there in the tree."""
     known: Reals
     """Draws at it that may be weighed with those that entered, in rollouts."""
 
@@ -59,9 +61,10 @@ def next_steps(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is: bo
     """
     nodes = _nodes(trees, evidence)
     strayed = _strayed(trees, evidence)
+    n_strayed = len(strayed["parent"])
     strayed["depth"] = nodes["depth"][strayed["parent"]] + 1
     columns = {
-        name: np.concatenate([column, strayed.get(name, np.zeros(len(strayed["parent"])))])
+        name: np.concatenate([column, strayed.get(name, np.zeros(n_strayed, column.dtype))])
         for name, column in nodes.items()
     }
     chance = np.exp(np.minimum(columns.pop("logprob"), 0.0))
@@ -98,6 +101,7 @@ def _nodes(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDA
         "rollouts": rollouts,
         "entered": entered,
         "entered_right": counted("entered_right"),
+        "ends": np.concatenate([ended(tree) for tree in trees]),
         # What led to a choice is to be weighed with nothing but draws at the same place.
         "known": np.where(made(Creation.CHOSEN), rollouts - entered, draws),
     }
@@ -106,24 +110,32 @@ def _nodes(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDA
 def _strayed(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDArray[Any]]:
     """Returns the columns that are not 0 of the steps that only rollouts took."""
     place_of: dict[tuple[int, tuple[int, ...]], int] = {}
-    rollouts: list[tuple[int, int, float | None, bool]] = []
+    rollouts: list[tuple[float | None, ...]] = []
     first = 0
     for tree, each in zip(trees, evidence, strict=True):
-        for node, step_ids, logprob, is_right in each.strayed:
+        for node, step_ids, *told in each.strayed:
             place = place_of.setdefault((first + node, step_ids), len(place_of))
-            rollouts.append((place, first + node, logprob, is_right))
+            rollouts.append((place, first + node, *told))
         first += len(tree)
     places, parents, logprobs, right = np.array(rollouts, dtype=float).reshape(-1, 4).T
     at, n_steps = places.astype(np.int64), len(place_of)
-    of = np.unique(at, return_index=True)[1]
+    parent, logprob = np.zeros(n_steps, dtype=np.int64), np.full(n_steps, np.nan)
+    parent[at] = parents
+    heard = ~np.isnan(logprobs)
+    logprob[at[heard]] = logprobs[heard]
     n = sum_at(at, np.ones(len(at)), n_steps)
     return {
-        "parent": parents[of].astype(np.int64),
-        "logprob": logprobs[of],
+        "parent": parent,
+        "logprob": logprob,
         "rollouts": n,
         "entered": n,
         "entered_right": sum_at(at, right, n_steps),
     }
+
+
+def ended(tree: Tree) -> NDArray[np.bool_]:
+    """Returns whether a solution ends at each node."""
+    return np.array([judgement is not None for judgement in tree.nodes.judgement])
 
 
 def parents_of(trees: Sequence[Tree]) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ class TreeValue:
     low: Reals
     high: Reals
     n_effective: Reals
-    """Rollouts that would give an interval as narrow; infinite at terminal nodes."""
+    """Rollouts that would give an interval as narrow; infinite where nothing is left to chance."""
 
 
 def tree_values(tree: Tree, evidence: Evidence, *, as_is: bool) -> TreeValue:
@@ -59,15 +59,14 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
     steps = next_steps(trees, evidence, as_is=as_is)
     exact = np.concatenate([exact_values(tree) for tree in trees])
     n_nodes, n_steps = len(exact), len(steps.parent)
-    inner = np.zeros(n_steps, dtype=bool)
-    inner[:n_nodes] = ~np.concatenate([ended(tree) for tree in trees])
+    inner = ~steps.ends & (np.arange(n_steps) < n_nodes)
     value, variance, counted = np.full((3, n_steps), np.nan)
     value[:n_nodes], variance[:n_nodes] = exact, np.where(np.isnan(exact), np.nan, 0.0)
     below = np.zeros(0, dtype=np.int64)
     for level in _levels(steps.depth):
         at = level[inner[level]]
         value[at], variance[at], counted[at] = weigh(steps, at, below, value, variance)
-        below = level
+        below = level[inner[steps.parent[level]]]
     value, variance, counted = value[:n_nodes], variance[:n_nodes], counted[:n_nodes]
     counted = np.where(np.isnan(counted), as_rollouts(value, variance), counted)
     low, high = value.copy(), value.copy()
@@ -76,11 +75,6 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
     # Few rollouts of a value near 0 or 1 give an interval that is drawn to 1/2 beyond it.
     low[at], high[at] = np.minimum(ends[0], value[at]), np.maximum(ends[1], value[at])
     return TreeValue(value=value, low=low, high=high, n_effective=counted)
-
-
-def ended(tree: Tree) -> NDArray[np.bool_]:
-    """Returns whether a solution ends at each node."""
-    return np.array([judgement is not None for judgement in tree.nodes.judgement])
 
 
 def exact_values(tree: Tree) -> Reals:

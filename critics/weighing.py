@@ -28,12 +28,13 @@ with D draws on children, d_c on each: their spread, and one prior draw. The noi
 taken off, which makes up for the draw that their mean V_. takes. With w_c = p_c + p_o a_c / sum a
 and h_c = (SAMPLE_WEIGHT^2 n_c + r_c) / (n_c + r_c), the variance of V is
 
-    [p_o / sum_c a_c]^2 V_o (1 - V_o) [b sum_c h_c N (p_c / pi_c - p_c) + 2 (l sum_c p_c)^2]
+    V_o (1 - V_o) [p_o / sum_c a_c]^2 [b sum_c h_c N (p_c / pi_c - p_c) + 2 (l sum_c p_c)^2]
+    + V_o (1 - V_o) b min(sum_c p_c (p_c / pi_c - p_c), p_o^2)
     + sum_c w_c^2 Var(V_c)                                            of children
     + [1 - b (1 - sum_c p_c^2)] V (1 - V) sum_c w_c^2 / r_c           of steps of rollouts alone
 
-where likely steps are as far off as they are noisy, and nothing lies between steps of which one
-must follow.
+where likely steps are as far off as they are noisy, the second line is for what is left, which may
+be a step or two, and nothing lies between steps of which one must follow.
 """
 
 from dataclasses import dataclass
@@ -118,8 +119,9 @@ def weigh(
         single = outcome_variance(mean, rows.sum(SAMPLE_WEIGHT * rows.samples + rows.rollouts))
         share = _share_between(rows, single)
         far = rows.sum(stands * (SAMPLE_WEIGHT**2 * rows.samples + rows.rollouts))
-        far = share * far + 2 * (LIKELY * likely) ** 2
-        error = far * outcome_variance(others, total) * (left / total) ** 2
+        far = (share * far + 2 * (LIKELY * likely) ** 2) * (left / total) ** 2
+        same = np.minimum(rows.sum(chance * (odds - chance)), left**2)
+        error = (far + share * same) * outcome_variance(others, total)
         weights = chance + (left / total)[rows.at] * parts
         error += rows.sum(weights**2 * rows.variance)
         lone = rows.sum(np.where(rows.lone, weights**2 / rows.rollouts, 0.0))
@@ -146,7 +148,8 @@ def _rows(
         return np.asarray(sum_at(at, column.astype(float), len(level))[at] > 0)
 
     entered, right = steps.entered[below], steps.entered_right[below]
-    tells = (entered > 0) & (variance != 0)  # ends need nobody to tell
+    ends = steps.ends[below]
+    tells = (entered > 0) & ~(ends & ~np.isnan(value))
     known = np.where(np.isnan(value), 0.0, steps.known[below])
     draws = np.maximum(known + entered, 1.0)
     mean = (known * np.nan_to_num(value) + right) / draws
@@ -159,7 +162,7 @@ def _rows(
     chance = np.where(unclear, 0.0, steps.chance[below])
     samples, rollouts = np.where(guessed, 0.0, steps.samples[below]), steps.rollouts[below]
     # An end that came up again and again says little of those that did not.
-    lone = (tells & (known == 0)) | (unclear & (variance == 0) & (samples == 0) & (rollouts > 0))
+    lone = (tells & (known == 0)) | (unclear & ends & (samples == 0) & (rollouts > 0))
     weighed = (samples + rollouts > 0) | (chance > 0)
     return _Rows(
         at=at,

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treeward.critics.evidence import Evidence
-from treeward.critics.next_steps import parents_of
+from treeward.critics.next_steps import ended, parents_of
 from treeward.critics.progress import progress_interval, prover_draws, prover_k, prover_value
-from treeward.critics.tree_value import ended, exact_values, forest_values
+from treeward.critics.tree_value import exact_values, forest_values
 from treeward.critics.value import interval, posterior_mean
 from treeward.search.intervals import Reals
 from treeward.search.tree import ROOT, Tree

@@ -183,8 +183,8 @@ def test_every_known_rollout_goes_into_a_child_or_strays() -> None:
     roll(tree, ROOT, *ends)
     evidence, (cut,) = counted(tree), tree.nodes.parent[end : end + 1]
     assert evidence.drawn[[made, cut, end]].tolist() == [2, 2, 1]
-    assert evidence.entered[[made, cut, end]].tolist() == [1, 0, 0], "asked for before it was made"
-    assert evidence.entered_right[made] == 1
+    assert evidence.entered[[made, cut, end]].tolist() == [1, 0, 1], "made later, and an end"
+    assert evidence.entered_right[[made, cut, end]].tolist() == [1, 0, 0]
     right, wrong = (tuple(text.encode()) for text, _ in (RIGHT, WRONG))
     assert evidence.strayed == (
         Strayed(node=made, step_ids=wrong, logprob=None, is_right=False),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.slow_tree_values import slow_tree_values
 
 from treeward.critics.evidence import strict_evidence
-from treeward.critics.tree_value import TreeValue, tree_values
+from treeward.critics.tree_value import TreeValue, forest_values, tree_values
 from treeward.critics.value import interval
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -122,14 +123,16 @@ def test_steps_of_known_probability_worked_out_by_hand() -> None:
     #     V    = .5 * 1 + .25 * 0 + .125 * .25 + .125 V_o               = .556268
     # One outcome's variance is .247383, and .222296 at V_o; all of it lies between steps (b = 1):
     #     others = .222296 (.125 / 1.247575)^2 (4 * .297141 + .565794 + 2 * .0875^2) = .003949
+    # What is left may be one step, for .5 * .027559 / 7 + .25 * .269582 / 7 + ... > .125^2:
+    #     left   = .222296 * .125^2                                      = .003473
     #     child  = (.5 + .010532)^2 * .09 / 4                            = .005864
     #     alone  = (.25 + .0625 + .015625) * .247383 (.125 + .057942)^2 / 4 = .000679
-    #     Var(V) = .010493, that of 23.548 rollouts: .247087 / 23.548
+    #     Var(V) = .013966, that of 17.697 rollouts: .247164 / 17.697
     children = (Plant(right=4, samples=2, chance=0.5), Plant(end=Reason.MISMATCH, chance=0.25))
     tree = grown(Plant(right=1, wrong=3, children=children, others=0.125))
     found = values(tree)
     assert found.value[ROOT] == pytest.approx(0.556268, abs=1e-6)
-    assert found.n_effective[ROOT] == pytest.approx(23.548, abs=1e-3)
+    assert found.n_effective[ROOT] == pytest.approx(17.697, abs=1e-3)
     # Drawn at another temperature they are as often as they are: (2 * 2 * 1 + 1) / (2 * 3 + 4).
     evidence = strict_evidence(tree, READER.cut)
     assert tree_values(tree, evidence, as_is=False).value[ROOT] == 0.5
@@ -315,3 +318,61 @@ def test_a_tree_without_exception_covers_the_value_without_exception(
     assert (found.value[known] == certain).all()
     reached = found.high if certain else found.low
     assert (reached[known] == certain).all()
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> Tree:
+    """A tree of all kinds of nodes, with rollouts that pass, enter and leave it."""
+    tree = Tree(Problem(id="p", prompt="?", answer="1"))
+    known, rng = draw(st.booleans()), draw(st.randoms(use_true_random=False))
+
+    def chance(step: str) -> float:
+        return math.nan if not known and rng.random() < 0.1 else rng.choice([0.04, 0.3, 0.9, 1.2])
+
+    chances = {step: chance(step) for step in "abcdA"}
+    verdicts = [Reason.MATCH, Reason.MISMATCH, Reason.NO_REFERENCE]
+    for _ in range(draw(st.integers(1, 12))):
+        inside = [node for node in range(len(tree)) if not tree.is_terminal(node)]
+        node, name = rng.choice(inside), rng.choice("abcd")
+        if rng.random() < 0.5:
+            is_end = rng.random() < 0.3
+            for _ in range(rng.randint(1, 3)):
+                tree.add_step(
+                    node,
+                    tuple(f"{name}\n".encode()),
+                    creation=rng.choice([*[Creation.SAMPLED] * 5, Creation.BLIND, Creation.CHOSEN]),
+                    finish=Finish.END if is_end else Finish.STEP,
+                    judgement=Judgement(rng.choice(verdicts)) if is_end else None,
+                    logprob=math.log(chances[name]),
+                )
+        steps = [*rng.choices("abcd", k=rng.randint(0, 2)), "Answer: ?"]
+        logprobs = tuple(math.log(chances[step[0]]) for step in steps)
+        for _ in range(rng.randint(0, 3)):
+            drawn = Completion(
+                token_ids=tuple("".join(f"{step}\n" for step in steps).encode()),
+                logprob=sum(logprobs),
+                finish=Finish.END,
+                seed=0,
+                judgement=Judgement(rng.choice(verdicts)),
+                step_logprobs=logprobs if len(logprobs) > 1 else (),
+            )
+            tree.add_rollout(node, nodes_before=rng.randint(1, len(tree)), completion=drawn)
+    return tree
+
+
+@given(st.lists(crowds(), min_size=1, max_size=3), st.booleans())
+def test_it_is_what_plain_loops_make_of_the_formulas(trees: list[Tree], as_is: bool) -> None:
+    evidence = [strict_evidence(tree, READER.cut) for tree in trees]
+    found = forest_values(trees, evidence, as_is=as_is)
+    expected = [
+        each
+        for tree, told in zip(trees, evidence, strict=True)
+        for each in slow_tree_values(tree, told, as_is=as_is)
+    ]
+    value, n_effective = np.array(expected).T
+    np.testing.assert_allclose(found.value, value, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.n_effective, n_effective, rtol=1e-6)
+    first = tree_values(trees[0], evidence[0], as_is=as_is)
+    for column in ("value", "low", "high", "n_effective"):
+        alone, together = getattr(first, column), getattr(found, column)[: len(trees[0])]
+        assert alone.tobytes() == together.tobytes(), "no tree minds the others"

@@ -1,0 +1,162 @@
+"""Tree evidence, node by node in plain loops: the formulas of `critics/weighing.py`."""
+
+import math
+from dataclasses import dataclass
+
+from treeward.critics.evidence import Evidence
+from treeward.critics.tree_value import exact_values
+from treeward.search.tree import Creation, Tree
+
+NAN = math.nan
+LIKELY = 0.1
+
+
+@dataclass
+class Step:
+    p: float
+    n: float
+    """Samples."""
+    r: float
+    """Rollouts."""
+    value: float
+    variance: float
+    lone: bool
+
+    @property
+    def g(self) -> float:
+        return (2 * self.n + self.r) / (self.n + self.r)
+
+    @property
+    def h(self) -> float:
+        return (4 * self.n + self.r) / (self.n + self.r)
+
+
+def slow_tree_values(tree: Tree, evidence: Evidence, *, as_is: bool) -> list[tuple[float, float]]:
+    """Returns the value of each node and the rollouts that would tell as much."""
+    exact = exact_values(tree)
+    found: dict[int, tuple[float, float, float]] = {}
+    for node in reversed(range(len(tree))):
+        if tree.is_terminal(node):
+            certain = not math.isnan(exact[node])
+            found[node] = (
+                float(exact[node]),
+                0.0 if certain else NAN,
+                math.inf if certain else NAN,
+            )
+        else:
+            found[node] = weighed(steps_of(tree, evidence, node, found, as_is))
+    return [(found[node][0], found[node][2]) for node in range(len(tree))]
+
+
+def steps_of(
+    tree: Tree,
+    evidence: Evidence,
+    node: int,
+    found: dict[int, tuple[float, float, float]],
+    as_is: bool,
+) -> list[Step]:
+    nodes, steps = tree.nodes, []
+    children = nodes.children[node]
+    only_sampled = all(nodes.creation[child] is Creation.SAMPLED for child in children)
+    for child in children:
+        value, variance, _ = found[child]
+        n = float(nodes.n_samples[child]) if only_sampled else 0.0
+        r, entered = float(evidence.drawn[child]), float(evidence.entered[child])
+        below = nodes.children[child]
+        m = float(evidence.n_rollouts[child])
+        if all(nodes.creation[each] is Creation.SAMPLED for each in below):
+            m += 2 * sum(nodes.n_samples[each] for each in below)
+        if nodes.creation[child] is Creation.CHOSEN:
+            m = r - entered
+        m = 0.0 if math.isnan(value) else m
+        lone = False
+        if entered and not (tree.is_terminal(child) and not math.isnan(value)):
+            k, d = float(evidence.entered_right[child]), m + entered
+            known, spread = (m * value, m * m * variance) if m else (0.0, 0.0)
+            value = (known + k) / d
+            variance = (spread + entered * single(value, d)) / d**2
+            lone = m == 0
+        logprob = nodes.logprob[child]
+        p = NAN if logprob is None or not as_is else math.exp(min(logprob, 0.0))
+        steps.append(Step(p, n, r, value, variance, lone))
+    by_step: dict[tuple[int, ...], list[tuple[float, bool]]] = {}
+    for stray in evidence.strayed:
+        if stray.node == node:
+            p = NAN if stray.logprob is None or not as_is else math.exp(min(stray.logprob, 0.0))
+            by_step.setdefault(stray.step_ids, []).append((p, stray.is_right))
+    for rollouts in by_step.values():
+        k = sum(right for _, right in rollouts)
+        r = float(len(rollouts))
+        steps.append(Step(rollouts[0][0], 0.0, r, k / r, NAN, True))
+    return as_weighed(steps, [tree.is_terminal(child) for child in children])
+
+
+def as_weighed(steps: list[Step], ends: list[bool]) -> list[Step]:
+    guessed = any(math.isnan(step.value) for step in steps)
+    unclear = guessed or any(math.isnan(step.p) for step in steps)
+    for step, is_end in zip(steps, ends + [False] * len(steps), strict=False):
+        if guessed:
+            step.n = 0.0
+        if unclear:
+            step.p = 0.0
+            step.lone |= is_end and step.n == 0 and step.r > 0
+    return [step for step in steps if step.n + step.r > 0 or step.p > 0]
+
+
+def weighed(steps: list[Step]) -> tuple[float, float, float]:
+    big_n = sum(step.n + step.r for step in steps)
+    if not big_n:
+        return NAN, NAN, NAN
+    unclear = all(step.p == 0 for step in steps)
+    likely = sum(step.p for step in steps)
+    left = max(1 - likely, 0.0)
+    parts, far, same = [], 0.0, 0.0
+    for step in steps:
+        pi = 1 - (1 - step.p) ** big_n
+        drawn = step.n + step.r
+        stands = drawn if unclear else big_n * (step.p / pi - step.p) if drawn else 0.0
+        parts.append((step.g * stands if drawn else 0.0) + LIKELY * step.p)
+        far += step.h * stands if drawn else 0.0
+        same += 0.0 if unclear else step.p * (step.p / pi - step.p)
+    total = sum(parts)
+    others = sum(a * step.value for a, step in zip(parts, steps, strict=True)) / total
+    known = sum(step.p * step.value for step in steps)
+    value = (known + left * others) / (likely + left)
+    one = single(value, sum(2 * step.n + step.r for step in steps))
+    b = share_between(steps, one)
+    error = (left / total) ** 2 * (b * far + 2 * (LIKELY * likely) ** 2) + b * min(same, left**2)
+    error *= single(others, total)
+    alike = sum(step.p**2 for step in steps)
+    for a, step in zip(parts, steps, strict=True):
+        w = step.p + left * a / total
+        if step.lone:
+            error += (1 - b * (1 - alike)) * one * w**2 / step.r
+        else:
+            error += w**2 * step.variance
+    error /= (likely + left) ** 2
+    if unclear and any(not step.lone for step in steps):
+        return value, error, max(one / error - 2, 0.0) if error else math.inf
+    return value, error, rollouts_for(value, error)
+
+
+def share_between(steps: list[Step], one: float) -> float:
+    children = [(step.n + step.r, step.value) for step in steps if not step.lone]
+    d = sum(draws for draws, _ in children)
+    centre = sum(draws * value for draws, value in children) / d if d else 0.0
+    spread = sum(draws * (value - centre) ** 2 for draws, value in children)
+    return min((spread + 0.5 * one) / max(d, 1.0) / one, 1.0)
+
+
+def single(mean: float, draws: float) -> float:
+    shrunk = (draws * mean + 0.5) / (draws + 1)
+    return shrunk * (1 - shrunk)
+
+
+def rollouts_for(value: float, variance: float) -> float:
+    if variance == 0:
+        return math.inf
+    low, high = 1e-12, 1e24
+    for _ in range(400):
+        n = math.sqrt(low * high)
+        low, high = (n, high) if single(value, n) / n > variance else (low, n)
+    return n
