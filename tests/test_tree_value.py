@@ -176,6 +176,14 @@ def test_a_rollout_tells_its_own_node_of_the_child_that_was_made_later() -> None
     assert values(tree).value.tolist() == [pytest.approx(0.5), 0.25]
 
 
+def test_draws_at_a_child_say_nothing_where_it_has_no_value() -> None:
+    # A step was sampled at the child, of which nothing is known; of the root's rollouts, asked
+    # first, 2 of 3 that go into the child are right.
+    tree = grown(Plant(children=(Plant(children=(Plant(chance=0.5),), chance=1.0),)))
+    roll(tree, ROOT, [Reason.MATCH, Reason.MATCH, Reason.MISMATCH], through="0\n", before=1)
+    assert values(tree).value[ROOT] == pytest.approx(2 / 3)
+
+
 def test_what_led_to_a_choice_speaks_for_itself() -> None:
     # The wrong rollout from which the child was cut counts as wrong at the root, though the child
     # has 3 of 3; the one that went there later counts as the child does, as its one draw.
