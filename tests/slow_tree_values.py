@@ -157,6 +157,7 @@ def rollouts_for(value: float, variance: float) -> float:
         return math.inf
     low, high = 1e-12, 1e24
     for _ in range(400):
-        n = math.sqrt(low * high)
-        low, high = (n, high) if single(value, n) / n > variance else (low, n)
-    return n
+        middle = math.sqrt(low * high)
+        wide = single(value, middle) / middle > variance
+        low, high = (middle, high) if wide else (low, middle)
+    return low

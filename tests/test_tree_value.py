@@ -167,6 +167,22 @@ def test_rollouts_weigh_their_next_steps_by_what_is_known_of_them() -> None:
     assert found.n_effective[ROOT] == pytest.approx(8)
 
 
+def test_one_rollout_that_was_heard_says_how_likely_a_step_is() -> None:
+    for chances in ((0.9, math.nan), (math.nan, 0.9)):
+        tree = grown(Plant(wrong=1, others=0.1))
+        for chance in chances:
+            roll(tree, ROOT, [Reason.MATCH], through="x", chance=chance)
+        assert values(tree).value[ROOT] == pytest.approx(0.9)
+
+
+def test_what_lies_below_an_end_is_nothing_to_other_trees() -> None:
+    ended, other = grown(Plant(children=(end(Reason.MATCH),))), grown(Plant(3, 1, others=0.5))
+    roll(ended, 1, [Reason.MISMATCH], chance=0.5)
+    evidence = [strict_evidence(tree, READER.cut) for tree in (ended, other)]
+    found = forest_values([ended, other], evidence, as_is=True)
+    assert found.value[1:].tolist() == [1.0, *values(other).value]
+
+
 def test_a_rollout_tells_its_own_node_of_the_child_that_was_made_later() -> None:
     # Of the root's 4, asked first, 2 go into the child and are right. The child has 1 of 4: for
     # itself 1/4, for the root (4 * 1/4 + 2) / (4 + 2), and its step is all that can follow.
