@@ -11,13 +11,13 @@ the rollout depended on how it ended. So it counts for
 It does not count for a node made because of outcomes seen so far, its own among them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from treeward.search.passing import passage
+from treeward.search.passing import Passage, passage
 from treeward.search.steps import Cut
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Judgement, Reason, Verdict
@@ -32,7 +32,7 @@ class Strayed(NamedTuple):
     node: int
     """The last for which it counts."""
     step_ids: tuple[int, ...]
-    """The step that it takes there, which is no node; empty where it was cut off before any."""
+    """The step that it takes there, which is no node; empty where it has none left."""
     logprob: float | None
     """Of that step; None where it is not known."""
     is_right: bool
@@ -40,7 +40,7 @@ class Strayed(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Holds what counts for each node of a tree; every column has one entry a node."""
+    """Holds what counts for each node of a tree; every array has one entry a node."""
 
     n_right: NDArray[np.int64]
     n_wrong: NDArray[np.int64]
@@ -108,7 +108,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         into = way.into if way.end is None else way.end
         if into is None:
             places["drawn"] += way.nodes
-            strayed.append(_strayed(tree, index, nodes, cut, is_right=is_right))
+            strayed.append(_strayed(tree, index, way, cut, is_right=is_right))
         else:
             places["drawn"] += [*way.nodes, into]
             places["entered"].append(into)
@@ -122,18 +122,19 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
     )
 
 
-_COUNTS = [name for name in Evidence.__annotations__ if name != "strayed"]
+_COUNTS = [field.name for field in fields(Evidence) if field.name != "strayed"]
 _WRONG_BY = {Reason.NO_ANSWER: "n_no_answer", Reason.LENGTH: "n_length"}
 
 
-def _strayed(tree: Tree, index: int, nodes: list[int], cut: Cut, *, is_right: bool) -> Strayed:
-    """Returns where a rollout leaves its tree; `nodes` are all that it counts for."""
+def _strayed(tree: Tree, index: int, way: Passage, cut: Cut, *, is_right: bool) -> Strayed:
+    """Returns where a rollout leaves its tree."""
     completion = tree.rollouts.completion[index]
     assert completion is not None, "its outcome is known"
-    steps, place = cut(completion.token_ids), len(nodes) - 1
-    if place == len(steps):  # it ran out of tokens just there
-        return Strayed(nodes[-1], (), None, is_right)
-    return Strayed(nodes[-1], steps[place], completion.logprobs_of(steps)[place], is_right)
+    last, place = [tree.rollouts.node[index], *way.nodes][-1], len(way.nodes)
+    steps = way.steps or cut(completion.token_ids)
+    if place == len(steps):  # it ended just there, where the tree goes on
+        return Strayed(last, (), None, is_right)
+    return Strayed(last, steps[place], completion.logprobs_of(steps)[place], is_right)
 
 
 def outcome(tree: Tree, index: int) -> Judgement:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from treeward.critics.evidence import Evidence
 from treeward.critics.next_steps import next_steps
 from treeward.critics.value import interval
-from treeward.critics.weighing import as_rollouts, weigh
+from treeward.critics.weighing import as_rollouts, rows_below, weigh
 from treeward.search.intervals import Reals
 from treeward.search.tree import Tree
 from treeward.search.verdicts import VERDICT_OF, Verdict
@@ -65,7 +65,8 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
     below = np.zeros(0, dtype=np.int64)
     for level in _levels(steps.depth):
         at = level[inner[level]]
-        value[at], variance[at], counted[at] = weigh(steps, at, below, value, variance)
+        rows = rows_below(steps, at, below, value[below], variance[below])
+        value[at], variance[at], counted[at] = weigh(rows)
         below = level[inner[steps.parent[level]]]
     value, variance, counted = value[:n_nodes], variance[:n_nodes], counted[:n_nodes]
     counted = np.where(np.isnan(counted), as_rollouts(value, variance), counted)

@@ -17,8 +17,9 @@ draws, and so it is where a probability is not known: p_c = 0 and a_c = SAMPLE_W
 Of few draws V is too high where unlikely steps are worse, and too low where they are better.
 
 A rollout of the node that was asked for before a child was made, and goes into it, does not count
-for the child, whose making it may have caused; for the node it tells of the child, which has m_c
-draws of its own: V_c <- (m_c V_c + k_entered) / (m_c + n_entered).
+for the child, whose making it may have caused; for the node it tells of the child, unless that is
+an end, of which all is known. The child has m_c draws of its own, or, if it was chosen for an
+outcome, the rollouts that went into it later: V_c <- (m_c V_c + k_entered) / (m_c + n_entered).
 
 Of the variance of one outcome the share b lies between next steps,
 
@@ -34,7 +35,9 @@ and h_c = (SAMPLE_WEIGHT^2 n_c + r_c) / (n_c + r_c), the variance of V is
     + [1 - b (1 - sum_c p_c^2)] V (1 - V) sum_c w_c^2 / r_c           of steps of rollouts alone
 
 where likely steps are as far off as they are noisy, the second line is for what is left, which may
-be a step or two, and nothing lies between steps of which one must follow.
+be a step or two, and nothing lies between steps of which one must follow. Where probabilities are
+not known, rollouts that came to an end count as if they alone told of it, and as the posterior has
+the variance of two draws more than there are, these are taken off.
 """
 
 from dataclasses import dataclass
@@ -48,12 +51,12 @@ from treeward.search.intervals import PRIOR, Reals
 LIKELY = 0.1
 """What steps are worth, in draws, as a guess of those that nobody drew, if they are all likely."""
 
-_ROUNDING = 1e-12
-"""Of probabilities and variances: so near to 0 or 1 they are treated as if they were."""
+_LEAST = 1e-24
+"""A variance that is told apart from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
+class Rows:
     """Holds the next steps of some nodes, one entry each."""
 
     at: NDArray[np.int64]
@@ -83,32 +86,18 @@ class _Rows:
         return sum_at(self.at, column.astype(float), self.size)
 
 
-def weigh(
-    steps: NextSteps,
-    level: NDArray[np.int64],
-    below: NDArray[np.int64],
-    value: Reals,
-    variance: Reals,
-) -> tuple[Reals, Reals, Reals]:
-    """Returns the values of a level's nodes, their variances, and rollouts that would tell as much.
+def weigh(rows: Rows) -> tuple[Reals, Reals, Reals]:
+    """Returns the values of nodes, their variances, and rollouts that would tell as much.
 
     All are NaN where nothing was drawn, and the last where it follows from the others.
-
-    Args:
-        steps: What was drawn.
-        level: Nodes in ascending order; those where no solution ends.
-        below: All of their next steps.
-        value: Of all steps, NaN where nothing is known; that of those below is read.
-        variance: Likewise.
     """
-    rows = _rows(steps, level, below, value[below], variance[below])
     chance, draws, likely = rows.chance, rows.draws, rows.sum(rows.chance)
     with np.errstate(invalid="ignore", divide="ignore"):
         n = rows.sum(draws)
-        met = -np.expm1(n[rows.at] * np.log1p(-np.minimum(chance, 1 - _ROUNDING)))
+        met = -np.expm1(n[rows.at] * np.log1p(-chance))
         # The least likely steps are met once if at all.
-        odds = np.where(chance < _ROUNDING, 1 / n[rows.at], chance / met)
-        stands = np.where(rows.unclear, 1.0, n[rows.at] * (odds - chance) / draws)
+        by_met = np.where(chance == 0, 1 / n[rows.at], chance / met)
+        stands = np.where(rows.unclear, 1.0, n[rows.at] * (by_met - chance) / draws)
         stands[draws == 0] = 0.0
         parts = stands * (SAMPLE_WEIGHT * rows.samples + rows.rollouts) + LIKELY * chance
         # Rounded, probabilities can sum to more than 1.
@@ -120,27 +109,34 @@ def weigh(
         share = _share_between(rows, single)
         far = rows.sum(stands * (SAMPLE_WEIGHT**2 * rows.samples + rows.rollouts))
         far = (share * far + 2 * (LIKELY * likely) ** 2) * (left / total) ** 2
-        same = np.minimum(rows.sum(chance * (odds - chance)), left**2)
+        same = np.minimum(rows.sum(chance * (by_met - chance)), left**2)
         error = (far + share * same) * outcome_variance(others, total)
         weights = chance + (left / total)[rows.at] * parts
         error += rows.sum(weights**2 * rows.variance)
         lone = rows.sum(np.where(rows.lone, weights**2 / rows.rollouts, 0.0))
         error += (1 - share * (1 - rows.sum(chance**2))) * single * lone
         error /= (likely + left) ** 2
-        # The posterior has the variance of two draws more.
         rough = rows.sum(rows.unclear & ~rows.lone & (draws > 0)) > 0
         counted = np.where(rough, np.maximum(single / error - 4 * PRIOR, 0.0), np.nan)
     return np.where(n > 0, mean, np.nan), np.where(n > 0, error, np.nan), counted
 
 
-def _rows(
+def rows_below(
     steps: NextSteps,
     level: NDArray[np.int64],
     below: NDArray[np.int64],
     value: Reals,
     variance: Reals,
-) -> _Rows:
-    """Returns the next steps of some nodes, told by all that may tell of them."""
+) -> Rows:
+    """Returns the next steps of some nodes, told by all that may tell of them.
+
+    Args:
+        steps: What was drawn.
+        level: Nodes in ascending order; those where no solution ends.
+        below: All of their next steps.
+        value: Of those, NaN where nothing is known.
+        variance: Likewise.
+    """
     at = np.searchsorted(level, steps.parent[below])
 
     def some(column: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -164,7 +160,7 @@ def _rows(
     # An end that came up again and again says little of those that did not.
     lone = (tells & (known == 0)) | (unclear & ends & (samples == 0) & (rollouts > 0))
     weighed = (samples + rollouts > 0) | (chance > 0)
-    return _Rows(
+    return Rows(
         at=at,
         size=len(level),
         chance=chance,
@@ -177,7 +173,7 @@ def _rows(
     )
 
 
-def _share_between(rows: _Rows, single: Reals) -> Reals:
+def _share_between(rows: Rows, single: Reals) -> Reals:
     """Returns b of each node, from the variance of one outcome."""
     draws = np.where(rows.lone, 0.0, rows.draws)
     n = rows.sum(draws)
@@ -188,7 +184,7 @@ def _share_between(rows: _Rows, single: Reals) -> Reals:
 
 def as_rollouts(mean: Reals, variance: Reals) -> Reals:
     """Returns the number n of rollouts whose mean has that variance, `outcome_variance` / n."""
-    draws, least = np.ones_like(mean), np.maximum(variance, _ROUNDING**2)
+    draws, least = np.ones_like(mean), np.maximum(variance, _LEAST)
     for _ in range(24):  # each halves what is wrong with log n, at least
         draws = np.sqrt(draws * outcome_variance(mean, draws) / least)
     return np.asarray(np.where(variance == 0, np.inf, draws))
