@@ -14,16 +14,14 @@ ENV is an environment of its own with trl==1.16.0 and the torch of constraints.t
 float32 on one CPU thread, one process after the other: the same problems, 8 prompts of 8
 completions, up to 96 tokens each, the loss (dapo, rewards scaled by group, epsilon 0.2 and 0.28, no
 KL), AdamW without decay at a constant rate, gradients clipped at 1, and passes of the same number
-of groups. The problems are those that the model solves in 20 (--least-rate) to 80 % of its tries,
-so nearly every group has a spread.
+of groups. The problems are those that the model solves in 20 (--least-rate) to 80 % of its tries.
+Ours does not draw anew where a group has no spread, as TRL does not (train.refill=false).
 
-What differs: TRL keeps groups without spread, we draw 8 more prompts until 8 have one, so a step of
-ours may be larger. That is why speeds are per token, and rewards are shown by step and on fresh
-problems, and by sampled tokens; the reward of some steps is the mean over all groups that they
-drew, for a step that ends with its first group with a spread says less than the policy can. Ours
-ends where fifty groups in a row have none. TRL's completions end one token later, with the end
-token after the answer line. All that TRL passes through the model counts as learned; of ours only
-what has an advantage.
+What differs: TRL passes groups without spread through the model, counts their tokens in the loss's
+denominator and steps where no group has a spread; ours leaves them out. TRL's completions end one
+token later, with the end token after the answer line. All that TRL passes through the model counts
+as learned; of ours only what has an advantage. Speeds are per token; rewards are shown by step, by
+sampled tokens and on fresh problems.
 
 A training that is done is not done again: --out keeps what each came to, of the same arguments. To
 measure other code, take another --out.
@@ -148,7 +146,7 @@ def treeward_job(a: argparse.Namespace, seed: int, problems: int) -> dict[str, A
         "gradient_checkpointing": "true" if a.gradient_checkpointing else "false",
         "micro_batch_size": a.groups_a_pass,
         "log_every": 1,
-        "max_refills": 50,
+        "refill": "false",
     }
     data = {"data": str(a.out / "data"), "problems": problems}
     return data | {"assignments": [f"train.{name}={value}" for name, value in settings.items()]}

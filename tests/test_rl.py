@@ -119,6 +119,28 @@ def test_groups_without_spread_are_drawn_anew(tmp_path: Path) -> None:
     assert line["epoch"] == pytest.approx(len(graded) / 5)
 
 
+def test_without_refilling_a_step_learns_from_what_it_draws_at_once(tmp_path: Path) -> None:
+    """Of five prompts one teaches."""
+    graded: list[int] = []
+
+    def one(place: int, draws: Sequence[Draw]) -> Grades:
+        graded.append(place)
+        return alternating(place, draws) if place == 1 else Grades(rewards=(1.0,) * len(draws))
+
+    trained = train(World(one), tmp_path / "out", steps=6, refill=False)
+    assert trained.ended is None
+    lines = metrics(tmp_path / "out")
+    kept = [graded[at : at + 2].count(1) / 2 for at in range(0, 12, 2)]
+    assert len(set(kept)) > 1
+    assert [line["groups/kept_share"] for line in lines] == kept
+    assert ["grad_norm" in line for line in lines] == [share > 0 for share in kept]
+    assert [line["epoch"] for line in lines] == pytest.approx([0.4 * step for step in range(1, 7)])
+    spent = lines[2]["sampled_tokens"]
+    short = train(World(one), tmp_path / "short", steps=6, refill=False, token_budget=spent)
+    assert short.ended == f"the budget of {spent} sampled tokens is spent"
+    assert metrics(tmp_path / "short")[2]["sampled_tokens"] == spent
+
+
 def test_nothing_to_learn_at_first_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     same = World(lambda _, draws: Grades(rewards=(0.0,) * len(draws)))
     expected = (

@@ -109,7 +109,7 @@ class RlJob:
         return {"asked": 0, "tokens": 0, "sampled": 0, "sums": {}, "ended": None}
 
     def step(self, state: State, update: Update) -> None:
-        """Draws until there are enough groups with a signal, and learns from them.
+        """Draws until there are enough groups with a signal, or once, and learns from them.
 
         Where there is no end to it, what was found is learned and training is done.
         """
@@ -122,6 +122,8 @@ class RlJob:
             if not state["done"]:
                 drawn += (more := self._draw(state))
                 kept += [group for group in more if teaches(group, self._settings.min_reward_std)]
+            if not self._settings.refill:
+                break
         self._sampler.rest()
         facts = describe(drawn, kept, self._environment.reward_name) if drawn else {}
         if kept:

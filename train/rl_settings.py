@@ -12,14 +12,14 @@ from treeward.train.settings import TrainSettings, check_least, check_member
 class RlSettings(TrainSettings):
     """What SRL and RLVR have in common; section `train.`, names and defaults of TRL's GRPO.
 
-    Departures: `epsilon_high` is DAPO's, and groups without spread are drawn anew.
+    Departures: `epsilon_high` is DAPO's, and groups without spread are drawn anew (`refill`).
     """
 
     learning_rate: float = 1e-6
     """The highest learning rate; with LoRA some twenty times as much is usual."""
 
     prompts_per_step: int = 8
-    """Groups with a signal that a step learns from, at least."""
+    """Groups with a signal that a step learns from, at least; without `refill`, that it draws."""
 
     group_size: int = 8
     """Completions a prompt (TRL: num_generations)."""
@@ -53,6 +53,10 @@ class RlSettings(TrainSettings):
 
     min_reward_std: float = 0.0
     """A group has a signal if its rewards' standard deviation is above this."""
+
+    refill: bool = True
+    """Whether groups without a signal are drawn anew. If not (TRL), a step learns from those of
+    `prompts_per_step` that have one, and updates nothing where none has."""
 
     max_refills: int = 10
     """Rounds of `prompts_per_step` prompts after which a step gives up finding groups with one."""
