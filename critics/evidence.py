@@ -11,7 +11,9 @@ the rollout depended on how it ended. So it counts for
 It does not count for a node made because of outcomes seen so far, its own among them.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +65,11 @@ class Evidence:
     """Among these, those that do not count for it, as none does where a solution ends."""
     entered_right: NDArray[np.int64]
     """Among these, the right ones."""
-    strayed: tuple[Strayed, ...]
-    """Those that go on into no child of the last node for which they count."""
+    entered_before: NDArray[np.int64]
+    """Among those that do not count for it, the ones that were asked for before it was made."""
+    strayed: Callable[[], Iterator[Strayed]]
+    """Yields those that go on into no child of the last node for which they count; reads the tree,
+    and cuts their steps, when it is called."""
 
     @property
     def n_rollouts(self) -> NDArray[np.int64]:
@@ -80,7 +85,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         cut: Splits the ids of a rollout into steps, as the search did.
     """
     places: dict[str, list[int]] = {name: [] for name in _COUNTS}
-    strayed: list[Strayed] = []
+    strayed: list[tuple[int, Passage]] = []
     spoken: set[int] = set()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
@@ -108,17 +113,18 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         into = way.into if way.end is None else way.end
         if into is None:
             places["drawn"] += way.nodes
-            strayed.append(_strayed(tree, index, way, cut, is_right=is_right))
+            strayed.append((index, way))
         else:
             places["drawn"] += [*way.nodes, into]
             places["entered"].append(into)
             places["entered_right"] += [into] * is_right
+            places["entered_before"] += [into] * (way.end is None)
     return Evidence(
         **{
             name: np.bincount(np.array(nodes, np.int64), minlength=len(tree))
             for name, nodes in places.items()
         },
-        strayed=tuple(strayed),
+        strayed=partial(_strayed, tree, strayed, cut),
     )
 
 
@@ -126,15 +132,18 @@ _COUNTS = [field.name for field in fields(Evidence) if field.name != "strayed"]
 _WRONG_BY = {Reason.NO_ANSWER: "n_no_answer", Reason.LENGTH: "n_length"}
 
 
-def _strayed(tree: Tree, index: int, way: Passage, cut: Cut, *, is_right: bool) -> Strayed:
-    """Returns where a rollout leaves its tree."""
-    completion = tree.rollouts.completion[index]
-    assert completion is not None, "its outcome is known"
-    last, place = [tree.rollouts.node[index], *way.nodes][-1], len(way.nodes)
-    steps = way.steps or cut(completion.token_ids)
-    if place == len(steps):  # it ended just there, where the tree goes on
-        return Strayed(last, (), None, is_right)
-    return Strayed(last, steps[place], completion.logprobs_of(steps)[place], is_right)
+def _strayed(tree: Tree, ways: Sequence[tuple[int, Passage]], cut: Cut) -> Iterator[Strayed]:
+    """Yields where rollouts leave their tree."""
+    for index, way in ways:
+        completion = tree.rollouts.completion[index]
+        assert completion is not None, "its outcome is known"
+        last, place = [tree.rollouts.node[index], *way.nodes][-1], len(way.nodes)
+        steps = cut(completion.token_ids)
+        is_right = outcome(tree, index).verdict is Verdict.RIGHT
+        if place == len(steps):  # it ended just there, where the tree goes on
+            yield Strayed(last, (), None, is_right)
+        else:
+            yield Strayed(last, steps[place], completion.logprobs_of(steps)[place], is_right)
 
 
 def outcome(tree: Tree, index: int) -> Judgement:

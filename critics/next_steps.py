@@ -47,8 +47,12 @@ class NextSteps:
     """Among these, the right ones."""
     ends: NDArray[np.bool_]
     """Whether a solution ends there in the tree."""
-    known: Reals
-    """Draws at it that may be weighed with those that entered, in rollouts."""
+    chosen: NDArray[np.bool_]
+    """Whether it was chosen for an outcome."""
+    given: NDArray[np.bool_]
+    """Whether it was chosen and no draw at its parent led to it."""
+    own: Reals
+    """Draws at itself, in rollouts."""
 
 
 def next_steps(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is: bool) -> NextSteps:
@@ -89,21 +93,20 @@ def _nodes(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDA
         ways = [tree.nodes.creation for tree in trees]
         return np.concatenate([[*map(is_, of, repeat(creation))] for of in ways]).astype(bool)
 
-    cut = sum_below((~made(Creation.SAMPLED)).astype(float))
+    cut, chosen = sum_below((~made(Creation.SAMPLED)).astype(float)), made(Creation.CHOSEN)
     samples = of_nodes("n_samples") * (cut[parent] == 0)
-    rollouts, entered = counted("drawn"), counted("entered")
-    draws = SAMPLE_WEIGHT * sum_below(samples) + counted("n_rollouts")
     return {
         "parent": parent,
         "depth": of_nodes("depth").astype(np.int64),
         "logprob": of_nodes("logprob"),
         "samples": samples,
-        "rollouts": rollouts,
-        "entered": entered,
+        "rollouts": counted("drawn"),
+        "entered": counted("entered"),
         "entered_right": counted("entered_right"),
         "ends": np.concatenate([ended(tree) for tree in trees]),
-        # What led to a choice is to be weighed with nothing but draws at the same place.
-        "known": np.where(made(Creation.CHOSEN), rollouts - entered, draws),
+        "chosen": chosen,
+        "given": chosen & (counted("entered_before") == 0),
+        "own": SAMPLE_WEIGHT * sum_below(samples) + counted("n_rollouts"),
     }
 
 
@@ -113,7 +116,7 @@ def _strayed(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, N
     rollouts: list[tuple[float | None, ...]] = []
     first = 0
     for tree, each in zip(trees, evidence, strict=True):
-        for node, step_ids, *told in each.strayed:
+        for node, step_ids, *told in each.strayed():
             place = place_of.setdefault((first + node, step_ids), len(place_of))
             rollouts.append((place, first + node, *told))
         first += len(tree)

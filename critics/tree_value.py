@@ -62,11 +62,14 @@ def forest_values(trees: Sequence[Tree], evidence: Sequence[Evidence], *, as_is:
     inner = ~steps.ends & (np.arange(n_steps) < n_nodes)
     value, variance, counted = np.full((3, n_steps), np.nan)
     value[:n_nodes], variance[:n_nodes] = exact, np.where(np.isnan(exact), np.nan, 0.0)
+    settled = np.zeros(n_steps)
+    settled[:n_nodes] = ~np.isnan(exact)
     below = np.zeros(0, dtype=np.int64)
     for level in _levels(steps.depth):
         at = level[inner[level]]
-        rows = rows_below(steps, at, below, value[below], variance[below])
+        rows = rows_below(steps, at, below, value[below], variance[below], settled[below])
         value[at], variance[at], counted[at] = weigh(rows)
+        settled[at] = rows.sum(rows.chance * rows.settled)
         below = level[inner[steps.parent[level]]]
     value, variance, counted = value[:n_nodes], variance[:n_nodes], counted[:n_nodes]
     counted = np.where(np.isnan(counted), as_rollouts(value, variance), counted)

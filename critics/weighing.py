@@ -11,15 +11,18 @@ that nobody drew:
 
 Each step had the chance pi_c to be among those that were drawn (Horvitz and Thompson 1952), so that
 an unlikely one stands for others like it; likely ones, which say less of them, are l = LIKELY draws
-at most. A sample weighs SAMPLE_WEIGHT rollouts, as more is known below it than one outcome:
-g_c = (SAMPLE_WEIGHT n_c + r_c) / (n_c + r_c). Where every step is unlikely this is the mean of all
-draws, and so it is where a probability is not known: p_c = 0 and a_c = SAMPLE_WEIGHT n_c + r_c.
-Of few draws V is too high where unlikely steps are worse, and too low where they are better.
+at most. A child that is here whatever was drawn stands for none, a_c = 0; where nothing else was
+drawn, V_o is not known: 1/2, with the prior's variance. A sample weighs SAMPLE_WEIGHT rollouts, as
+more is known below it than one outcome: g_c = (SAMPLE_WEIGHT n_c + r_c) / (n_c + r_c). Where every
+step is unlikely this is the mean of all draws, and so it is where a probability is not known:
+p_c = 0 and a_c = SAMPLE_WEIGHT n_c + r_c. Of few draws V is too high where unlikely steps are
+worse, and too low where they are better.
 
 A rollout of the node that was asked for before a child was made, and goes into it, does not count
-for the child, whose making it may have caused; for the node it tells of the child, unless that is
-an end, of which all is known. The child has m_c draws of its own, or, if it was chosen for an
-outcome, the rollouts that went into it later: V_c <- (m_c V_c + k_entered) / (m_c + n_entered).
+for the child, whose making it may have caused; for the node it tells of the child, unless all is
+known of that: V_c <- (m_c V_c + k_entered) / (m_c + n_entered). Of the solutions through the child
+the share s_c = sum p s is known with their probabilities, 1 at an end: m_c = (draws at the child) /
+(1 - s_c)^2, or, if it was chosen for an outcome, m_c rollouts that went into it later.
 
 Of the variance of one outcome the share b lies between next steps,
 
@@ -29,15 +32,16 @@ with D draws on children, d_c on each: their spread, and one prior draw. The noi
 taken off, which makes up for the draw that their mean V_. takes. With w_c = p_c + p_o a_c / sum a
 and h_c = (SAMPLE_WEIGHT^2 n_c + r_c) / (n_c + r_c), the variance of V is
 
-    V_o (1 - V_o) [p_o / sum_c a_c]^2 [b sum_c h_c N (p_c / pi_c - p_c) + 2 (l sum_c p_c)^2]
+    V_o (1 - V_o) [p_o / sum_c a_c]^2 [sum_c b_c h_c N (p_c / pi_c - p_c) + 2 (l sum_c p_c)^2]
     + V_o (1 - V_o) b min(sum_c p_c (p_c / pi_c - p_c), p_o^2)
     + sum_c w_c^2 Var(V_c)                                            of children
     + [1 - b (1 - sum_c p_c^2)] V (1 - V) sum_c w_c^2 / r_c           of steps of rollouts alone
 
-where likely steps are as far off as they are noisy, the second line is for what is left, which may
-be a step or two, and nothing lies between steps of which one must follow. Where probabilities are
-not known, rollouts that came to an end count as if they alone told of it, and as the posterior has
-the variance of two draws more than there are, these are taken off.
+where b_c is b, or 1 for a child of which all is known: it may be as far off as an outcome. Likely
+steps are as far off as they are noisy, the second line is for what is left, which may be a step or
+two, and nothing lies between steps of which one must follow. Where probabilities are not known,
+rollouts that came to an end count as if they alone told of it, and as the posterior has the
+variance of two draws more than there are, these are taken off.
 """
 
 from dataclasses import dataclass
@@ -50,6 +54,12 @@ from treeward.search.intervals import PRIOR, Reals
 
 LIKELY = 0.1
 """What steps are worth, in draws, as a guess of those that nobody drew, if they are all likely."""
+
+_SETTLED = 1 - 1e-9
+"""A share that is taken for all there is."""
+
+_GUESSED = 0.25 / (1 + 2 * PRIOR)
+"""The variance of a value that nothing is known of, as the prior has it."""
 
 _LEAST = 1e-24
 """A variance that is told apart from 0."""
@@ -75,6 +85,10 @@ class Rows:
     """Likewise, and of one that is `lone`."""
     lone: NDArray[np.bool_]
     """Whether rollouts of the node alone tell of it."""
+    given: NDArray[np.bool_]
+    """Whether it is here whatever was drawn, and its probability known."""
+    settled: Reals
+    """What share of the solutions through it is known with their probabilities."""
 
     @property
     def draws(self) -> Reals:
@@ -98,20 +112,25 @@ def weigh(rows: Rows) -> tuple[Reals, Reals, Reals]:
         # The least likely steps are met once if at all.
         by_met = np.where(chance == 0, 1 / n[rows.at], chance / met)
         stands = np.where(rows.unclear, 1.0, n[rows.at] * (by_met - chance) / draws)
-        stands[draws == 0] = 0.0
-        parts = stands * (SAMPLE_WEIGHT * rows.samples + rows.rollouts) + LIKELY * chance
+        stands[(draws == 0) | rows.given] = 0.0
+        guess = np.where(rows.given, 0.0, LIKELY * chance)
+        parts = stands * (SAMPLE_WEIGHT * rows.samples + rows.rollouts) + guess
         # Rounded, probabilities can sum to more than 1.
         left, total = np.maximum(1 - likely, 0.0), rows.sum(parts)
-        others = rows.sum(parts * rows.value) / total
+        told = total > 0
+        others = np.where(told, rows.sum(parts * rows.value) / total, 0.5)
+        each = np.where(told, left / total, 0.0)
         mean = (rows.sum(chance * rows.value) + left * others) / (likely + left)
 
         single = outcome_variance(mean, rows.sum(SAMPLE_WEIGHT * rows.samples + rows.rollouts))
         share = _share_between(rows, single)
-        far = rows.sum(stands * (SAMPLE_WEIGHT**2 * rows.samples + rows.rollouts))
-        far = (share * far + 2 * (LIKELY * likely) ** 2) * (left / total) ** 2
-        same = np.minimum(rows.sum(chance * (by_met - chance)), left**2)
-        error = (far + share * same) * outcome_variance(others, total)
-        weights = chance + (left / total)[rows.at] * parts
+        between = np.where(rows.settled > _SETTLED, 1.0, share[rows.at])
+        far = rows.sum(between * stands * (SAMPLE_WEIGHT**2 * rows.samples + rows.rollouts))
+        far = (far + 2 * rows.sum(guess) ** 2) * each**2
+        same = rows.sum(np.where(rows.given, 0.0, chance * (by_met - chance)))
+        error = (far + share * np.minimum(same, left**2)) * outcome_variance(others, total)
+        error += np.where(told, 0.0, left**2 * _GUESSED)
+        weights = chance + each[rows.at] * parts
         error += rows.sum(weights**2 * rows.variance)
         lone = rows.sum(np.where(rows.lone, weights**2 / rows.rollouts, 0.0))
         error += (1 - share * (1 - rows.sum(chance**2))) * single * lone
@@ -127,6 +146,7 @@ def rows_below(
     below: NDArray[np.int64],
     value: Reals,
     variance: Reals,
+    settled: Reals,
 ) -> Rows:
     """Returns the next steps of some nodes, told by all that may tell of them.
 
@@ -136,6 +156,7 @@ def rows_below(
         below: All of their next steps.
         value: Of those, NaN where nothing is known.
         variance: Likewise.
+        settled: Of those, the share of solutions that is known with their probabilities.
     """
     at = np.searchsorted(level, steps.parent[below])
 
@@ -144,9 +165,12 @@ def rows_below(
         return np.asarray(sum_at(at, column.astype(float), len(level))[at] > 0)
 
     entered, right = steps.entered[below], steps.entered_right[below]
-    ends = steps.ends[below]
-    tells = (entered > 0) & ~(ends & ~np.isnan(value))
-    known = np.where(np.isnan(value), 0.0, steps.known[below])
+    ends, chosen = steps.ends[below], steps.chosen[below] & ~steps.ends[below]
+    tells = (entered > 0) & (chosen | (settled < _SETTLED))
+    own = steps.own[below] / (1 - np.minimum(settled, _SETTLED)) ** 2
+    # What led to a choice is to be weighed with nothing but draws at the same place.
+    own = np.where(chosen, steps.rollouts[below] - entered, own)
+    known = np.where(np.isnan(value), 0.0, own)
     draws = np.maximum(known + entered, 1.0)
     mean = (known * np.nan_to_num(value) + right) / draws
     error = known**2 * np.nan_to_num(variance) + entered * outcome_variance(mean, draws)
@@ -170,6 +194,8 @@ def rows_below(
         value=np.where(weighed, value, 0.0),
         variance=np.where(weighed & ~lone, variance, 0.0),
         lone=lone,
+        given=steps.given[below] & ~unclear,
+        settled=np.where(lone, 0.0, settled),
     )
 
 

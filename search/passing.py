@@ -4,7 +4,6 @@ It may count for a node that existed when it was asked for, and for one that was
 without regard to any outcome.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from treeward.search.steps import Cut
@@ -24,9 +23,6 @@ class Passage(NamedTuple):
     """The node that it goes into behind the last of them, without counting for it; where there is
     none and no end, it leaves the tree there."""
 
-    steps: Sequence[tuple[int, ...]] = ()
-    """Its own steps; empty where none had to be known."""
-
 
 def passage(tree: Tree, index: int, cut: Cut) -> Passage:
     """Returns where a rollout goes."""
@@ -42,16 +38,15 @@ def passage(tree: Tree, index: int, cut: Cut) -> Passage:
         entered = (child for child in children if ids[: len(steps[child])] == steps[child])
         return Passage([], into=next(entered, None))
     nodes: list[int] = []
-    steps = cut(completion.token_ids)
-    for step_ids in steps:
+    for step_ids in cut(completion.token_ids):
         child = tree.child_with(node, step_ids)
         if child is None or not _counts(tree, child, before):
-            return Passage(nodes, into=child, steps=steps)
+            return Passage(nodes, into=child)
         if tree.is_terminal(child):
-            return Passage(nodes, child, steps=steps)
+            return Passage(nodes, child)
         nodes.append(child)
         node = child
-    return Passage(nodes, steps=steps)
+    return Passage(nodes)
 
 
 def _counts(tree: Tree, node: int, nodes_before: int) -> bool:

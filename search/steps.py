@@ -7,9 +7,11 @@ its lines, whatever a step is: what a token brings after a delimiter belongs to 
 it can be the beginning of the answer's mark.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import accumulate
 
 from treeward.search.errors import BadInput
 from treeward.search.step_ends import CustomEnd, StepEnd, Watch, never, watch_for
@@ -260,14 +262,33 @@ def cut(ids: Iterable[int], tokens: Tokens, rule: StepRule) -> list[tuple[int, .
         The steps; the last may be incomplete.
     """
     ids = tuple(ids)
-    stop = (rule.stop_text or "").encode()
-    if len(stop) == 1:  # no step's text then matters but that of its last token
-        pieces, eos_ids = tokens.pieces, tokens.eos_ids
-        ends = [at for at, token in enumerate(ids, 1) if stop in pieces[token] or token in eos_ids]
-    else:
+    ends = _found(ids, tokens, rule.stop_text)
+    if ends is None:
         unlimited = len(ids) + 1
         stepper = Stepper(tokens, rule, Budget(step=unlimited, total=unlimited))
         ends = [at for at, token in enumerate(ids, 1) if stepper.feed(token) is not None]
     if ids and (not ends or ends[-1] < len(ids)):
         ends.append(len(ids))
     return [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _found(ids: tuple[int, ...], tokens: Tokens, stop_text: str | None) -> list[int] | None:
+    """Returns behind which tokens steps end, found in the whole text at once.
+
+    None where it takes more: no text ends steps; an end token has others behind it; or a step ends
+    with the beginning of a delimiter, which may complete a line of the next step.
+    """
+    if stop_text is None or not tokens.eos_ids.isdisjoint(ids[:-1]):
+        return None
+    stop, pieces = stop_text.encode(), [tokens.pieces[token] for token in ids]
+    text, bounds = b"".join(pieces), [*accumulate(map(len, pieces))]
+    begun = [stop[:size] for size in range(1, len(stop))]
+    ends, start = [], 0
+    while (found := text.find(stop, start)) >= 0:
+        token = bisect_left(bounds, found + len(stop))
+        start = bounds[token]
+        rest = text[text.rfind(stop, found, start) + len(stop) : start]
+        if any(map(rest.endswith, begun)):
+            return None
+        ends.append(token + 1)
+    return ends

@@ -21,6 +21,10 @@ class Step:
     value: float
     variance: float
     lone: bool
+    given: bool = False
+    """Here whatever was drawn."""
+    settled: float = 0.0
+    """What share of the solutions through it is known with their probabilities."""
 
     @property
     def g(self) -> float:
@@ -34,7 +38,7 @@ class Step:
 def slow_tree_values(tree: Tree, evidence: Evidence, *, as_is: bool) -> list[tuple[float, float]]:
     """Returns the value of each node and the rollouts that would tell as much."""
     exact = exact_values(tree)
-    found: dict[int, tuple[float, float, float]] = {}
+    found: dict[int, tuple[float, float, float, float]] = {}
     for node in reversed(range(len(tree))):
         if tree.is_terminal(node):
             certain = not math.isnan(exact[node])
@@ -42,9 +46,11 @@ def slow_tree_values(tree: Tree, evidence: Evidence, *, as_is: bool) -> list[tup
                 float(exact[node]),
                 0.0 if certain else NAN,
                 math.inf if certain else NAN,
+                float(certain),
             )
         else:
-            found[node] = weighed(steps_of(tree, evidence, node, found, as_is))
+            steps = steps_of(tree, evidence, node, found, as_is)
+            found[node] = (*weighed(steps), sum(step.p * step.settled for step in steps))
     return [(found[node][0], found[node][2]) for node in range(len(tree))]
 
 
@@ -52,25 +58,27 @@ def steps_of(
     tree: Tree,
     evidence: Evidence,
     node: int,
-    found: dict[int, tuple[float, float, float]],
+    found: dict[int, tuple[float, float, float, float]],
     as_is: bool,
 ) -> list[Step]:
     nodes, steps = tree.nodes, []
     children = nodes.children[node]
     only_sampled = all(nodes.creation[child] is Creation.SAMPLED for child in children)
     for child in children:
-        value, variance, _ = found[child]
+        value, variance, _, settled = found[child]
         n = float(nodes.n_samples[child]) if only_sampled else 0.0
         r, entered = float(evidence.drawn[child]), float(evidence.entered[child])
         below = nodes.children[child]
         m = float(evidence.n_rollouts[child])
         if all(nodes.creation[each] is Creation.SAMPLED for each in below):
             m += 2 * sum(nodes.n_samples[each] for each in below)
-        if nodes.creation[child] is Creation.CHOSEN:
+        m /= (1 - min(settled, 1 - 1e-9)) ** 2
+        chosen = nodes.creation[child] is Creation.CHOSEN
+        if chosen:
             m = r - entered
         m = 0.0 if math.isnan(value) else m
         lone = False
-        if entered and not (tree.is_terminal(child) and not math.isnan(value)):
+        if entered and (settled < 1 - 1e-9 or (chosen and not tree.is_terminal(child))):
             k, d = float(evidence.entered_right[child]), m + entered
             known, spread = (m * value, m * m * variance) if m else (0.0, 0.0)
             value = (known + k) / d
@@ -78,9 +86,10 @@ def steps_of(
             lone = m == 0
         logprob = nodes.logprob[child]
         p = NAN if logprob is None or not as_is else math.exp(min(logprob, 0.0))
-        steps.append(Step(p, n, r, value, variance, lone))
+        given = chosen and not evidence.entered_before[child]
+        steps.append(Step(p, n, r, value, variance, lone, given, settled))
     by_step: dict[tuple[int, ...], list[tuple[float, bool]]] = {}
-    for stray in evidence.strayed:
+    for stray in evidence.strayed():
         if stray.node == node:
             p = NAN if stray.logprob is None or not as_is else math.exp(min(stray.logprob, 0.0))
             by_step.setdefault(stray.step_ids, []).append((p, stray.is_right))
@@ -99,6 +108,7 @@ def as_weighed(steps: list[Step], ends: list[bool]) -> list[Step]:
             step.n = 0.0
         if unclear:
             step.p = 0.0
+            step.given = False
             step.lone |= is_end and step.n == 0 and step.r > 0
     return [step for step in steps if step.n + step.r > 0 or step.p > 0]
 
@@ -110,25 +120,33 @@ def weighed(steps: list[Step]) -> tuple[float, float, float]:
     unclear = all(step.p == 0 for step in steps)
     likely = sum(step.p for step in steps)
     left = max(1 - likely, 0.0)
-    parts, far, same = [], 0.0, 0.0
+    parts = []
     for step in steps:
-        pi = 1 - (1 - step.p) ** big_n
-        drawn = step.n + step.r
-        stands = drawn if unclear else big_n * (step.p / pi - step.p) if drawn else 0.0
-        parts.append((step.g * stands if drawn else 0.0) + LIKELY * step.p)
-        far += step.h * stands if drawn else 0.0
-        same += 0.0 if unclear else step.p * (step.p / pi - step.p)
+        a = 0.0 if step.given else LIKELY * step.p
+        if step.n + step.r and not step.given:
+            a += step.g * stands_for(step, big_n, unclear)
+        parts.append(a)
     total = sum(parts)
-    others = sum(a * step.value for a, step in zip(parts, steps, strict=True)) / total
+    told = sum(a * step.value for a, step in zip(parts, steps, strict=True))
+    others = told / total if total else 0.5
     known = sum(step.p * step.value for step in steps)
     value = (known + left * others) / (likely + left)
     one = single(value, sum(2 * step.n + step.r for step in steps))
     b = share_between(steps, one)
-    error = (left / total) ** 2 * (b * far + 2 * (LIKELY * likely) ** 2) + b * min(same, left**2)
-    error *= single(others, total)
+    free = [step for step in steps if not step.given]
+    if total:
+        far = 2 * (LIKELY * sum(step.p for step in free)) ** 2
+        for step in free:
+            if step.n + step.r:
+                exact = step.settled > 1 - 1e-9 and not step.lone
+                far += (1.0 if exact else b) * step.h * stands_for(step, big_n, unclear)
+        same = 0.0 if unclear else sum(step.p * missed(step, big_n) for step in free)
+        error = single(others, total) * ((left / total) ** 2 * far + b * min(same, left**2))
+    else:
+        error = left**2 / 8
     alike = sum(step.p**2 for step in steps)
     for a, step in zip(parts, steps, strict=True):
-        w = step.p + left * a / total
+        w = step.p + (left * a / total if total else 0.0)
         if step.lone:
             error += (1 - b * (1 - alike)) * one * w**2 / step.r
         else:
@@ -137,6 +155,16 @@ def weighed(steps: list[Step]) -> tuple[float, float, float]:
     if unclear and any(not step.lone for step in steps):
         return value, error, max(one / error - 2, 0.0) if error else math.inf
     return value, error, rollouts_for(value, error)
+
+
+def missed(step: Step, n: float) -> float:
+    """What it stands for of the steps that nobody drew, as a probability."""
+    met = 1 - math.pow(1 - step.p, n)
+    return step.p / met - step.p
+
+
+def stands_for(step: Step, n: float, unclear: bool) -> float:
+    return step.n + step.r if unclear else n * missed(step, n)
 
 
 def share_between(steps: list[Step], one: float) -> float:

@@ -185,8 +185,9 @@ def test_every_known_rollout_goes_into_a_child_or_strays() -> None:
     assert evidence.drawn[[made, cut, end]].tolist() == [2, 2, 1]
     assert evidence.entered[[made, cut, end]].tolist() == [1, 0, 1], "made later, and an end"
     assert evidence.entered_right[[made, cut, end]].tolist() == [1, 0, 0]
+    assert evidence.entered_before[[made, cut, end]].tolist() == [1, 0, 0]
     right, wrong = (tuple(text.encode()) for text, _ in (RIGHT, WRONG))
-    assert evidence.strayed == (
+    assert tuple(evidence.strayed()) == (
         Strayed(node=made, step_ids=wrong, logprob=None, is_right=False),
         Strayed(node=cut, step_ids=right, logprob=None, is_right=True),
         Strayed(node=ROOT, step_ids=right, logprob=0.0, is_right=True),
@@ -201,4 +202,5 @@ def test_a_stray_step_has_its_own_logprob() -> None:
     request = ask(tree, ROOT, Kind.ROLLOUT, 2)
     absorb_rollouts(tree, [request], [Reply((whole, cut_off))])
     wrong = tuple(WRONG[0].encode())
-    assert counted(tree).strayed == (Strayed(1, wrong, -2.0, False), Strayed(1, (), None, False))
+    strayed = (Strayed(1, wrong, -2.0, False), Strayed(1, (), None, False))
+    assert tuple(counted(tree).strayed()) == strayed

@@ -6,7 +6,7 @@ nodes, so the probability that another seed would fail can be worked out: below 
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from treeward.critics.tree_value import tree_values
 from treeward.critics.value import interval
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
+from treeward.search.omega import OmegaSettings, omega
 from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -73,6 +74,17 @@ SEARCHES: dict[str, Search] = {
     "mcts": partial(mcts, settings=SETTINGS),
     "rollouts": partial(rollouts, settings=SETTINGS, cut=READER.cut),
 }
+FEW: dict[str, Search] = {
+    "four solutions": partial(
+        rollouts, settings=replace(SETTINGS, width=4, rollouts=0), cut=READER.cut
+    ),
+    "two solutions and two rollouts": partial(
+        rollouts, settings=replace(SETTINGS, width=2, rollouts=2), cut=READER.cut
+    ),
+    "mcts, one rollout": partial(mcts, settings=replace(SETTINGS, width=2, rollouts=1)),
+    "omega": partial(omega, settings=SETTINGS, own=OmegaSettings(), cut=READER.cut),
+}
+"""Searches that leave few draws at a node."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +106,9 @@ class Columns:
 
 @cache
 def forest(search: str) -> Columns:
-    """The nodes of 250 trees, 2,000 to 2,700."""
+    """The nodes of 250 trees, 1,300 to 2,700."""
     forest = Forest(
-        search=SEARCHES[search],
+        search=(SEARCHES | FEW)[search],
         samplers=[PolicySampler(policy=POLICY, settings=PolicySettings())],
         reader=READER,
         verifier=SameText(),
@@ -144,6 +156,16 @@ def test_tree_intervals_cover_nine_in_ten_and_are_narrower(search: str) -> None:
     assert 0.86 <= covered[nodes.middle & wider].mean() <= 0.96
     low, high = interval(nodes.k, nodes.n)
     assert (nodes.high - nodes.low)[wider].mean() < 0.95 * (high - low)[wider].mean()
+
+
+@pytest.mark.parametrize("search", FEW)
+def test_tree_intervals_of_few_draws_cover_nine_in_ten_or_more(search: str) -> None:
+    nodes = forest(search)
+    known = nodes.n > 0
+    covered = (nodes.low - 1e-9 <= nodes.truth) & (nodes.truth <= nodes.high + 1e-9)
+    assert known[nodes.middle].sum() > 400
+    assert 0.92 <= covered[nodes.middle & known].mean() <= 0.98
+    assert covered[~nodes.middle & known].mean() >= 0.97
 
 
 @pytest.mark.parametrize("search", SEARCHES)

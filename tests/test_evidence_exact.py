@@ -360,6 +360,40 @@ def test_what_was_not_drawn_is_taken_for_what_was(n: int) -> None:
     assert bias == pytest.approx(0.25 * 0.75**n - 0.75 * 0.25**n)
 
 
+def below_a_mistake(tree: Tree, n: int) -> Growth:
+    """Cuts a wrong solution of two steps because it is wrong; then asks behind the first."""
+    drawn, chances = completion("a\n" + WRONG, (1.0, 0.4)), ("a\n", WRONG)
+    steps = [tuple(text.encode()) for text in chances]
+    node, _ = add_path(tree, ROOT, steps, drawn, creation=Creation.CHOSEN)
+    requests = [ask(tree, node, Kind.ROLLOUT, n)]
+    absorb_rollouts(tree, requests, (yield requests))
+
+
+FOUR_WAYS: Script = {
+    "": {"a\n": 1.0},
+    "a\n": {WRONG: 0.4} | {way + RIGHT: 0.15 for way in ("", "x", "y", "z")},
+}
+
+
+@pytest.mark.parametrize(("n", "most"), [(1, 0.13), (2, 0.05), (4, 0.01)])
+def test_a_step_that_is_there_because_it_is_wrong_stands_for_no_other(n: int, most: float) -> None:
+    """If it did, the value would be .25, .18 and .08 too low."""
+    runs = every_run(FOUR_WAYS, partial(below_a_mistake, n=n))
+    nodes = [node for run in runs for node in examine(run, FOUR_WAYS) if node.text == "a\n"]
+    assert nodes[0].truth == pytest.approx(0.6)
+    assert -most < error(nodes, "a\n", of_tree, 1) < 0.0
+    assert error(nodes, "a\n", counted, 1) == pytest.approx(0.0, abs=1e-12)
+    assert error(nodes, "a\n", of_tree, 2) < 0.5 * error(nodes, "a\n", counted, 2)
+
+
+@pytest.mark.parametrize("text", ["a\n", "b\n", "a\nc\n", "b\nc\n"])
+def test_a_step_chosen_for_an_outcome_makes_its_parent_err_less(text: str) -> None:
+    nodes = everything("mistakes")
+    assert error(nodes, text, counted, 1) == pytest.approx(0.0, abs=1e-12)
+    assert error(nodes, text, of_tree, 2) < 0.4 * error(nodes, text, counted, 2)
+    assert -0.11 < error(nodes, text, of_tree, 1) < 0.01, "of one draw"
+
+
 def test_tree_evidence_is_a_little_too_low_once_outcomes_decide_where_to_look() -> None:
     assert error(everything("one expansion"), "", of_tree, 1) == pytest.approx(0.0, abs=1e-12)
     assert -0.05 < error(everything("two expansions"), "", of_tree, 1) < 0.0

@@ -1,6 +1,5 @@
 """Steps are cut on token ids, the same way for every reader."""
 
-from dataclasses import replace
 from itertools import accumulate
 from random import Random
 
@@ -193,9 +192,8 @@ def test_a_draw_says_what_each_of_its_steps_was_worth(
     assert draw.step_logprobs == (pytest.approx(tuple(sums)) if len(sums) > 1 else ())
 
 
-@given(st.lists(st.integers(0, EOS), max_size=30), st.booleans())
-def test_a_delimiter_of_one_byte_needs_no_stepper(ids: list[int], answer_ends: bool) -> None:
-    rule = replace(LINES, answer_ends=answer_ends)
+@given(st.lists(st.integers(0, EOS), max_size=30), rules)
+def test_ids_are_cut_where_a_stepper_ends_steps(ids: list[int], rule: StepRule) -> None:
     limit = len(ids) + 1
     stepper = Stepper(TOKENS, rule, Budget(step=limit, total=limit))
     ends = [at for at, token in enumerate(ids, 1) if stepper.feed(token) is not None]

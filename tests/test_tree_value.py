@@ -102,14 +102,16 @@ def test_a_tree_worked_out_by_hand() -> None:
     # the four samples' children is .75, so
     #     between = [3 * .25^2 + 1 * .75^2 + .5 * .226331] / 4 = .215791
     #     within  = 6^2 * (4.5 * .5) / (5^2 * 4)               = .81
-    #     Var(V)  = [.215791 * (4 * 4 + 4) + .81 + 4 * (.226331 - .215791)] / 12^2 = .035889
-    #     n_effective = .226331 / .035889 - 2 = 4.306
+    # and all of one outcome's at the end, of which all is known:
+    #     Var(V)  = [.215791 * (3 * 4 + 4) + .226331 * 4 + .81 + 4 * (.226331 - .215791)] / 12^2
+    #             = .036182
+    #     n_effective = .226331 / .036182 - 2 = 4.255
     tree = grown(
         Plant(right=2, wrong=2, children=(Plant(right=4, samples=3), end(Reason.MISMATCH)))
     )
     found = values(tree)
     assert found.value.tolist() == [pytest.approx(2 / 3), 1.0, 0.0]
-    assert found.n_effective.tolist() == [pytest.approx(4.306, abs=1e-3), 4.0, np.inf]
+    assert found.n_effective.tolist() == [pytest.approx(4.255, abs=1e-3), 4.0, np.inf]
     low, high = interval(found.value[:1] * found.n_effective[:1], found.n_effective[:1])
     assert (found.low[ROOT], found.high[ROOT]) == (low[0], high[0])
 
@@ -344,6 +346,36 @@ def test_a_tree_without_exception_covers_the_value_without_exception(
     assert (reached[known] == certain).all()
 
 
+def test_what_all_is_known_of_is_overruled_by_no_rollout() -> None:
+    """Three ends have all the probability behind a child: .75. Six rollouts that entered it before
+    it was made came to the wrong one, by chance."""
+    child = Plant(
+        chance=0.5,
+        children=(
+            Plant(end=Reason.MATCH, chance=0.5),
+            Plant(end=Reason.MATCH, chance=0.25),
+            Plant(end=Reason.MISMATCH, chance=0.25),
+        ),
+    )
+    tree = grown(Plant(children=(child, Plant(end=Reason.MISMATCH, chance=0.5))))
+    roll(tree, ROOT, [Reason.MISMATCH] * 6, through="0\n", before=1)
+    found = values(tree)
+    assert found.value[:2] == pytest.approx([0.375, 0.75])
+    assert (found.low[ROOT], found.high[ROOT]) == pytest.approx((0.375, 0.375))
+
+
+def test_the_more_is_known_of_a_child_the_less_rollouts_tell_that_entered_it() -> None:
+    # Half of the solutions behind the child are known, of which all are right; of the rest a
+    # rollout each was wrong and right. Own draws: a sample, which weighs two, and two rollouts;
+    # the half that is left is known as well as all would be from 4 / .5^2 = 16.
+    right = Plant(end=Reason.MATCH, chance=0.5)
+    child = Plant(right=1, wrong=1, others=0.05, chance=0.5, children=(right,))
+    tree = grown(Plant(children=(child, Plant(end=Reason.MISMATCH, chance=0.5))))
+    value = values(tree).value[1]
+    roll(tree, ROOT, [Reason.MISMATCH] * 4, through="0\n", before=1)
+    assert values(tree).value[ROOT] == pytest.approx(0.5 * 16 * value / (16 + 4))
+
+
 @st.composite
 def crowds(draw: st.DrawFn) -> Tree:
     """A tree of all kinds of nodes, with rollouts that pass, enter and leave it."""
@@ -396,6 +428,9 @@ def test_it_is_what_plain_loops_make_of_the_formulas(trees: list[Tree], as_is: b
     value, n_effective = np.array(expected).T
     np.testing.assert_allclose(found.value, value, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.n_effective, n_effective, rtol=1e-6)
+    known = ~np.isnan(value)
+    assert (found.low <= found.value)[known].all()
+    assert (found.value <= found.high)[known].all()
     first = tree_values(trees[0], evidence[0], as_is=as_is)
     for column in ("value", "low", "high", "n_effective"):
         alone, together = getattr(first, column), getattr(found, column)[: len(trees[0])]
