@@ -8,7 +8,12 @@ remark 3.1), with
 
 The posteriors of parent and child are taken as independent; rollouts that count for both make the
 interval a little too wide.
+
+A posterior is drawn to 1/2, the more the fewer rollouts there are: of a step that nobody has solved
+and its parent, the one with fewer looks better. Who learns progress takes `unbiased_progress`.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv
@@ -64,3 +69,47 @@ def progress_interval(child_draws: Reals, parent_draws: Reals) -> tuple[Reals, R
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(flat, [tail, 1 - tail], axis=-1)
     return low, high
+
+
+class Count(NamedTuple):
+    """What is known of a node by rollouts, or by the end of a solution."""
+
+    right: int
+    rollouts: int
+    exact: float | None = None
+    """1 or 0 where a solution ends, by its verdict."""
+
+    @property
+    def is_known(self) -> bool:
+        """Returns whether anything is."""
+        return self.exact is not None or self.rollouts > 0
+
+    def best_of(self, k: int) -> float:
+        """Returns the unbiased estimate of Q_mu for K = k, at most `rollouts`."""
+        return pass_at_k(self.rollouts, self.right, k) if self.exact is None else self.exact
+
+
+def unbiased_progress(child: Count, parent: Count, prover: int) -> float:
+    """Returns an unbiased estimate of a step's progress; both ends of it are known.
+
+    It is for the largest K up to the prover's that is at most half of the rollouts of either end:
+    of K rollouts a single success would say that best of K never fails.
+    """
+    least = min(node.rollouts for node in (child, parent) if node.exact is None)
+    k = min(prover, max(least // 2, 1))
+    return child.best_of(k) - parent.best_of(k)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Returns the unbiased estimate of the chance that one of k samples is right.
+
+    1 - C(n - c, k) / C(n, k), as a product (Chen et al. 2021, section 2.1).
+
+    Args:
+        n: Samples.
+        c: Right ones among them.
+        k: How many may be tried; at most n.
+    """
+    if n - c < k:
+        return 1.0
+    return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))

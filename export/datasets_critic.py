@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from treeward.critics.progress import Count, unbiased_progress
 from treeward.export.dataset_spec import (
     COUNT,
     FLAG,
@@ -21,9 +22,11 @@ from treeward.export.dataset_spec import (
     row_id,
     template_of,
 )
+from treeward.export.labels import Nodes
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
 from treeward.search.steps import clean_step
+from treeward.search.verdicts import Verdict
 
 COLUMNS = (
     ID,
@@ -44,7 +47,8 @@ COLUMNS = (
     Column(
         "progress",
         list_of(REAL, gaps=True),
-        "How much each step raised the chance of the prover (best of K); null where not known.",
+        "How much each step raised the chance of the prover, without bias: best of K, or of half "
+        "of the fewer rollouts where these are fewer; null where not known.",
     ),
     Column(
         "verdict",
@@ -60,8 +64,12 @@ COLUMNS = (
     Column("node_ids", list_of(COUNT), "The nodes in the tree, in the order of the steps."),
 )
 
-_FROM_NODES = ("n_right", "n_rollouts", "progress", "verdict")
-_NODE_COLUMNS = (*_FROM_NODES, "node_id", "path", "n_children", "step_text", "token_ids")
+_FROM_NODES = ("n_right", "n_rollouts", "verdict")
+_NODE_COLUMNS = (
+    *(*_FROM_NODES, "node_id", "parent_id", "prover_k"),
+    *("path", "n_children", "step_text", "token_ids"),
+)
+_EXACT = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
 
 
 def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
@@ -74,6 +82,7 @@ def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             return
         nodes = item.tree.nodes
         row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
+        progress = progress_of(nodes)
         leaves = [row for row in range(1, len(nodes)) if not nodes[row]["n_children"]]
         if not leaves:
             tally.left_out["trees without a step"] += 1
@@ -92,6 +101,7 @@ def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
                 "problem_n_rollouts": nodes[0]["n_rollouts"],
                 "steps": [clean_step(step["step_text"], delimiter) for step in steps],
                 **{name: [step[name] for step in steps] for name in _FROM_NODES},
+                "progress": [progress[row] for row in rows_of_steps],
                 # In pre-order, whatever comes after the leaf before has not been on any path yet.
                 "is_new": [row > last for row in rows_of_steps],
                 "node_ids": [step["node_id"] for step in steps],
@@ -110,3 +120,17 @@ def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
             "say in making the step or in asking for them.",
         ),
     )
+
+
+def progress_of(nodes: Nodes) -> list[float | None]:
+    """Returns what may be learned of the progress of each node of a tree; the root has none."""
+    counts = {
+        node["node_id"]: Count(node["n_right"], node["n_rollouts"], _EXACT.get(node["verdict"]))
+        for node in nodes
+    }
+    found: list[float | None] = [None] * len(nodes)
+    for row, node in enumerate(nodes):
+        child, parent = counts[node["node_id"]], counts.get(node["parent_id"])
+        if parent and parent.is_known and child.is_known and node["prover_k"]:
+            found[row] = unbiased_progress(child, parent, node["prover_k"])
+    return found

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from itertools import pairwise
+from math import comb
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -325,6 +327,32 @@ def test_critic_rows_hold_every_step_and_flag_it_once(run: RunFolder, tmp_path: 
         for name in ("n_right", "n_rollouts", "verdict"):
             assert row[name] == [step[name] for step in path]
         assert row["problem_n_rollouts"] == nodes[row["tree_id"], 0]["n_rollouts"]
+
+
+def test_critics_learn_progress_from_shares_of_equal_tries(run: RunFolder, tmp_path: Path) -> None:
+    columns = "tree_id, node_id, n_right AS k, n_rollouts AS n, verdict, prover_k"
+    nodes = {(n["tree_id"], n["node_id"]): n for n in sql(run, f"SELECT {columns} FROM nodes")}
+    ends = {"right": 1.0, "wrong": 0.0}
+
+    def best_of(node: Row, most: int) -> float:
+        k, n = node["k"], max(node["n"], most)
+        return ends.get(node["verdict"], 1 - comb(n - k, most) / comb(n, most))
+
+    tries, unknown = set(), 0
+    for row in export(run, Kind.CRITIC, tmp_path / "out"):
+        path = [nodes[row["tree_id"], node] for node in (0, *row["node_ids"])]
+        for said, (parent, child) in zip(row["progress"], pairwise(path), strict=True):
+            inside = [node for node in (parent, child) if node["verdict"] not in ends]
+            if not all(node["n"] for node in inside):
+                assert said is None
+                unknown += 1
+                continue
+            most = min(parent["prover_k"], max(1, min(node["n"] for node in inside) // 2))
+            tries.add(most)
+            after, before = (best_of(node, most) for node in (child, parent))
+            assert said == pytest.approx(after - before)
+    assert len(tries) > 1
+    assert unknown
 
 
 @pytest.mark.parametrize(

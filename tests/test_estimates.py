@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom, t
 
-from treeward.train.estimates import difference, mean, pass_at_k, share
+from treeward.critics.progress import pass_at_k
+from treeward.train.estimates import difference, mean, share
 
 LOWEST = 0.875
 

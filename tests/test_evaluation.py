@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from treeward.critics.progress import pass_at_k
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
 from treeward.search.errors import BadInput, CallFailed
@@ -18,7 +19,7 @@ from treeward.search.steps import StepRule
 from treeward.search.tokens import byte_tokens
 from treeward.search.verdicts import Judgement, Reason
 from treeward.train.demo_training import describe
-from treeward.train.estimates import pass_at_k, share
+from treeward.train.estimates import share
 from treeward.train.eval_report import as_text
 from treeward.train.evaluation import (
     EvalSettings,

@@ -6,9 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import betainc
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
-from treeward.critics.progress import progress_interval, prover_draws, prover_k, prover_value
+from treeward.critics.progress import (
+    Count,
+    progress_interval,
+    prover_draws,
+    prover_k,
+    prover_value,
+    unbiased_progress,
+)
 from treeward.critics.value import posterior_mean
 from treeward.search.intervals import Reals
 
@@ -85,3 +92,35 @@ def test_without_steps_there_are_no_intervals() -> None:
     nothing = np.empty((0, 64))
     low, high = progress_interval(nothing, nothing)
     assert (low.shape, high.shape) == ((0,), (0,))
+
+
+@pytest.mark.parametrize("prover", [2, 5, 16])
+@pytest.mark.parametrize(("n_parent", "n_child", "tries"), [(8, 4, 2), (4, 8, 2), (12, 9, 4)])
+@pytest.mark.parametrize(("parent", "child"), [(0.02, 0.0), (0.02, 0.1), (0.3, 0.3), (0.6, 0.9)])
+def test_what_is_learned_of_progress_has_its_mean(
+    prover: int, n_parent: int, n_child: int, tries: int, parent: float, child: float
+) -> None:
+    mean = sum(
+        binom(n_parent, parent).pmf(i)
+        * binom(n_child, child).pmf(j)
+        * unbiased_progress(Count(j, n_child), Count(i, n_parent), prover)
+        for i in range(n_parent + 1)
+        for j in range(n_child + 1)
+    )
+    k = min(prover, tries)
+    assert mean == pytest.approx((1 - parent) ** k - (1 - child) ** k)
+
+
+def test_counts_alone_make_no_progress() -> None:
+    """By the posterior the node with fewer failures looks better, by .125 for a prover of 16."""
+    one, other = Count(0, 8), Count(0, 4)
+    assert unbiased_progress(other, one, 16) == unbiased_progress(one, other, 16) == 0.0
+    posterior = prover_value(*counts(0, 4), 16) - prover_value(*counts(0, 8), 16)
+    assert posterior == pytest.approx(0.125, abs=1e-3)
+
+
+def test_the_end_of_a_solution_is_as_far_as_progress_goes() -> None:
+    # Of 6 rollouts 2 were right: a prover of 3 solves it but for (4 / 6) (3 / 5) (2 / 4) = .2.
+    assert unbiased_progress(Count(0, 0, 1.0), Count(2, 6), 5) == pytest.approx(0.2)
+    assert unbiased_progress(Count(0, 0, 0.0), Count(2, 6), 5) == pytest.approx(-0.8)
+    assert unbiased_progress(Count(0, 0, 0.0), Count(1, 1), 5) == -1.0

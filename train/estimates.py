@@ -51,21 +51,6 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Returns the unbiased estimate of the chance that one of k samples is right.
-
-    1 - C(n - c, k) / C(n, k), as a product (Chen et al. 2021, section 2.1).
-
-    Args:
-        n: Samples.
-        c: Right ones among them.
-        k: How many may be tried; at most n.
-    """
-    if n - c < k:
-        return 1.0
-    return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
-
-
 def share(values_P: Sequence[float], trials: int) -> Estimate:
     """Returns the mean of numbers in [0, 1], with an interval that covers near 0 and 1 too.
 

@@ -7,8 +7,9 @@ policy gains by answers that cannot be decided, pass@k is also there with these 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from treeward.critics.progress import pass_at_k
 from treeward.search.errors import BadInput
-from treeward.train.estimates import Estimate, difference, mean, pass_at_k, share
+from treeward.train.estimates import Estimate, difference, mean, share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
