@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from labels import Rows, fresh_values, pick_nodes
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from treeward.critics.calibration import calibrate
 from treeward.critics.learned import LearnedCritic, load_critics
+from treeward.critics.progress import Count, unbiased_progress
 from treeward.export.dataset_spec import ExportSettings, Kind
 from treeward.export.datasets import export_dataset
 from treeward.export.generate import generate
@@ -36,6 +38,8 @@ from treeward.train.critic_settings import CriticSettings, Targets
 from treeward.train.critics import train_critics
 
 Reals = NDArray[np.float64]
+TRIES = 2
+"""Half of the rollouts that a prefix has, by default."""
 
 
 def search(out: Path, problems: str, settings: Sequence[str]) -> Plan:
@@ -53,8 +57,20 @@ def search(out: Path, problems: str, settings: Sequence[str]) -> Plan:
     return plan
 
 
-def truth(out: Path, plan: Plan, n_nodes: int, fresh: int) -> tuple[list[Prefix], Reals]:
-    """Returns prefixes of a run and the share of right ones among fresh rollouts from each."""
+class Truth(NamedTuple):
+    """What is known of some prefixes of a run."""
+
+    prefixes: list[Prefix]
+    fresh: Reals
+    """The share of right ones among fresh rollouts from each."""
+    steps: NDArray[np.int64]
+    """The places of those that end with a step."""
+    progress: Reals
+    """Of these steps, for the best of TRIES, from fresh rollouts before and behind them."""
+
+
+def truth(out: Path, plan: Plan, n_nodes: int, fresh: int) -> Truth:
+    """Returns prefixes of a run and what fresh rollouts say of them."""
     trees = read_trees(open_run_folder(out))
     texts = {(n["tree_id"], n["node_id"]): n["step_text"] for tree in trees for n in tree}
     nodes: Rows = pick_nodes(trees, n_nodes)
@@ -66,7 +82,19 @@ def truth(out: Path, plan: Plan, n_nodes: int, fresh: int) -> tuple[list[Prefix]
         )
         for node in nodes
     ]
-    return prefixes, asyncio.run(fresh_values(plan, nodes, fresh))
+    steps = [at for at, node in enumerate(nodes) if node["token_ids"]]
+    before = [
+        {**nodes[at], "prefix_ids": nodes[at]["prefix_ids"][: -len(nodes[at]["token_ids"])]}
+        for at in steps
+    ]
+    found = asyncio.run(fresh_values(plan, nodes, fresh))
+    start = asyncio.run(fresh_values(plan, before, fresh))
+    pairs = zip((found[steps] * fresh).round(), (start * fresh).round(), strict=True)
+    progress = [
+        unbiased_progress(Count(int(child), fresh), Count(int(parent), fresh), TRIES)
+        for child, parent in pairs
+    ]
+    return Truth(prefixes, found, np.array(steps), np.array(progress))
 
 
 def counted_error(fresh: Reals, n_fresh: int, n: float) -> float:
@@ -92,20 +120,20 @@ def worth(error: float, fresh: Reals, n_fresh: int) -> float:
     return float(grid[np.argmax(errors <= error)]) if error >= errors[-1] else float("inf")
 
 
-def values(critics: LearnedCritic, prefixes: Sequence[Prefix]) -> Reals:
-    """Returns the value of each whole prefix."""
-    return np.array([scores[-1].value for scores in critics.score(prefixes)], dtype=np.float64)
-
-
-def describe(name: str, said: Reals, fresh: Reals, n_fresh: int) -> str:
+def describe(name: str, critics: LearnedCritic, true: Truth, n_fresh: int) -> str:
     """Returns a line of what a set of critics is worth."""
+    scores = [scores[-1] for scores in critics.score(true.prefixes)]
+    said, fresh = np.array([score.value for score in scores], dtype=float), true.fresh
+    rose = np.array([scores[at].progress for at in true.steps], dtype=float)
     found = calibrate(said, fresh * n_fresh, np.full(len(fresh), float(n_fresh)))
     assert found is not None
     error = learned_error(said, fresh, n_fresh)
     return (
         f"{name}: ECE {found.ece:.3f}, AUC {found.auc or float('nan'):.3f}, "
         f"bias {np.mean(said - fresh):+.3f}, RMSE {max(error, 0) ** 0.5:.3f}, "
-        f"worth {worth(error, fresh, n_fresh):.1f} rollouts"
+        f"worth {worth(error, fresh, n_fresh):.1f} rollouts; "
+        f"progress: mean {rose.mean():+.3f} (true {true.progress.mean():+.3f}), "
+        f"correlation {np.corrcoef(rose, true.progress)[0, 1]:.3f}"
     )
 
 
@@ -153,16 +181,16 @@ def main() -> None:
     )
     held_out = f"task:arithmetic?n={a.nodes // 2}&seed=424242"
     plan = search(a.out / "held-out", held_out, ("search.rollouts=1", "search.width=2"))
-    prefixes, fresh = truth(a.out / "held-out", plan, a.nodes, a.fresh)
-    print(f"{len(prefixes)} nodes of other problems, {a.fresh} fresh rollouts each:")
+    true = truth(a.out / "held-out", plan, a.nodes, a.fresh)
+    print(f"{len(true.prefixes)} nodes of other problems, {a.fresh} fresh rollouts each:")
     for n in (2, 4, 8, 16):
-        print(f"{n:2d} counted rollouts: RMSE {counted_error(fresh, a.fresh, n) ** 0.5:.3f}")
+        print(f"{n:2d} counted rollouts: RMSE {counted_error(true.fresh, a.fresh, n) ** 0.5:.3f}")
     critics = None
     for seed in range(a.seeds):
         for targets in (Targets.HARD, Targets.COUNTS):
             out = a.out / f"critics-{targets}-{seed}"
             critics = train(a.out / "data", out, targets, seed, a.steps)
-            print(describe(f"{targets}, seed {seed}", values(critics, prefixes), fresh, a.fresh))
+            print(describe(f"{targets}, seed {seed}", critics, true, a.fresh))
     if critics:
         whole, apart = passes_a_second(critics, seconds=2)
         print(

@@ -36,7 +36,7 @@ from treeward.export.plan import make_plan
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.mcts import mcts
 from treeward.search.models import NANO, ModelFolder, cache_root, resolve_model
-from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
+from treeward.search.policy import Ask, Draw, LogprobAsk, PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.requests import Search
@@ -88,6 +88,10 @@ class Meter:
         draws = await self.policy.draw(ask)
         self._note(sum(len(draw.token_ids) for draw in draws))
         return draws
+
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Passes an ask on."""
+        return await self.policy.logprobs(ask)
 
     def _note(self, tokens: int) -> None:
         self.came.append((time.perf_counter(), time.process_time(), tokens))

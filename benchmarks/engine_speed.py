@@ -47,7 +47,7 @@ from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.garbage import collected_rarely
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
-from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
+from treeward.search.policy import Ask, Draw, LogprobAsk, PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -215,6 +215,10 @@ class InstantPolicy:
         return [
             self._end if self._ends and seed % 5 == 0 else next(self._steps) for seed in ask.seeds
         ]
+
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Nobody gives it solutions."""
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Holds nothing."""

@@ -29,7 +29,7 @@ from treeward.export.plan import make_plan
 from treeward.search import forest
 from treeward.search.backends import open_policy
 from treeward.search.forest import Forest, grow_forest
-from treeward.search.policy import Ask, Draw, Policy, PolicySampler
+from treeward.search.policy import Ask, Draw, LogprobAsk, Policy, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.rollouts import rollouts
 from treeward.search.settings import SearchSettings
@@ -86,6 +86,10 @@ class Remembering:
             draws = await self._policy.draw(Ask(**(fields | {"seeds": new})))
             self._drawn |= zip(new, draws, strict=True)
         return [self._drawn[seed] for seed in ask.seeds]
+
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Passes an ask on."""
+        return await self._policy.logprobs(ask)
 
     async def close(self) -> None:
         """Closes the policy."""

@@ -50,7 +50,7 @@ class NextSteps:
     chosen: NDArray[np.bool_]
     """Whether it was chosen for an outcome."""
     given: NDArray[np.bool_]
-    """Whether it was chosen and no draw at its parent led to it."""
+    """Whether no draw at its parent led to it."""
     own: Reals
     """Draws at itself, in rollouts."""
 
@@ -105,7 +105,7 @@ def _nodes(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDA
         "entered_right": counted("entered_right"),
         "ends": np.concatenate([ended(tree) for tree in trees]),
         "chosen": chosen,
-        "given": chosen & (counted("entered_before") == 0),
+        "given": made(Creation.GIVEN) | (chosen & (counted("entered_before") == 0)),
         "own": SAMPLE_WEIGHT * sum_below(samples) + counted("n_rollouts"),
     }
 

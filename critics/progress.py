@@ -90,13 +90,14 @@ class Count(NamedTuple):
 
 
 def unbiased_progress(child: Count, parent: Count, prover: int) -> float:
-    """Returns an unbiased estimate of a step's progress; both ends of it are known.
+    """Returns an estimate of a step's progress that is unbiased for its K; both ends are known.
 
-    It is for the largest K up to the prover's that is at most half of the rollouts of either end:
-    of K rollouts a single success would say that best of K never fails.
+    K is the largest up to the prover's that is at most half of the rollouts of either end: of K
+    rollouts a single success would say that best of K never fails. A prover's K that follows from
+    the counts of the parent itself, as at a root, makes a bias of some hundredths.
     """
-    least = min(node.rollouts for node in (child, parent) if node.exact is None)
-    k = min(prover, max(least // 2, 1))
+    counted = [node.rollouts for node in (child, parent) if node.exact is None]
+    k = min(prover, max(min(counted, default=prover) // 2, 1))
     return child.best_of(k) - parent.best_of(k)
 
 

@@ -11,18 +11,20 @@ that nobody drew:
 
 Each step had the chance pi_c to be among those that were drawn (Horvitz and Thompson 1952), so that
 an unlikely one stands for others like it; likely ones, which say less of them, are l = LIKELY draws
-at most. A child that is here whatever was drawn stands for none, a_c = 0; where nothing else was
-drawn, V_o is not known: 1/2, with the prior's variance. A sample weighs SAMPLE_WEIGHT rollouts, as
-more is known below it than one outcome: g_c = (SAMPLE_WEIGHT n_c + r_c) / (n_c + r_c). Where every
-step is unlikely this is the mean of all draws, and so it is where a probability is not known:
-p_c = 0 and a_c = SAMPLE_WEIGHT n_c + r_c. Of few draws V is too high where unlikely steps are
-worse, and too low where they are better.
+at most. A child that is here whatever was drawn stands for none, a_c = l p_c, and one that is here
+for an outcome says nothing of others, a_c = 0; where nothing else was drawn, V_o is not known: 1/2,
+with the prior's variance. A sample weighs SAMPLE_WEIGHT rollouts, as more is known below it than
+one outcome: g_c = (SAMPLE_WEIGHT n_c + r_c) / (n_c + r_c). Where every step is unlikely this is the
+mean of all draws, and so it is where a probability is not known: p_c = 0 and
+a_c = SAMPLE_WEIGHT n_c + r_c. Of few draws V is too high where unlikely steps are worse, and too
+low where they are better.
 
 A rollout of the node that was asked for before a child was made, and goes into it, does not count
-for the child, whose making it may have caused; for the node it tells of the child, unless all is
-known of that: V_c <- (m_c V_c + k_entered) / (m_c + n_entered). Of the solutions through the child
-the share s_c = sum p s is known with their probabilities, 1 at an end: m_c = (draws at the child) /
-(1 - s_c)^2, or, if it was chosen for an outcome, m_c rollouts that went into it later.
+for the child, whose making it may have caused; for the node it tells of the child:
+V_c <- (m_c V_c + k_entered) / (m_c + n_entered). Of the solutions through the child the share
+s_c = sum p s is known with their probabilities, 1 at an end: m_c = (draws at the child) /
+(1 - s_c)^2, so that nothing tells of what is known. If it was chosen for an outcome, rollouts that
+went into it later are m_c, and s_c = 0 for what is above.
 
 Of the variance of one outcome the share b lies between next steps,
 
@@ -87,6 +89,8 @@ class Rows:
     """Whether rollouts of the node alone tell of it."""
     given: NDArray[np.bool_]
     """Whether it is here whatever was drawn, and its probability known."""
+    picked: NDArray[np.bool_]
+    """Whether that is so for an outcome."""
     settled: Reals
     """What share of the solutions through it is known with their probabilities."""
 
@@ -113,10 +117,13 @@ def weigh(rows: Rows) -> tuple[Reals, Reals, Reals]:
         by_met = np.where(chance == 0, 1 / n[rows.at], chance / met)
         stands = np.where(rows.unclear, 1.0, n[rows.at] * (by_met - chance) / draws)
         stands[(draws == 0) | rows.given] = 0.0
-        guess = np.where(rows.given, 0.0, LIKELY * chance)
+        guess = np.where(rows.picked, 0.0, LIKELY * chance)
         parts = stands * (SAMPLE_WEIGHT * rows.samples + rows.rollouts) + guess
         # Rounded, probabilities can sum to more than 1.
         left, total = np.maximum(1 - likely, 0.0), rows.sum(parts)
+        # Where probabilities are known, a sample is one draw of what is left, whatever it weighs.
+        known = rows.sum(rows.unclear) == 0
+        tries = np.where(known, rows.sum(stands * draws + guess), total)
         told = total > 0
         others = np.where(told, rows.sum(parts * rows.value) / total, 0.5)
         each = np.where(told, left / total, 0.0)
@@ -128,7 +135,7 @@ def weigh(rows: Rows) -> tuple[Reals, Reals, Reals]:
         far = rows.sum(between * stands * (SAMPLE_WEIGHT**2 * rows.samples + rows.rollouts))
         far = (far + 2 * rows.sum(guess) ** 2) * each**2
         same = rows.sum(np.where(rows.given, 0.0, chance * (by_met - chance)))
-        error = (far + share * np.minimum(same, left**2)) * outcome_variance(others, total)
+        error = (far + share * np.minimum(same, left**2)) * outcome_variance(others, tries)
         error += np.where(told, 0.0, left**2 * _GUESSED)
         weights = chance + each[rows.at] * parts
         error += rows.sum(weights**2 * rows.variance)
@@ -195,7 +202,8 @@ def rows_below(
         variance=np.where(weighed & ~lone, variance, 0.0),
         lone=lone,
         given=steps.given[below] & ~unclear,
-        settled=np.where(lone, 0.0, settled),
+        picked=steps.given[below] & steps.chosen[below] & ~unclear,
+        settled=np.where(lone | (chosen & tells), 0.0, settled),
     )
 
 

@@ -180,7 +180,7 @@ def _start_given(settings: SearchSettings, own: LocaliserSettings, tools: Tools)
 def _given_bounds(settings: SearchSettings, own: LocaliserSettings) -> Bounds:
     looks = _looks(settings, own)
     return Bounds(
-        nodes=1 + settings.max_depth, samples=0, rollouts=settings.rollouts + looks, calls=1 + looks
+        nodes=1 + settings.max_depth, samples=0, rollouts=settings.rollouts + looks, calls=2 + looks
     )
 
 

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from treeward.search.attention import Shared
 from treeward.search.branches import Branch, Pool
-from treeward.search.jobs import Job
+from treeward.search.jobs import Job, LogprobJob
 from treeward.search.kv_cache import PrefixCache, SlotCache
 from treeward.search.network import Network
 from treeward.search.policy import Mode
@@ -65,6 +65,7 @@ class Engine:
         self._height = _round_up(settings.slots, VECTOR if self._padded else 1)
         self._pools: dict[tuple[int, float, float], Pool] = {}
         self._new: deque[Job] = deque()
+        self._given: deque[LogprobJob] = deque()
         self.prefixes = PrefixCache(settings.prefix_cache_bytes)
         self._prefiller = Prefiller(
             self._network,
@@ -77,21 +78,25 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Returns whether anything is under way."""
-        return bool(self._new) or any(pool.busy for pool in self._pools.values())
+        return bool(self._new or self._given) or any(pool.busy for pool in self._pools.values())
 
     @property
     def read_tokens(self) -> int:
         """Returns how many tokens of prompts and prefixes have been computed."""
         return self._prefiller.tokens
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job | LogprobJob) -> None:
         """Takes a job; it advances with each tick."""
-        if job.is_work(self._network.max_positions):
+        if isinstance(job, LogprobJob):
+            if job.fits(self._network.max_positions):
+                self._given.append(job)
+        elif job.is_work(self._network.max_positions):
             self._new.append(job)
 
     def clear(self) -> None:
         """Forgets all that is under way; prefixes stay."""
         self._new.clear()
+        self._given.clear()
         self._pools.clear()
 
     def forget(self) -> None:
@@ -104,8 +109,12 @@ class Engine:
         """Prefills new jobs, fills free slots, and adds one token to every row.
 
         New jobs gather while others wait for a slot, so that more of them share a prefill pass, and
-        no more are read at once than there are slots.
+        no more are read at once than there are slots. Of what is given one is read by itself, as
+        its bits then depend on nothing else.
         """
+        if self._given:
+            given = self._given.popleft()
+            given.tell(self._network.logprobs(given.ids, len(given.ask.prompt_ids)))
         waiting = sum(len(pool.waiting) for pool in self._pools.values())
         if self._new and waiting < self._settings.prefill_rows:
             jobs = [self._new.popleft() for _ in range(min(len(self._new), self._settings.slots))]

@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
@@ -9,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from treeward.search.errors import CallFailed
-from treeward.search.jobs import Job
-from treeward.search.policy import Ask, Draw
+from treeward.search.jobs import Job, LogprobJob
+from treeward.search.policy import Ask, Draw, LogprobAsk
 from treeward.search.tokens import Tokens
 
 
@@ -22,7 +23,7 @@ class Ticking(Protocol):
         """Returns whether anything is under way."""
         ...
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job | LogprobJob) -> None:
         """Takes a job."""
         ...
 
@@ -36,6 +37,7 @@ class Ticking(Protocol):
 
 
 E = TypeVar("E", bound=Ticking)
+Done = Callable[[Any], None]
 
 
 class EngineThread(Generic[E]):
@@ -51,8 +53,8 @@ class EngineThread(Generic[E]):
         Raises:
             Exception: What opening raises.
         """
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._under_way: set[Job] = set()
+        self._inbox: queue.SimpleQueue[Job | LogprobJob | None] = queue.SimpleQueue()
+        self._under_way: set[Job | LogprobJob] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
         ready: Future[E] = Future()
         self._serving = self._thread.submit(self._serve, opened, ready)
@@ -64,17 +66,20 @@ class EngineThread(Generic[E]):
             self._serving.result()
         self.engine = ready.result()
 
-    async def draw(self, ask: Ask) -> list[Draw]:
-        """Returns one continuation for each seed.
+    async def serve(self, job_of: Callable[[Done], Job | LogprobJob]) -> Any:
+        """Returns what a job comes to.
+
+        Args:
+            job_of: Makes it of what it is to call when it is done.
 
         Raises:
             CallFailed: The engine refuses the ask, or is closed.
             Exception: What broke the engine.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Draw]] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
 
-        def settle(result: list[Draw] | BaseException) -> None:
+        def settle(result: Any) -> None:
             if future.done():
                 return
             if isinstance(result, BaseException):
@@ -82,11 +87,11 @@ class EngineThread(Generic[E]):
             else:
                 future.set_result(result)
 
-        def done(result: list[Draw] | BaseException) -> None:
+        def done(result: Any) -> None:
             self._under_way.discard(job)
             loop.call_soon_threadsafe(settle, result)
 
-        job = Job(ask=ask, done=done)
+        job = job_of(done)
         self._under_way.add(job)
         self._inbox.put(job)
         if self._serving.done():
@@ -168,7 +173,17 @@ class EnginePolicy(Generic[E]):
             CallFailed: The ask does not fit the model's context, or the engine broke.
             BadInput: The engine does not sample with such settings.
         """
-        return await self._thread.draw(ask)
+        draws: list[Draw] = await self._thread.serve(lambda done: Job(ask=ask, done=done))
+        return draws
+
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Returns the log-probability of each id.
+
+        Raises:
+            CallFailed: The ask does not fit the model's context, or the engine broke.
+        """
+        told: list[float] = await self._thread.serve(lambda done: LogprobJob(ask=ask, done=done))
+        return told
 
     async def close(self) -> None:
         """Ends the thread once it has nothing to do, and lets go of the engine."""

@@ -7,16 +7,17 @@ them together; a search gets its replies in the order it asked, so nothing here 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from treeward.search.critic import Prefix, Scores
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.fast import FAST_SAMPLER
 from treeward.search.garbage import collected_rarely
-from treeward.search.policy import Ask, PolicySampler
+from treeward.search.policy import Ask, LogprobAsk, PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
-from treeward.search.replies import Failure, Reply
+from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Kind, Recorder, Request, Search, request_key, seeds_of
 from treeward.search.scoring import CriticThread
 from treeward.search.steps import Finish
@@ -196,10 +197,13 @@ async def _answer(
     reply = forest.recorder.known(tree_id, key)
     if reply is None or reply.n_failed:
         plan.progress.asked += 1
-        missing = (len(request.steps) or 1) if reply is None else reply.n_failed
+        scored = len(request.steps) if request.kind is Kind.SCORE else 1
+        missing = scored if reply is None else reply.n_failed
         try:
             if request.kind is Kind.SCORE:
                 reply = await _score(forest, tree, request, reply)
+            elif request.kind is Kind.LOGPROBS:
+                reply = await _read(forest, tree.problem, prompt_ids, request)
             else:
                 reply = await _draw(forest, tree.problem, prompt_ids, request)
             failed = reply.n_failed
@@ -210,12 +214,14 @@ async def _answer(
                 task.cancel()
             raise
         plan.progress.failures += failed
-        tokens = _tokens_in(reply)
+        tokens = _drawn_tokens(request, reply)
         plan.progress.tokens += tokens
     else:
-        tokens = _tokens_in(reply)
+        tokens = _drawn_tokens(request, reply)
         plan.progress.replayed += 1
-    if request.sampler_id == FAST_SAMPLER:
+    if request.kind is Kind.LOGPROBS:
+        tree.prompt_tokens += len(prompt_ids) + sum(map(len, request.steps))
+    elif request.sampler_id == FAST_SAMPLER:
         tree.fast_tokens += tokens
     elif request.kind is not Kind.SCORE:
         tree.policy_tokens += tokens
@@ -223,7 +229,9 @@ async def _answer(
     return reply
 
 
-def _tokens_in(reply: Reply) -> int:
+def _drawn_tokens(request: Request, reply: Reply) -> int:
+    if request.kind is Kind.LOGPROBS:
+        return 0
     return sum([len(completion.token_ids) for completion in reply.completions])
 
 
@@ -250,6 +258,25 @@ async def _draw(
     if forest.quick(problem) or all(draw.finish is not Finish.END for draw in draws):
         return Reply(judge(*what))
     return Reply(await asyncio.to_thread(judge, *what))
+
+
+async def _read(
+    forest: Forest, problem: Problem, prompt_ids: tuple[int, ...], request: Request
+) -> Reply:
+    """Asks the policy how likely a solution is; replies with it as if it had been drawn.
+
+    A failed call becomes data.
+    """
+    ids = tuple(chain.from_iterable(request.steps))
+    try:
+        policy = forest.samplers[request.sampler_id].policy
+        call = LogprobAsk(prompt_ids=prompt_ids, ids=ids, stick_to=problem.id)
+        logprobs = iter(await policy.logprobs(call))
+    except CallFailed as e:
+        return Reply(failure=Failure(e.kind, e.message))
+    steps = tuple([sum(islice(logprobs, len(step))) for step in request.steps])
+    drawn = Completion(ids, sum(steps), Finish.END, 0, step_logprobs=steps if steps[1:] else ())
+    return Reply((drawn,))
 
 
 async def _score(forest: Forest, tree: Tree, request: Request, before: Reply | None) -> Reply:

@@ -2,15 +2,16 @@
 
 The solutions of a problem become paths of one tree, where they share steps. Rollouts from the bare
 problem tell how hard it is, and the first wrong step of every solution is sought (`localise.py`).
-Given steps are no samples of the policy, so they stand for none; rollouts from them are evidence
-like any other.
+Given steps are no samples of the policy, so they stand for none; how likely they are the policy is
+asked in one pass. Rollouts from them are evidence like any other.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from treeward.search.localise import LocaliserSettings, find_first_error
-from treeward.search.requests import Growth
+from treeward.search.replies import Reply
+from treeward.search.requests import Growth, ask_logprobs
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Cut, Finish
 from treeward.search.survey import Survey
@@ -49,7 +50,9 @@ def label_given(
         solutions: Those of the tree's problem, each once.
     """
     survey = Survey(tree, cut)
-    paths = [add_given(tree, solution) for solution in _with_open_beginnings(solutions)]
+    open_ended = _with_open_beginnings(solutions)
+    heard = yield [ask_logprobs(solution.steps) for solution in open_ended]
+    paths = [add_given(tree, *each) for each in zip(open_ended, heard, strict=True)]
     survey.note_nodes()
     yield from survey.roll([ROOT], settings.rollouts)
     for path in paths:
@@ -64,10 +67,22 @@ def _with_open_beginnings(solutions: Sequence[Given]) -> list[Given]:
     ]
 
 
-def add_given(tree: Tree, solution: Given) -> list[int]:
-    """Adds a solution below the root; returns its nodes, the root first."""
+def add_given(tree: Tree, solution: Given, heard: Reply) -> list[int]:
+    """Adds a solution below the root; returns its nodes, the root first.
+
+    Args:
+        tree: Modified in place.
+        solution: What is added.
+        heard: How likely its steps are, to the policy; a failed call leaves that open.
+    """
     path = [ROOT]
-    for place, step_ids in enumerate(solution.steps, start=1):
+    logprobs: Sequence[float | None] = [None] * len(solution.steps)
+    if heard.completions:
+        logprobs = heard.completions[0].logprobs_of(solution.steps)
+    else:
+        tree.nodes.failure[ROOT] = heard.failure
+    steps = zip(solution.steps, logprobs, strict=True)
+    for place, (step_ids, logprob) in enumerate(steps, start=1):
         ends = place == len(solution.steps) and solution.judgement is not None
         path.append(
             tree.add_step(
@@ -77,6 +92,7 @@ def add_given(tree: Tree, solution: Given) -> list[int]:
                 finish=Finish.END if ends else Finish.STEP,
                 judgement=solution.judgement if ends else None,
                 samples=0,
+                logprob=logprob,
             )
         )
     return path

@@ -9,8 +9,9 @@ came of the attempt before is dropped, so nothing counts twice.
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -22,12 +23,19 @@ from treeward.search.http_protocol import (
     Reading,
     body_of,
     fault_of_status,
+    logprob_body,
     read_event,
+    read_logprobs,
 )
 from treeward.search.http_replicas import Clock, Replicas, Sleep, doubled
 from treeward.search.http_settings import HttpService, http_identity_of
-from treeward.search.policy import Ask, Draw
+from treeward.search.jobs import too_long
+from treeward.search.policy import Ask, Draw, LogprobAsk
 from treeward.search.tokens import Tokens
+
+T = TypeVar("T")
+Call = Callable[[str, asyncio.Timeout], Awaitable[T]]
+"""Given a base URL and its deadline, asks the server there once."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -88,23 +96,50 @@ class HttpPolicy:
                 `truncated`, `bad_reply` (it contradicts itself or what was asked) or `http_429`
                 and so on; or `context_length` where the model's context is too short.
         """
-        context = self._service.served.context
-        if context is not None and ask.positions > context:
-            message = f"{ask.positions} positions needed, the model has {context}"
-            raise CallFailed("context_length", message)
+        self._check_room(ask.positions)
         return await together(self._draw_one(ask, seed) for seed in ask.seeds)
+
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Returns the log-probability of each id.
+
+        Raises:
+            CallFailed: As above; `bad_reply` also where a server does not tell.
+        """
+        self._check_room(ask.positions)
+        body = logprob_body(self._service.served.name, ask)
+
+        async def call(url: str, _: asyncio.Timeout) -> list[float]:
+            response = await self._client.post(f"{url}/completions", json=body)
+            _require_ok(response, response.text)
+            return read_logprobs(response.text, ask)
+
+        return await self._persist(ask.stick_to, call)
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
 
+    def _check_room(self, positions: int) -> None:
+        """Raises CallFailed where the model's context is known to be too short."""
+        context = self._service.served.context
+        if context is not None and (failure := too_long(positions, context)):
+            raise failure
+
     async def _draw_one(self, ask: Ask, seed: int) -> Draw:
         body = body_of(self._service.served.name, ask, seed, self._tokens)
+
+        def call(url: str, deadline: asyncio.Timeout) -> Awaitable[Draw]:
+            return self._read(url, body, Reading(ask, self._tokens), deadline)
+
+        return await self._persist(ask.stick_to, call)
+
+    async def _persist(self, stick_to: str, call: Call[T]) -> T:
+        """Makes a call again until it succeeds, as often as the settings say."""
         attempt = 0
         while True:
             try:
-                async with self.replicas.turn(ask.stick_to) as url:
-                    return await self._attempt(url, body, Reading(ask, self._tokens))
+                async with self.replicas.turn(stick_to) as url:
+                    return await self._attempt(url, call)
             except Fault as fault:
                 attempt += 1
                 if not fault.passing or attempt > self._settings.retries:
@@ -117,12 +152,12 @@ class HttpPolicy:
         bound = doubled(_FIRST_PAUSE, attempt, most=_LONGEST_PAUSE)
         return self._jitter.uniform(0.0, bound)
 
-    async def _attempt(self, url: str, body: dict[str, Any], reading: Reading) -> Draw:
+    async def _attempt(self, url: str, call: Call[T]) -> T:
         """Returns what one call brings; whatever else happens is a `Fault`."""
         allowed = self._settings.timeout
         try:
             async with asyncio.timeout(allowed) as deadline:
-                return await self._read(f"{url}/completions", body, reading, deadline)
+                return await call(url, deadline)
         except TimeoutError as e:
             message = f"{url}: no new token for {allowed:g} s"
             raise Fault("timeout", message, overloaded=True) from e
@@ -143,11 +178,10 @@ class HttpPolicy:
         deadline off: a server can keep a connection alive and do nothing.
         """
         loop = asyncio.get_running_loop()
-        async with self._client.sse(url, method="POST", json=body) as stream:
+        async with self._client.sse(f"{url}/completions", method="POST", json=body) as stream:
             response = stream.response
             if response.status_code != httpx2.codes.OK:
-                text = (await response.aread()).decode("utf-8", "replace")
-                raise fault_of_status(response.status_code, text, _retry_after(response))
+                _require_ok(response, (await response.aread()).decode("utf-8", "replace"))
             async for each in stream:
                 if each.data == DONE:
                     break
@@ -162,6 +196,12 @@ class HttpPolicy:
         if reading.draw is None:
             raise Fault("truncated", "the stream ended before the continuation did")
         return reading.draw
+
+
+def _require_ok(response: httpx2.Response, text: str) -> None:
+    """Raises a Fault where a reply is no success."""
+    if response.status_code != httpx2.codes.OK:
+        raise fault_of_status(response.status_code, text, _retry_after(response))
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

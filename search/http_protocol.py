@@ -14,7 +14,7 @@ from operator import index
 from typing import Any
 
 from treeward.search.continuation import Continuation
-from treeward.search.policy import Ask, Draw
+from treeward.search.policy import Ask, Draw, LogprobAsk
 from treeward.search.requests import Kind
 from treeward.search.tokens import Tokens
 
@@ -115,6 +115,48 @@ def body_of(model: str, ask: Ask, seed: int, tokens: Tokens) -> dict[str, Any]:
         "stop": [stop] if to_step and stop is not None else [],
         "stop_token_ids": sorted(tokens.eos_ids),
     }
+
+
+def logprob_body(model: str, ask: LogprobAsk) -> dict[str, Any]:
+    """Returns the call that tells how likely given tokens are; the token it draws is dropped."""
+    return {
+        "model": model,
+        "prompt": [*ask.prompt_ids, *ask.ids],
+        "prompt_logprobs": 0,
+        "max_tokens": 1,
+        "n": 1,
+        "stream": False,
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+    }
+
+
+def read_logprobs(text: str, ask: LogprobAsk) -> list[float]:
+    """Returns what the reply to such a call says of each id.
+
+    Raises:
+        Fault: It reports an error, tells of other ids, or does not tell.
+    """
+    data = _load(text)
+    if "error" in data:
+        raise _reported(data["error"])
+    ids = ask.prompt_ids + ask.ids
+    try:
+        (choice,) = data["choices"]
+        if choice.get("prompt_logprobs") is None:
+            message = "does not tell the log-probabilities of tokens that are given"
+            raise Fault("bad_reply", message, passing=False)
+        read = tuple(map(index, choice["prompt_token_ids"]))
+        told = zip(ids, choice["prompt_logprobs"], strict=True)
+        start = len(ask.prompt_ids)
+        logprobs = [float(of[str(token)]["logprob"]) for token, of in [*told][start:]]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as e:
+        raise Fault("bad_reply", f"a reply without what it must hold ({e!r}): {_cut(text)}") from e
+    if read != ids:
+        raise Fault("bad_reply", "told of other token ids than were sent")
+    if not all(map(_is_logprob, logprobs)):
+        raise Fault("bad_reply", f"not a log-probability for each token: {_cut(text)}")
+    return logprobs
 
 
 class Reading:

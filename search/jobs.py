@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from treeward.search.continuation import Continuation
 from treeward.search.errors import CallFailed
-from treeward.search.policy import Ask, Draw
+from treeward.search.policy import Ask, Draw, LogprobAsk
 from treeward.search.tokens import Tokens
 
 
@@ -37,10 +37,8 @@ class Job:
         Args:
             max_positions: Tokens that the model's context holds.
         """
-        need = self.ask.positions
-        if need > max_positions:
-            message = f"{need} positions needed, the model has {max_positions}"
-            self.done(CallFailed("context_length", message))
+        if failure := too_long(self.ask.positions, max_positions):
+            self.done(failure)
             return False
         assert self.ids, "there is something to go on from"
         assert self.ask.room > 0, "a prefix without room is the end of its solution"
@@ -70,6 +68,43 @@ class Job:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class LogprobJob:
+    """An ask for log-probabilities under way."""
+
+    ask: LogprobAsk
+    done: Callable[["list[float] | BaseException"], None]
+    """Called once with one number for each id, or with what went wrong."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Returns the prompt and what follows it."""
+        return self.ask.prompt_ids + self.ask.ids
+
+    def fits(self, max_positions: int) -> bool:
+        """Returns whether a model can read it all; else the job is done."""
+        failure = too_long(self.ask.positions, max_positions)
+        if failure is not None:
+            self.done(failure)
+        return failure is None
+
+    def tell(self, logprobs: list[float]) -> None:
+        """Takes what the model says."""
+        self.done(logprobs if all(map(math.isfinite, logprobs)) else not_a_number())
+
+
+def too_long(need: int, max_positions: float) -> CallFailed | None:
+    """Returns why a model cannot take so many positions; None where it can."""
+    if need <= max_positions:
+        return None
+    return CallFailed("context_length", f"{need} positions needed, the model has {max_positions}")
+
+
+def not_a_number() -> CallFailed:
+    """Returns what becomes of a call where logits are not numbers."""
+    return CallFailed("not_a_number", "the model's logits are not numbers")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Row:
     """A continuation under way."""
 
@@ -87,7 +122,7 @@ class Row:
         """Adds a token; returns whether the continuation goes on."""
         draw = self.drawn.add(token, logprob)
         if not math.isfinite(logprob):
-            self.fail(CallFailed("not_a_number", "the model's logits are not numbers"))
+            self.fail(not_a_number())
         elif draw is None:
             return True
         else:

@@ -1,10 +1,11 @@
 """Runs passes of a causal language model over given positions and caches.
 
-B  rows      T  positions of a pass      K  key positions      V  vocabulary
+B  rows      T  positions of a pass      K  key positions      N  places asked about
+E  width of a state      V  vocabulary
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from treeward.search.attention import Shared
+from treeward.search.kv_cache import PrefillCache
 
 _PIECE = 512
 """Tokens of the vocabulary whose logits are computed at once."""
+
+_AT_ONCE = 64
+"""Places whose logits are held at once."""
 
 
 class Network:
@@ -57,6 +62,43 @@ class Network:
             shared: Which rows start alike; a model that does not hand it on to its attention reads
                 every row by itself.
         """
+        state_BTE = self._read(ids_BT, positions_BT, hidden_BTK, cache, shared)
+        rows = torch.arange(len(last_B), device=self.device)
+        return self._logits(state_BTE[rows, last_B.to(self.device)])
+
+    def logprobs(self, ids: Sequence[int], start: int) -> list[float]:
+        """Returns the log-probability of each id from a place on, given all before it, in nats.
+
+        Args:
+            ids: All of them; read in one pass.
+            start: The place of the first that is asked about; at least 1.
+        """
+        length = len(ids) - 1
+        shape = (self.layers, 2, 1, self.heads, length, self.width)
+        empty = torch.empty(shape, dtype=self.dtype, device=self.device)
+        state_BTE = self._read(
+            torch.tensor([ids[:-1]]),
+            torch.arange(length)[None],
+            torch.ones((1, length, length), dtype=torch.bool).triu(1),
+            PrefillCache(empty, 0),
+        )
+        found = []
+        for first in range(start, len(ids), _AT_ONCE):
+            targets_N = torch.tensor(ids[first : first + _AT_ONCE], device=self.device)
+            logits_NV = self._logits(state_BTE[0, first - 1 : first - 1 + len(targets_N)])
+            chosen_N = logits_NV.gather(1, targets_N[:, None])[:, 0]
+            found += (chosen_N - logits_NV.logsumexp(1)).tolist()
+        return found
+
+    def _read(
+        self,
+        ids_BT: torch.Tensor,
+        positions_BT: torch.Tensor,
+        hidden_BTK: torch.Tensor,
+        cache: Cache,
+        shared: Shared | None = None,
+    ) -> torch.Tensor:
+        """Returns the decoder's last states, [B, T, E]; see `forward`."""
         mask_BTK = torch.zeros(hidden_BTK.shape, dtype=self.dtype)
         mask_BTK.masked_fill_(hidden_BTK, torch.finfo(self.dtype).min)
         output = self._decoder(
@@ -67,9 +109,8 @@ class Network:
             use_cache=True,
             **({"shared": shared} if shared else {}),
         )
-        rows = torch.arange(len(last_B), device=self.device)
-        last_BE = output.last_hidden_state[rows, last_B.to(self.device)]
-        return self._logits(last_BE)
+        states: torch.Tensor = output.last_hidden_state
+        return states
 
     def _logits(self, last_BE: torch.Tensor) -> torch.Tensor:
         """Returns what the head says, [B, V].

@@ -96,6 +96,25 @@ class Ask:
         return len(self.prompt_ids) + len(self.prefix_ids) + self.most
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogprobAsk:
+    """Asks a backend how likely tokens are that are given; it draws none."""
+
+    prompt_ids: tuple[int, ...]
+    """The rendered problem; at least one."""
+
+    ids: tuple[int, ...]
+    """What follows it; at least one."""
+
+    stick_to: str
+    """See `Ask`."""
+
+    @property
+    def positions(self) -> int:
+        """Returns how many a model must have; one more than it reads, as servers draw a token."""
+        return len(self.prompt_ids) + len(self.ids) + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """Holds one continuation as a backend drew it."""
@@ -151,6 +170,14 @@ class Policy(Protocol):
         """
         ...
 
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Returns the log-probability of each id given all before it, at temperature 1, in nats.
+
+        Raises:
+            CallFailed: The policy could not be asked, or does not tell.
+        """
+        ...
+
     async def close(self) -> None:
-        """Releases what it holds; no `draw` is under way or follows."""
+        """Releases what it holds; no call is under way or follows."""
         ...

@@ -22,13 +22,15 @@ class Kind(StrEnum):
     """Completions to the end of the solution."""
     SCORE = "score"
     """What critics say about some siblings; the policy is not asked."""
+    LOGPROBS = "logprobs"
+    """How likely the steps of a solution are that somebody else wrote; nothing is drawn."""
 
 
 class Request(NamedTuple):
-    """Asks for `n` continuations of a node's prefix, or for the scores of `n` siblings."""
+    """Asks for `n` continuations of a node's prefix, or what is said of steps that are there."""
 
     kind: Kind
-    """To the end of a step, or of the solution, or nothing but scores."""
+    """To the end of a step, or of the solution, or nothing but scores or log-probabilities."""
 
     node: int
     """The node in its tree; of siblings the first, the others were made right after it."""
@@ -47,7 +49,8 @@ class Request(NamedTuple):
     """Which sampler of the run draws them; 0 is the policy whose value is measured."""
 
     steps: tuple[tuple[int, ...], ...] = ()
-    """Token ids of each sibling's step; none where continuations are asked for."""
+    """Token ids of each sibling's step, or of a solution's; none where continuations are asked
+    for."""
 
 
 def ask(tree: Tree, node: int, kind: Kind, n: int, *, sampler_id: int = 0) -> Request:
@@ -75,6 +78,11 @@ def ask_scores(tree: Tree, nodes: Sequence[int]) -> list[Request]:
         of_each = tuple([steps[node] for node in made])
         requests.append(Request(Kind.SCORE, made[0], above, len(made), 0, steps=of_each))
     return requests
+
+
+def ask_logprobs(steps: tuple[tuple[int, ...], ...]) -> Request:
+    """Returns the request for the log-probabilities of a solution's steps from the root on."""
+    return Request(Kind.LOGPROBS, ROOT, (), 1, 0, steps=steps)
 
 
 Growth = Generator[list[Request], list[Reply], None]

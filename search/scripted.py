@@ -6,7 +6,8 @@ import numpy as np
 
 from treeward.search.continuation import Continuation
 from treeward.search.critic import Prefix, Scores
-from treeward.search.policy import Ask, Draw
+from treeward.search.errors import CallFailed
+from treeward.search.policy import Ask, Draw, LogprobAsk
 from treeward.search.sampling import uniforms
 from treeward.search.tokens import Tokens, byte_tokens
 
@@ -39,6 +40,19 @@ class ScriptedPolicy:
     async def draw(self, ask: Ask) -> list[Draw]:
         """Returns one continuation for each seed."""
         return [self._draw_one(ask, seed) for seed in ask.seeds]
+
+    async def logprobs(self, ask: LogprobAsk) -> list[float]:
+        """Returns those of a script's steps, all of each at its first token; others fail."""
+        prompt, text = self._tokens.text_of(ask.prompt_ids), self._tokens.text_of(ask.ids)
+        found: list[float] = []
+        while len(found) < len(ask.ids):
+            choices = self._script(prompt, text[: len(found)])
+            rest = text[len(found) :]
+            step = next(((each, p) for each, p in choices if rest.startswith(each)), None)
+            if step is None:
+                raise CallFailed("unscripted", f"the script never says {rest[:80]!r}")
+            found += [float(np.log(step[1])), *[0.0] * (len(step[0]) - 1)]
+        return found
 
     async def close(self) -> None:
         """Holds nothing."""

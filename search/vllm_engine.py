@@ -15,7 +15,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from treeward.search.errors import BadInput, CallFailed
-from treeward.search.jobs import Job, Row
+from treeward.search.jobs import Job, LogprobJob, Row
 from treeward.search.tokens import Tokens
 
 _AHEAD = 2
@@ -74,6 +74,7 @@ class VllmEngine:
         self._most = _AHEAD * slots
         self._waiting: deque[Row] = deque()
         self._rows: dict[str, Row] = {}
+        self._given: dict[str, LogprobJob] = {}
         self._names = map(str, itertools.count())
         self.steps = 0
         """How often the model has been run."""
@@ -85,20 +86,39 @@ class VllmEngine:
     @property
     def busy(self) -> bool:
         """Returns whether anything is under way."""
-        return bool(self._rows or self._waiting)
+        return bool(self._rows or self._waiting or self._given)
 
     @property
     def read_tokens(self) -> int:
         """Returns how many tokens of prompts and prefixes have been computed."""
         return self.prompt_tokens - self.cached_tokens
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job | LogprobJob) -> None:
         """Takes a job; its continuations share what vLLM's prefix cache holds of its prefix."""
+        if isinstance(job, LogprobJob):
+            if job.fits(self._max_positions):
+                self._read(job)
+            return
         refusal = refuse_temperature("policy.temperature", job.ask.settings.temperature)
         if refusal is not None:
             job.done(refusal)
         elif job.is_work(self._max_positions):
             self._waiting += job.start(self._tokens)
+
+    def _read(self, job: LogprobJob) -> None:
+        """Has vLLM say what it thinks of a prompt; the token that it draws behind it is dropped."""
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        params = SamplingParams(
+            max_tokens=1,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        name = next(self._names)
+        self._given[name] = job
+        self._llm.add_request(name, tokens_input(list(job.ids)), params)
 
     def _hand_over(self) -> None:
         from vllm.inputs import tokens_input
@@ -114,6 +134,12 @@ class VllmEngine:
         self.steps += 1
         ended = []
         for output in self._llm.step():
+            if output.request_id in self._given:
+                job = self._given.pop(output.request_id)
+                said = zip(job.ids, output.prompt_logprobs, strict=True)
+                told = [of[token].logprob for token, of in said if of is not None]
+                job.tell(told[len(job.ask.prompt_ids) - 1 :])
+                continue
             row = self._rows[output.request_id]
             if not row.ids:
                 self.prompt_tokens += len(output.prompt_token_ids)
@@ -133,8 +159,9 @@ class VllmEngine:
 
         vLLM lists the blocks of a prefix in its cache before it computes them.
         """
-        self._llm.abort_request(list(self._rows))
+        self._llm.abort_request([*self._rows, *self._given])
         self._rows.clear()
+        self._given.clear()
         self._waiting.clear()
         self._llm.reset_prefix_cache()
 

@@ -23,6 +23,8 @@ class Step:
     lone: bool
     given: bool = False
     """Here whatever was drawn."""
+    picked: bool = False
+    """Here for an outcome."""
     settled: float = 0.0
     """What share of the solutions through it is known with their probabilities."""
 
@@ -84,10 +86,12 @@ def steps_of(
             value = (known + k) / d
             variance = (spread + entered * single(value, d)) / d**2
             lone = m == 0
+            settled = 0.0 if chosen else settled
         logprob = nodes.logprob[child]
         p = NAN if logprob is None or not as_is else math.exp(min(logprob, 0.0))
-        given = chosen and not evidence.entered_before[child]
-        steps.append(Step(p, n, r, value, variance, lone, given, settled))
+        picked = chosen and not evidence.entered_before[child]
+        given = picked or nodes.creation[child] is Creation.GIVEN
+        steps.append(Step(p, n, r, value, variance, lone, given, picked, settled))
     by_step: dict[tuple[int, ...], list[tuple[float, bool]]] = {}
     for stray in evidence.strayed():
         if stray.node == node:
@@ -108,7 +112,7 @@ def as_weighed(steps: list[Step], ends: list[bool]) -> list[Step]:
             step.n = 0.0
         if unclear:
             step.p = 0.0
-            step.given = False
+            step.given = step.picked = False
             step.lone |= is_end and step.n == 0 and step.r > 0
     return [step for step in steps if step.n + step.r > 0 or step.p > 0]
 
@@ -120,11 +124,13 @@ def weighed(steps: list[Step]) -> tuple[float, float, float]:
     unclear = all(step.p == 0 for step in steps)
     likely = sum(step.p for step in steps)
     left = max(1 - likely, 0.0)
-    parts = []
+    parts, tries = [], 0.0
     for step in steps:
-        a = 0.0 if step.given else LIKELY * step.p
+        a = 0.0 if step.picked else LIKELY * step.p
+        tries += a
         if step.n + step.r and not step.given:
             a += step.g * stands_for(step, big_n, unclear)
+            tries += stands_for(step, big_n, unclear) * (step.g if unclear else 1.0)
         parts.append(a)
     total = sum(parts)
     told = sum(a * step.value for a, step in zip(parts, steps, strict=True))
@@ -135,13 +141,13 @@ def weighed(steps: list[Step]) -> tuple[float, float, float]:
     b = share_between(steps, one)
     free = [step for step in steps if not step.given]
     if total:
-        far = 2 * (LIKELY * sum(step.p for step in free)) ** 2
+        far = 2 * (LIKELY * sum(step.p for step in steps if not step.picked)) ** 2
         for step in free:
             if step.n + step.r:
                 exact = step.settled > 1 - 1e-9 and not step.lone
                 far += (1.0 if exact else b) * step.h * stands_for(step, big_n, unclear)
         same = 0.0 if unclear else sum(step.p * missed(step, big_n) for step in free)
-        error = single(others, total) * ((left / total) ** 2 * far + b * min(same, left**2))
+        error = single(others, tries) * ((left / total) ** 2 * far + b * min(same, left**2))
     else:
         error = left**2 / 8
     alike = sum(step.p**2 for step in steps)
@@ -159,7 +165,7 @@ def weighed(steps: list[Step]) -> tuple[float, float, float]:
 
 def missed(step: Step, n: float) -> float:
     """What it stands for of the steps that nobody drew, as a probability."""
-    met = 1 - math.pow(1 - step.p, n)
+    met = -math.expm1(n * math.log1p(-step.p)) if step.p < 1 else 1.0
     return step.p / met - step.p
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from treeward.search.errors import BadInput, CallFailed
 from treeward.search.jobs import Job
 from treeward.search.kv_cache import Chunk, PrefixCache, SlotCache
 from treeward.search.network import Network
-from treeward.search.policy import Ask, Draw, Mode, PolicySettings
+from treeward.search.policy import Ask, Draw, LogprobAsk, Mode, PolicySettings
 from treeward.search.requests import Kind
 from treeward.search.sampling import uniforms
 from treeward.search.steps import Budget, Finish, Stepper, StepRule
@@ -534,3 +535,58 @@ def test_the_longest_unused_prefixes_are_dropped() -> None:
     assert cache.get((4,)) is not None, "the newest stays, whatever its size"
     assert cache.get((1,)) is None
     assert (cache.hits, cache.misses) == (4, 2)
+
+
+def given(prompt: Sequence[int], ids: Sequence[int]) -> LogprobAsk:
+    return LogprobAsk(prompt_ids=tuple(prompt), ids=tuple(ids), stick_to="p")
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_is_given_is_as_likely_as_what_is_drawn(folder: Path, mode: Mode) -> None:
+    async def go() -> None:
+        policy = policy_of(folder, mode)
+        asks = asks_for(policy.tokens, 12)
+        calls, drawn = [], []
+        for ask, draws in zip(asks, await drawn_by(policy, asks, at_once=12), strict=True):
+            assert isinstance(draws, list)
+            drawn += draws
+            calls += [given(ask.prompt_ids + ask.prefix_ids, draw.token_ids) for draw in draws]
+        told = await asyncio.gather(*map(policy.logprobs, calls))
+        for each, draw in zip(told, drawn, strict=True):
+            assert len(each) == len(draw.token_ids)
+            assert sum(each) == pytest.approx(draw.logprob, abs=1e-3)
+        assert await policy.logprobs(calls[0]) == told[0], "whatever is under way"
+        await policy.close()
+
+    asyncio.run(go())
+
+
+def test_given_tokens_have_the_plain_models_log_probabilities(folder: Path) -> None:
+    """More of them than are looked at together; the last that fits, and one more."""
+    ids = [2 + at * at % 15 for at in range(127)]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    logprobs = model(torch.tensor([ids])).logits[0].detach().log_softmax(-1)
+
+    async def go() -> None:
+        policy = policy_of(folder)
+        found = await policy.logprobs(given(ids[:3], ids[3:]))
+        assert found == pytest.approx(
+            [float(logprobs[at - 1, ids[at]]) for at in range(3, 127)], abs=1e-4
+        )
+        with pytest.raises(CallFailed, match="129 positions needed, the model has 128"):
+            await policy.logprobs(given(ids[:3], [*ids[3:], 2]))
+        await policy.close()
+
+    asyncio.run(go())
+
+
+def test_logits_that_are_no_numbers_say_nothing_of_given_tokens(folder: Path) -> None:
+    async def go() -> None:
+        policy = policy_of(folder)
+        head = policy.engine._network._head
+        head.weight.data = head.weight.data * math.inf  # type: ignore[attr-defined]
+        with pytest.raises(CallFailed, match="not numbers"):
+            await policy.logprobs(given([3, 4], [5, 6]))
+        await policy.close()
+
+    asyncio.run(go())

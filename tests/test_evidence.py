@@ -197,10 +197,10 @@ def test_every_known_rollout_goes_into_a_child_or_strays() -> None:
 def test_a_stray_step_has_its_own_logprob() -> None:
     tree = new_tree()
     cut_path(tree, through("a\n", RIGHT), Creation.BLIND)
-    whole = drawn(*through("a\n", WRONG))._replace(logprob=-3.0, step_logprobs=(-1.0, -2.0))
+    first, then = through("a\n", ("b\n" + WRONG[0], WRONG[1]))
+    whole = drawn(first, then)._replace(logprob=-7.0, step_logprobs=(-1.0, -2.0, -4.0))
     cut_off = drawn("a\n", Reason.LENGTH)
     request = ask(tree, ROOT, Kind.ROLLOUT, 2)
     absorb_rollouts(tree, [request], [Reply((whole, cut_off))])
-    wrong = tuple(WRONG[0].encode())
-    strayed = (Strayed(1, wrong, -2.0, False), Strayed(1, (), None, False))
+    strayed = (Strayed(1, tuple(b"b\n"), -2.0, False), Strayed(1, (), None, False))
     assert tuple(counted(tree).strayed()) == strayed

@@ -1,7 +1,8 @@
 """Draws from servers are those of a backend in process; how calls are made and given up."""
 
 import asyncio
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -30,7 +31,7 @@ from tests.http_fakes import (
 )
 
 from treeward.search.errors import CallFailed
-from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.policy import Ask, Draw, LogprobAsk, PolicySettings
 from treeward.search.requests import Kind
 from treeward.search.steps import Finish, StepRule
 
@@ -212,3 +213,89 @@ def test_pauses_grow_and_are_spread() -> None:
         assert 0 <= min(column) < bound / 4
         assert 3 * bound / 4 < max(column) <= bound
     assert 0 <= policy._pause(10**6) <= 30
+
+
+ASK = LogprobAsk(prompt_ids=tuple(b"Q\n"), ids=tuple(b"go\n"), stick_to="p")
+TOLD = [-0.5, -0.25, -2.0]
+
+
+def told(body: Event, logprobs: Sequence[float] = TOLD, **fields: object) -> Event:
+    """What vLLM says of a prompt: nothing of its first token."""
+    of_each = zip(body["prompt"], [-9.0] * 2 + [*logprobs], strict=False)
+    said = [{str(token): {"logprob": each, "rank": 1}} for token, each in of_each]
+    choice = {"prompt_token_ids": body["prompt"], "prompt_logprobs": [None, *said[1:]]}
+    return {"choices": [choice | fields]}
+
+
+def replies(**fields: object) -> Reply:
+    async def reply(body: Event, wire: Wire) -> None:
+        await wire.plain(200, json.dumps(told(body, **fields)))  # type: ignore[arg-type]
+
+    return reply
+
+
+def logprobs_from(*first: Reply, retries: int = 2) -> tuple[list[float] | CallFailed, FakeServer]:
+    """What a server says that replies so at first, then soundly."""
+    server = FakeServer(script(*first, replies()))
+    with serving(server):
+
+        async def go() -> list[float] | CallFailed:
+            policy = policy_of([server.url], Time(), retries=retries)
+            try:
+                return await policy.logprobs(ASK)
+            except CallFailed as e:
+                return e
+            finally:
+                await policy.close()
+
+        return asyncio.run(go()), server
+
+
+def test_a_server_says_how_likely_given_tokens_are() -> None:
+    found, server = logprobs_from()
+    assert found == TOLD
+    (body,) = server.bodies
+    assert (body["prompt"], body["prompt_logprobs"]) == ([*b"Q\ngo\n"], 0)
+    assert (body["max_tokens"], body["stream"]) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(503),
+        replies(prompt_token_ids=[*b"Q\nup\n"]),
+        replies(prompt_logprobs=[None, {}]),
+        replies(logprobs=[-0.5, -0.25, 0.5]),
+        replies(logprobs=[-0.5, -0.25, float("nan")]),
+        replies(logprobs=[-0.5]),
+    ],
+    ids=["busy", "other ids", "too few", "no log-probability", "no number", "cut short"],
+)
+def test_what_a_server_says_of_given_tokens_is_checked(fault: Reply) -> None:
+    found, server = logprobs_from(fault)
+    assert found == TOLD
+    assert len(server.bodies) == 2
+    failed, _ = logprobs_from(fault, fault, retries=1)
+    assert isinstance(failed, CallFailed)
+
+
+def test_a_server_that_says_nothing_of_given_tokens_is_asked_once() -> None:
+    failed, server = logprobs_from(replies(prompt_logprobs=None))
+    assert isinstance(failed, CallFailed)
+    assert failed.kind == "bad_reply"
+    assert "does not tell the log-probabilities" in failed.message
+    assert len(server.bodies) == 1
+
+
+def test_what_is_given_and_does_not_fit_is_not_sent() -> None:
+    server = FakeServer(replies())
+    with serving(server):
+
+        async def go() -> None:
+            policy = policy_of([server.url], Time())
+            with pytest.raises(CallFailed, match="65 positions needed, the model has 64"):
+                await policy.logprobs(replace(ASK, ids=tuple(range(62))))
+            await policy.close()
+
+        asyncio.run(go())
+    assert not server.bodies

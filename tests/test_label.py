@@ -53,6 +53,34 @@ def test_solutions_of_a_problem_share_a_tree_and_are_no_samples(
     assert json.loads(again.out)["grown"] == 0
 
 
+def test_the_policy_says_how_likely_given_steps_are(treeward: Command, tmp_path: Path) -> None:
+    """The same numbers that it has for steps that it draws itself."""
+    problems = tmp_path / "p.jsonl"
+    write(problems, {"prompt": "5 +3 *2", "answer": "16"})
+    drawn, out = tmp_path / "drawn", tmp_path / "run"
+    options = ("--search", "rollouts", "--set", "search.width=8", "--set", "search.rollouts=1")
+    assert treeward("generate", problems, "--policy", "nano", "--out", drawn, *options).code == 0
+    solutions = write(tmp_path / "s.jsonl", RIGHT)
+    assert treeward("label", solutions, "--policy", "nano", "--out", out).code == 0
+    sql = "SELECT step_text, logprob FROM nodes WHERE depth > 0 ORDER BY depth, step_text"
+    said, heard = (
+        {row["step_text"]: row["logprob"] for row in json.loads(ran.out)}
+        for ran in (treeward("query", run, sql, "--json") for run in (drawn, out))
+    )
+    common = said.keys() & heard.keys()
+    assert len(common) == 3
+    assert [heard[step] for step in common] == pytest.approx([said[step] for step in common], 1e-3)
+    sql = (
+        "SELECT (SELECT sum(policy_tokens) FROM trees)::INT AS drawn, "
+        "(SELECT sum(prompt_tokens) FROM trees)::INT AS read, "
+        "(SELECT sum(n_tokens) FROM rollouts)::INT AS of_rollouts, "
+        "(SELECT sum(n_tokens) FROM nodes)::INT AS given"
+    )
+    (cost,) = json.loads(treeward("query", out, sql, "--json").out)
+    assert cost["drawn"] == cost["of_rollouts"]
+    assert cost["read"] > cost["given"] > 0
+
+
 def test_the_first_error_is_found_and_exported(treeward: Command, tmp_path: Path) -> None:
     """5+3=9 is an error that no rollout recovers from."""
     out, data = tmp_path / "run", tmp_path / "prm"

@@ -123,18 +123,19 @@ def test_steps_of_known_probability_worked_out_by_hand() -> None:
     #     a    = 2 * .027559 + .05, 2 * .269582 + .025, .565794 + .0125 = .105118, .564163, .578294
     #     V_o  = (.105118 * 1 + .578294 * .25) / 1.247575               = .200142
     #     V    = .5 * 1 + .25 * 0 + .125 * .25 + .125 V_o               = .556268
-    # One outcome's variance is .247383, and .222296 at V_o; all of it lies between steps (b = 1):
-    #     others = .222296 (.125 / 1.247575)^2 (4 * .297141 + .565794 + 2 * .0875^2) = .003949
+    # One outcome's variance is .247383, and .228649 at V_o, which .297141 + .565794 + .0875 draws
+    # tell of; all of it lies between steps (b = 1):
+    #     others = .228649 (.125 / 1.247575)^2 (4 * .297141 + .565794 + 2 * .0875^2) = .004062
     # What is left may be one step, for .5 * .027559 / 7 + .25 * .269582 / 7 + ... > .125^2:
-    #     left   = .222296 * .125^2                                      = .003473
+    #     left   = .228649 * .125^2                                      = .003573
     #     child  = (.5 + .010532)^2 * .09 / 4                            = .005864
     #     alone  = (.25 + .0625 + .015625) * .247383 (.125 + .057942)^2 / 4 = .000679
-    #     Var(V) = .013966, that of 17.697 rollouts: .247164 / 17.697
+    #     Var(V) = .014178, that of 17.433 rollouts: .247162 / 17.433
     children = (Plant(right=4, samples=2, chance=0.5), Plant(end=Reason.MISMATCH, chance=0.25))
     tree = grown(Plant(right=1, wrong=3, children=children, others=0.125))
     found = values(tree)
     assert found.value[ROOT] == pytest.approx(0.556268, abs=1e-6)
-    assert found.n_effective[ROOT] == pytest.approx(17.697, abs=1e-3)
+    assert found.n_effective[ROOT] == pytest.approx(17.433, abs=1e-3)
     # Drawn at another temperature they are as often as they are: (2 * 2 * 1 + 1) / (2 * 3 + 4).
     evidence = strict_evidence(tree, READER.cut)
     assert tree_values(tree, evidence, as_is=False).value[ROOT] == 0.5
@@ -364,16 +365,51 @@ def test_what_all_is_known_of_is_overruled_by_no_rollout() -> None:
     assert (found.low[ROOT], found.high[ROOT]) == pytest.approx((0.375, 0.375))
 
 
-def test_the_more_is_known_of_a_child_the_less_rollouts_tell_that_entered_it() -> None:
-    # Half of the solutions behind the child are known, of which all are right; of the rest a
+@pytest.mark.parametrize("share", [0.5, 0.95, 0.9995])
+def test_the_more_is_known_of_a_child_the_less_rollouts_tell_that_entered_it(share: float) -> None:
+    # A share of the solutions behind the child is known, of which all are right; of the rest a
     # rollout each was wrong and right. Own draws: a sample, which weighs two, and two rollouts;
-    # the half that is left is known as well as all would be from 4 / .5^2 = 16.
-    right = Plant(end=Reason.MATCH, chance=0.5)
-    child = Plant(right=1, wrong=1, others=0.05, chance=0.5, children=(right,))
+    # half of all is known as well as all would be from 4 / .5^2 = 16.
+    right = Plant(end=Reason.MATCH, chance=share)
+    child = Plant(right=1, wrong=1, others=0.0001, chance=0.5, children=(right,))
     tree = grown(Plant(children=(child, Plant(end=Reason.MISMATCH, chance=0.5))))
     value = values(tree).value[1]
     roll(tree, ROOT, [Reason.MISMATCH] * 4, through="0\n", before=1)
-    assert values(tree).value[ROOT] == pytest.approx(0.5 * 16 * value / (16 + 4))
+    own = 4 / (1 - share) ** 2
+    assert values(tree).value[ROOT] == pytest.approx(0.5 * own * value / (own + 4), rel=1e-10)
+
+
+def test_a_step_that_was_picked_alone_leaves_open_what_others_are_worth() -> None:
+    # The wrong step has .4; of the rest nothing is known: V = .6 / 2, Var(V) = .6^2 / 8 = .045.
+    # n rollouts have (n .3 + .5) (n .7 + .5) / (n (n + 1)^2) of that: .045 for n = 4.15.
+    wrong = Plant(end=Reason.MISMATCH, creation=Creation.CHOSEN, chance=0.4)
+    tree = grown(Plant(children=(wrong,)))
+    roll(tree, ROOT, [Reason.MISMATCH] * 3, through="0\n")
+    found = values(tree)
+    n = found.n_effective[ROOT]
+    assert found.value[ROOT] == pytest.approx(0.3)
+    assert (0.3 * n + 0.5) * (0.7 * n + 0.5) / (n * (n + 1) ** 2) == pytest.approx(0.045)
+    assert found.low[ROOT] < 0.1
+    assert found.high[ROOT] > 0.6
+
+
+def test_what_led_to_a_choice_is_not_overruled_above_by_what_is_known_of_it() -> None:
+    """Six rollouts of the root entered a child, three of them right; one step behind it was chosen
+    from a wrong one, and all is known of that: .5. More of the child's draws change little."""
+    values_of_root = []
+    for later in range(4):
+        ends = (Plant(end=Reason.MATCH, chance=0.5), Plant(end=Reason.MISMATCH, chance=0.5))
+        chosen = Plant(creation=Creation.CHOSEN, chance=0.5, children=ends)
+        tree = grown(Plant(children=(Plant(chance=1.0, children=(chosen,)),)))
+        roll(tree, ROOT, [Reason.MATCH, Reason.MISMATCH] * 3, through="0\n", before=1)
+        roll(tree, 1, [Reason.MISMATCH], through="0\n", before=2)
+        roll(tree, 1, [Reason.MATCH, Reason.MISMATCH][: later % 3], through="0\n")
+        values_of_root.append(values(tree).value[ROOT])
+    assert max(values_of_root) - min(values_of_root) < 0.1
+    assert min(values_of_root) > 0.35
+
+
+OTHERS = [Creation.BLIND, *[Creation.CHOSEN] * 2, Creation.GIVEN]
 
 
 @st.composite
@@ -396,7 +432,7 @@ def crowds(draw: st.DrawFn) -> Tree:
                 tree.add_step(
                     node,
                     tuple(f"{name}\n".encode()),
-                    creation=rng.choice([*[Creation.SAMPLED] * 5, Creation.BLIND, Creation.CHOSEN]),
+                    creation=rng.choice([*[Creation.SAMPLED] * 5, *OTHERS]),
                     finish=Finish.END if is_end else Finish.STEP,
                     judgement=Judgement(rng.choice(verdicts)) if is_end else None,
                     logprob=math.log(chances[name]),

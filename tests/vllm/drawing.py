@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from treeward.search.arithmetic import make_problems
 from treeward.search.models import NANO
-from treeward.search.policy import Ask, Draw, Policy, PolicySettings
+from treeward.search.policy import Ask, Draw, LogprobAsk, Policy, PolicySettings
 from treeward.search.requests import Kind
 from treeward.search.templates import load_template
 from treeward.search.tokens import Tokens
@@ -55,6 +55,10 @@ def draws_of(policy: Policy, asks: Sequence[Ask]) -> list[list[Draw]]:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if isinstance(result, list)]
+
+
+def given(prompt: tuple[int, ...], ids: tuple[int, ...]) -> LogprobAsk:
+    return LogprobAsk(prompt_ids=prompt, ids=ids, stick_to="p")
 
 
 def ids_of(results: Sequence[Sequence[Draw]]) -> list[list[tuple[int, ...]]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from scipy.stats import chi2_contingency
-from tests.vllm.drawing import SETTINGS, asks_for, draw_all, draws_of, ids_of
+from tests.vllm.drawing import SETTINGS, asks_for, draw_all, draws_of, given, ids_of
 
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.policy import Ask, Draw, Policy
@@ -71,6 +71,27 @@ def test_log_probabilities_are_those_of_the_plain_model(
     for ask, draws in zip(asks, draws_of(policy, asks), strict=True):
         for draw in draws:
             assert draw.logprob == pytest.approx(plain_logprob(model, ask, draw), abs=1e-4)
+
+
+def test_what_is_given_is_as_likely_as_what_is_drawn(policy: VllmPolicy) -> None:
+    """While others are drawn; the last call does not fit."""
+    asks = asks_for(policy.tokens, 12)
+    drawn = [
+        (ask, each) for ask, of in zip(asks, draws_of(policy, asks), strict=True) for each in of
+    ]
+    calls = [given(ask.prompt_ids + ask.prefix_ids, draw.token_ids) for ask, draw in drawn]
+    long = given((2,), (3,) * 100_000)
+
+    async def go() -> list[Any]:
+        told = (policy.logprobs(call) for call in [*calls, long])
+        return await asyncio.gather(*told, *map(policy.draw, asks), return_exceptions=True)
+
+    found = asyncio.run(go())
+    for told, (_, draw) in zip(found, drawn, strict=False):
+        assert len(told) == len(draw.token_ids)
+        assert sum(told) == pytest.approx(draw.logprob, abs=1e-4)
+    assert isinstance(found[len(calls)], CallFailed)
+    assert all(isinstance(draws, list) for draws in found[len(calls) + 1 :])
 
 
 def test_equal_seeds_give_equal_draws(policy: VllmPolicy) -> None:

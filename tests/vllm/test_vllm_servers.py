@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 from tests.conftest import Ran
-from tests.vllm.drawing import TEMPLATE, asks_for, draws_of, ids_of
+from tests.vllm.drawing import TEMPLATE, asks_for, draws_of, given, ids_of
 from tests.vllm.serving import Server, serving
 
 import treeward as library
@@ -85,6 +85,27 @@ def test_a_seed_draws_what_it_draws_in_process(
         for draw, other in zip(draws, others, strict=True):
             assert draw.finish is other.finish
             assert draw.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
+def test_servers_say_how_likely_given_tokens_are(servers: list[Server], policy: VllmPolicy) -> None:
+    asks = asks_for(policy.tokens, 12, samples=1)
+    calls = [
+        given(ask.prompt_ids + ask.prefix_ids, draw.token_ids)
+        for ask, (draw,) in zip(asks, draws_of(policy, asks), strict=True)
+    ]
+    service, model = service_of(servers)
+
+    async def go() -> list[list[float]]:
+        remote = HttpPolicy(service, policy.tokens, model.fingerprint, jitter=random.Random(0))
+        found = await asyncio.gather(*map(remote.logprobs, calls))
+        await remote.close()
+        return found
+
+    async def here() -> list[list[float]]:
+        return await asyncio.gather(*map(policy.logprobs, calls))
+
+    for one, other in zip(asyncio.run(go()), asyncio.run(here()), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
 
 
 def test_the_least_temperature_draws_the_most_probable_tokens(
