@@ -108,5 +108,5 @@ def _bounds(plan: Plan) -> Bounds:
         nodes=1 + -(-steps // trees),
         samples=0,
         rollouts=plan.search.rollouts + -(-looks // trees),
-        calls=1 + -(-looks // trees),
+        calls=1 + -(-(count + looks) // trees),
     )

@@ -261,7 +261,7 @@ def most_tokens(samplers: Sequence[PolicySampler], requests: Sequence[Request]) 
     """Returns how many tokens some requests can take at most."""
     most = 0
     for request in requests:
-        if request.kind is not Kind.SCORE:
+        if request.kind in (Kind.SAMPLE, Kind.ROLLOUT):
             settings = samplers[request.sampler_id].settings
             room = max(0, settings.max_rollout_tokens - len(request.prefix_ids))
             to_step = request.kind is Kind.SAMPLE

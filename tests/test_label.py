@@ -81,6 +81,15 @@ def test_the_policy_says_how_likely_given_steps_are(treeward: Command, tmp_path:
     assert cost["read"] > cost["given"] > 0
 
 
+def test_reading_what_is_given_costs_nothing_of_a_budget(treeward: Command, tmp_path: Path) -> None:
+    file, out = write(tmp_path / "s.jsonl", RIGHT, WRONG), tmp_path / "run"
+    options = ("--policy", "nano", "--out", out, "--budget-tokens", "1")
+    assert treeward("label", file, *options).code == 0
+    sql = "SELECT count(*) AS nodes, count(logprob) AS heard, sum(n_rollouts)::INT AS n FROM nodes"
+    (found,) = json.loads(treeward("query", out, sql, "--json").out)
+    assert found == {"nodes": 7, "heard": 6, "n": 0}
+
+
 def test_the_first_error_is_found_and_exported(treeward: Command, tmp_path: Path) -> None:
     """5+3=9 is an error that no rollout recovers from."""
     out, data = tmp_path / "run", tmp_path / "prm"
@@ -122,6 +131,7 @@ def test_a_dry_run_bounds_the_cost(treeward: Command, tmp_path: Path) -> None:
         "label", file, "--policy", "nano", "--out", tmp_path / "x", "--dry-run", "--json"
     )
     assert json.loads(ran.out)["max_rollouts"] == 2 * (8 + 48)
+    assert json.loads(ran.out)["max_calls"] == 2 * (1 + 50), "and a look at each solution"
     assert not (tmp_path / "x").exists()
 
 
