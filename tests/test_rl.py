@@ -141,6 +141,13 @@ def test_without_refilling_a_step_learns_from_what_it_draws_at_once(tmp_path: Pa
     assert metrics(tmp_path / "short")[2]["sampled_tokens"] == spent
 
 
+def test_without_refilling_nothing_to_learn_in_any_step_is_an_error(tmp_path: Path) -> None:
+    same = World(lambda _, draws: Grades(rewards=(0.0,) * len(draws)))
+    with pytest.raises(TreewardError, match=r"no group of 3 steps had a reward spread above 0\.0"):
+        train(same, tmp_path / "out", steps=3, refill=False)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_nothing_to_learn_at_first_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     same = World(lambda _, draws: Grades(rewards=(0.0,) * len(draws)))
     expected = (

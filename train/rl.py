@@ -31,6 +31,11 @@ from treeward.train.rl_metrics import describe
 from treeward.train.rl_settings import RlSettings
 from treeward.train.sampler import Sampler, draw_seed
 
+_WAY_OUT = (
+    "take problems that are neither always nor never solved, or raise train.group_size or "
+    "train.max_refills"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
@@ -66,8 +71,8 @@ def train_rl(
         BadInput: The model or the output folder cannot be used, or a prompt does not fit.
         SettingsConflict: The output folder holds another run.
         DamagedData: The checkpoint does not hold what was written to it.
-        TreewardError: No group of the first step teaches anything, the disk is full, or the
-            gradient stopped being a number.
+        TreewardError: No group of the first step teaches anything, or of any without refilling;
+            the disk is full, or the gradient stopped being a number.
     """
     with session(out, settings):
         trained = load_trainable(model, settings)
@@ -81,6 +86,11 @@ def train_rl(
         open_output(out, about, resume=resume)
         job = RlJob(trained.train(), sampler, environment, settings)
         state = run_loop(trained, out, settings, job, progress)
+        if not state["lessons"]:
+            raise TreewardError(
+                f"no group of {state['step']} steps had a reward spread above "
+                f"{settings.min_reward_std}, so nothing was learned; {_WAY_OUT}"
+            )
         trained.config.treeward_template = spec_of(environment.template)
         write_model(out, trained, model, settings.save_dtype)
     return Trained(out=out, ended=state["ended"])
@@ -106,7 +116,7 @@ class RlJob:
 
     def start(self) -> State:
         """Returns no counts yet."""
-        return {"asked": 0, "tokens": 0, "sampled": 0, "sums": {}, "ended": None}
+        return {"asked": 0, "tokens": 0, "sampled": 0, "sums": {}, "ended": None, "lessons": 0}
 
     def step(self, state: State, update: Update) -> None:
         """Draws until there are enough groups with a signal, or once, and learns from them.
@@ -125,6 +135,7 @@ class RlJob:
             if not self._settings.refill:
                 break
         self._sampler.rest()
+        state["lessons"] += len(kept)
         facts = describe(drawn, kept, self._environment.reward_name) if drawn else {}
         if kept:
             facts |= self._learner.learn(lessons(kept, self._settings), self._limit, update)
@@ -162,10 +173,7 @@ class RlJob:
             f"{settings.prompts_per_step}"
         )
         if state["step"] == 0:
-            raise TreewardError(
-                f"{reason}; take problems that are neither always nor never solved, or raise "
-                "train.group_size or train.max_refills"
-            )
+            raise TreewardError(f"{reason}; {_WAY_OUT}")
         return reason
 
     def _draw(self, state: State) -> list[Drawn]:
