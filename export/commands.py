@@ -92,7 +92,8 @@ def generate(problems: str, **options: Any) -> int:
 def label(solutions: Path, **options: Any) -> int:
     """Gather evidence on SOLUTIONS that exist: a file of problems with steps or completions.
 
-    No search of its own. --policy says whose chance of success is measured: whoever wrote them.
+    No search of its own. --policy says whose chance of success is measured: whoever wrote them. It
+    is asked how likely each step is, and goes on from where that and outcomes leave doubt.
     `export RUN prm --rule posterior` then says where each goes wrong. --dry-run shows the cost.
     """
     from treeward.export.label_plan import plan_label

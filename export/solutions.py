@@ -117,8 +117,12 @@ def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Step
                 f"{solution.where}: {step[:40]!r} is a solution and no step, and is not the last "
                 "of the list; a row has one solution: give each a row of its own"
             )
-    ids = tuple(token for line in lines for token in reader.tokens.encode(line))
-    text = "".join(lines)
+    text, ends = "".join(lines), []
+    if reader.template.answer_in(text) is not None and not reader.template.rule.answer_ends:
+        # The policy ends such a solution with an end token and no delimiter.
+        lines[-1] = lines[-1].removesuffix(delimiter)
+        text, ends = "".join(lines), sorted(reader.tokens.eos_ids)[:1]
+    ids = tuple([token for line in lines for token in reader.tokens.encode(line)] + ends)
     if reader.text(ids) != text:
         raise BadInput(f"{solution.where}: the policy's tokens cannot spell {text[:40]!r}")
     cut = reader.cut(ids)
@@ -142,5 +146,5 @@ def _lines(text: str | Sequence[str], delimiter: str) -> list[str]:
     if isinstance(text, str):
         parts = text.split(delimiter)
     else:
-        parts = [clean_step(step, delimiter) for step in text]
+        parts = [clean_step(step, delimiter).strip("\n") for step in text]
     return [part + delimiter for part in parts if part.strip()]

@@ -7,7 +7,7 @@ asked in one pass. Rollouts from them are evidence like any other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from treeward.search.localise import LocaliserSettings, find_first_error
 from treeward.search.replies import Reply
@@ -50,49 +50,53 @@ def label_given(
         solutions: Those of the tree's problem, each once.
     """
     survey = Survey(tree, cut)
-    open_ended = _with_open_beginnings(solutions)
-    heard = yield [ask_logprobs(solution.steps) for solution in open_ended]
-    paths = [add_given(tree, *each) for each in zip(open_ended, heard, strict=True)]
+    longer = {given.steps[:n] for given in solutions for n in range(1, len(given.steps))}
+    whole = [given for given in solutions if given.steps not in longer]
+    heard = yield [ask_logprobs(given.steps) for given in whole]
+    for given, reply in zip(whole, heard, strict=True):
+        add_given(tree, given, reply)
+    # Where one ends and another goes on it is a prefix, whose nodes are there.
+    paths = [_path(tree, given.steps) for given in solutions]
     survey.note_nodes()
     yield from survey.roll([ROOT], settings.rollouts)
     for path in paths:
         yield from find_first_error(survey, path, settings, own)
 
 
-def _with_open_beginnings(solutions: Sequence[Given]) -> list[Given]:
-    """Returns solutions of which none ends where another goes on; there it is a prefix."""
-    longer = {given.steps[:n] for given in solutions for n in range(1, len(given.steps))}
-    return [
-        replace(given, judgement=None) if given.steps in longer else given for given in solutions
-    ]
-
-
-def add_given(tree: Tree, solution: Given, heard: Reply) -> list[int]:
-    """Adds a solution below the root; returns its nodes, the root first.
+def add_given(tree: Tree, solution: Given, heard: Reply) -> None:
+    """Adds a solution below the root.
 
     Args:
         tree: Modified in place.
         solution: What is added.
         heard: How likely its steps are, to the policy; a failed call leaves that open.
     """
-    path = [ROOT]
+    node, nodes = ROOT, tree.nodes
     logprobs: Sequence[float | None] = [None] * len(solution.steps)
     if heard.completions:
         logprobs = heard.completions[0].logprobs_of(solution.steps)
-    else:
-        tree.nodes.failure[ROOT] = heard.failure
     steps = zip(solution.steps, logprobs, strict=True)
     for place, (step_ids, logprob) in enumerate(steps, start=1):
         ends = place == len(solution.steps) and solution.judgement is not None
-        path.append(
-            tree.add_step(
-                path[-1],
-                step_ids,
-                creation=Creation.GIVEN,
-                finish=Finish.END if ends else Finish.STEP,
-                judgement=solution.judgement if ends else None,
-                samples=0,
-                logprob=logprob,
-            )
+        node = tree.add_step(
+            node,
+            step_ids,
+            creation=Creation.GIVEN,
+            finish=Finish.END if ends else Finish.STEP,
+            judgement=solution.judgement if ends else None,
+            samples=0,
+            logprob=logprob,
         )
+        if nodes.logprob[node] is None:  # another solution's call failed
+            nodes.logprob[node] = logprob
+    nodes.failure[node] = heard.failure
+
+
+def _path(tree: Tree, steps: Steps) -> list[int]:
+    """Returns the nodes of steps that are there, the root first."""
+    path = [ROOT]
+    for step_ids in steps:
+        child = tree.child_with(path[-1], step_ids)
+        assert child is not None, "it was added"
+        path.append(child)
     return path

@@ -105,7 +105,7 @@ class HttpPolicy:
         Raises:
             CallFailed: As above; `bad_reply` also where a server does not tell.
         """
-        self._check_room(ask.positions)
+        self._check_room(ask.positions + 1)  # servers draw a token
         body = logprob_body(self._service.served.name, ask)
 
         async def call(url: str, _: asyncio.Timeout) -> list[float]:

@@ -138,7 +138,7 @@ def read_logprobs(text: str, ask: LogprobAsk) -> list[float]:
         Fault: It reports an error, tells of other ids, or does not tell.
     """
     data = _load(text)
-    if "error" in data:
+    if data.get("error") is not None:
         raise _reported(data["error"])
     ids = ask.prompt_ids + ask.ids
     try:

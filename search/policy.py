@@ -111,8 +111,8 @@ class LogprobAsk:
 
     @property
     def positions(self) -> int:
-        """Returns how many a model must have; one more than it reads, as servers draw a token."""
-        return len(self.prompt_ids) + len(self.ids) + 1
+        """Returns how many a model must have."""
+        return len(self.prompt_ids) + len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)

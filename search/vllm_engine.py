@@ -96,7 +96,7 @@ class VllmEngine:
     def add(self, job: Job | LogprobJob) -> None:
         """Takes a job; its continuations share what vLLM's prefix cache holds of its prefix."""
         if isinstance(job, LogprobJob):
-            if job.fits(self._max_positions):
+            if job.fits(self._max_positions - 1):  # vLLM draws a token
                 self._read(job)
             return
         refusal = refuse_temperature("policy.temperature", job.ask.settings.temperature)

@@ -563,7 +563,7 @@ def test_what_is_given_is_as_likely_as_what_is_drawn(folder: Path, mode: Mode) -
 
 def test_given_tokens_have_the_plain_models_log_probabilities(folder: Path) -> None:
     """More of them than are looked at together; the last that fits, and one more."""
-    ids = [2 + at * at % 15 for at in range(127)]
+    ids = [2 + at * at % 15 for at in range(128)]
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     logprobs = model(torch.tensor([ids])).logits[0].detach().log_softmax(-1)
 
@@ -571,7 +571,7 @@ def test_given_tokens_have_the_plain_models_log_probabilities(folder: Path) -> N
         policy = policy_of(folder)
         found = await policy.logprobs(given(ids[:3], ids[3:]))
         assert found == pytest.approx(
-            [float(logprobs[at - 1, ids[at]]) for at in range(3, 127)], abs=1e-4
+            [float(logprobs[at - 1, ids[at]]) for at in range(3, 128)], abs=1e-4
         )
         with pytest.raises(CallFailed, match="129 positions needed, the model has 128"):
             await policy.logprobs(given(ids[:3], [*ids[3:], 2]))

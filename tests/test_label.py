@@ -11,8 +11,20 @@ import pytest
 
 from treeward.export.label_plan import plan_label
 from treeward.export.options import Options
-from treeward.export.solutions import read_solutions
+from treeward.export.solutions import Solution, encode, read_solutions
 from treeward.search.errors import BadInput
+from treeward.search.given import Given, label_given
+from treeward.search.localise import LocaliserSettings
+from treeward.search.policy import PolicySettings
+from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.replies import Completion, Failure, Reply
+from treeward.search.settings import SearchSettings
+from treeward.search.steps import Finish, StepRule
+from treeward.search.tokens import byte_tokens
+from treeward.search.tree import Tree
+from treeward.search.verdicts import Judgement, Reason
 
 Command = Callable[..., Any]
 
@@ -237,3 +249,40 @@ def test_a_solution_that_goes_on_from_another_gives_the_same_rows_in_either_orde
     steps = {row["step_text"].strip(): row["verdict"] for row in found[0]}
     assert [steps[step] for step in shared] == [None, None, None]
     assert (steps["A17"], steps["A18"]) == ("wrong", "wrong")
+
+
+def test_a_solution_that_an_end_token_ends_is_spelt_with_it() -> None:
+    """As the policy would have written it: no delimiter, and the lowest end token."""
+    rule = StepRule(delimiter="\n\n", answer_ends=False)
+    reader = Reader(Template(name="test", rule=rule), byte_tokens())
+    end = "Answer: 1"
+    texts: list[str | tuple[str, ...]] = [
+        f"x\n\n{end}\n\n",
+        f"x\n\n{end}",
+        ("x\n", f"\n{end}\n\n"),
+    ]
+    for text in texts:
+        steps = encode(Solution(where="here", text=text), reader, PolicySettings())
+        assert steps == (tuple(b"x\n\n"), (*end.encode(), 256))
+    open_ended = encode(Solution(where="here", text="x\n\ny"), reader, PolicySettings())
+    assert open_ended == (tuple(b"x\n\n"), tuple(b"y\n\n"))
+
+
+def test_what_one_failed_call_leaves_open_another_may_tell() -> None:
+    """Two solutions begin alike; a third is no more than that, and nobody asks about it."""
+    tree, judgement = Tree(Problem(id="p", prompt="?", answer="1")), Judgement(Reason.MISMATCH)
+    first, second, third = ((name,) for name in b"abc")
+    solutions = [
+        Given(steps=(first,), judgement=None),
+        Given(steps=(first, second), judgement=judgement),
+        Given(steps=(first, third), judgement=judgement),
+    ]
+    settings = SearchSettings(rollouts=1)
+    growth = label_given(tree, settings, LocaliserSettings(), lambda ids: [ids], solutions)
+    assert [request.steps for request in next(growth)] == [(first, second), (first, third)]
+    told = Completion(first + third, -3.0, Finish.END, 0, None, (-1.0, -2.0))
+    failure = Failure("timeout", "too slow")
+    growth.send([Reply(failure=failure), Reply((told,))])
+    assert tree.nodes.step_ids[1:] == [first, second, third]
+    assert tree.nodes.logprob[1:] == [-1.0, None, -2.0]
+    assert tree.nodes.failure == [None, None, failure, None]

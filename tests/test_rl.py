@@ -146,6 +146,8 @@ def test_without_refilling_nothing_to_learn_in_any_step_is_an_error(tmp_path: Pa
     with pytest.raises(TreewardError, match=r"no group of 3 steps had a reward spread above 0\.0"):
         train(same, tmp_path / "out", steps=3, refill=False)
     assert not (tmp_path / "out" / "model.safetensors").exists()
+    spent = train(same, tmp_path / "spent", steps=3, token_budget=1)
+    assert spent.ended == "the budget of 1 sampled tokens is spent"
 
 
 def test_nothing_to_learn_at_first_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

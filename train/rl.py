@@ -31,10 +31,7 @@ from treeward.train.rl_metrics import describe
 from treeward.train.rl_settings import RlSettings
 from treeward.train.sampler import Sampler, draw_seed
 
-_WAY_OUT = (
-    "take problems that are neither always nor never solved, or raise train.group_size or "
-    "train.max_refills"
-)
+_WAY_OUT = "take problems that are neither always nor never solved, or raise train.group_size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +83,7 @@ def train_rl(
         open_output(out, about, resume=resume)
         job = RlJob(trained.train(), sampler, environment, settings)
         state = run_loop(trained, out, settings, job, progress)
-        if not state["lessons"]:
+        if not state["lessons"] and state["ended"] is None:
             raise TreewardError(
                 f"no group of {state['step']} steps had a reward spread above "
                 f"{settings.min_reward_std}, so nothing was learned; {_WAY_OUT}"
@@ -173,7 +170,7 @@ class RlJob:
             f"{settings.prompts_per_step}"
         )
         if state["step"] == 0:
-            raise TreewardError(f"{reason}; {_WAY_OUT}")
+            raise TreewardError(f"{reason}; {_WAY_OUT} or train.max_refills")
         return reason
 
     def _draw(self, state: State) -> list[Drawn]:
