@@ -61,7 +61,7 @@ class Outcome:
 
     side: str
     steps: list[dict[str, float]]
-    """One a step: reward, groups drawn, sampled and learned tokens, seconds, cpu_seconds."""
+    """One a step: reward, sampled and learned tokens, seconds, cpu_seconds."""
     peak_mb: float
     fresh: float
     """Share of solutions to fresh problems that are right, of the trained model."""
@@ -71,10 +71,9 @@ class Outcome:
         return [(step["sampled"] + step["learned"]) / step[clock] for step in self.steps[1:]]
 
     def rewards(self, start: int, end: int) -> float | None:
-        """Returns the mean reward of the groups that some steps drew; None of no steps."""
-        steps = self.steps[start:end]
-        groups = sum(s["groups"] for s in steps)
-        return sum(s["reward"] * s["groups"] for s in steps) / groups if steps else None
+        """Returns the mean reward of some steps; None of no steps."""
+        rewards = [step["reward"] for step in self.steps[start:end]]
+        return statistics.mean(rewards) if rewards else None
 
     def reward_by(self, tokens: float) -> float | None:
         """Returns the mean reward of the five steps before that many tokens were sampled."""
@@ -133,7 +132,7 @@ def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
     return problems
 
 
-def treeward_job(a: argparse.Namespace, seed: int, problems: int) -> dict[str, Any]:
+def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Returns what our side is told; everything else is its default."""
     settings = {
         "steps": a.steps,
@@ -148,8 +147,8 @@ def treeward_job(a: argparse.Namespace, seed: int, problems: int) -> dict[str, A
         "log_every": 1,
         "refill": "false",
     }
-    data = {"data": str(a.out / "data"), "problems": problems}
-    return data | {"assignments": [f"train.{name}={value}" for name, value in settings.items()]}
+    assignments = [f"train.{name}={value}" for name, value in settings.items()]
+    return {"data": str(a.out / "data"), "assignments": assignments}
 
 
 def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) -> dict[str, Any]:
@@ -191,7 +190,7 @@ def train(a: argparse.Namespace, side: str, seed: int, problems: list[dict[str, 
     model, steps = folder / "model", folder / "steps.jsonl"
     job_file, done = folder / "job.json", folder / "done.json"
     ours = side == "treeward"
-    job = treeward_job(a, seed, len(problems)) if ours else trl_job(a, seed, problems)
+    job = treeward_job(a, seed) if ours else trl_job(a, seed, problems)
     start = resolve_model(a.model, cache_root(os.environ)).path
     job |= {"model": str(start), "out": str(model), "steps": str(steps), "fresh": a.fresh}
     if done.exists():
@@ -286,9 +285,8 @@ def main() -> None:
         for side in sorted(outcomes, reverse=bool(seed % 2)):
             outcome = train(a, side, seed, problems)
             outcomes[side].append(outcome)
-            groups = statistics.mean(step["groups"] for step in outcome.steps)
             print(
-                f"seed {seed}, {side}: {len(outcome.steps)} steps of {groups:.1f} groups, "
+                f"seed {seed}, {side}: {len(outcome.steps)} steps, "
                 f"{outcome.rewards(-10, len(outcome.steps)):.3f} right in the last ten, "
                 f"{outcome.fresh:.3f} of fresh problems, {outcome.peak_mb:.0f} MB",
                 file=sys.stderr,

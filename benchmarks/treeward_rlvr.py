@@ -2,9 +2,8 @@
 
     python benchmarks/treeward_rlvr.py JOB.json
 
-The job names the model folder, the dataset, how many problems that has, the output folder and
-assignments of settings. Writes `steps.jsonl` in the columns of `trl_grpo.py`, and the trained
-model.
+The job names the model folder, the dataset, the output folder and assignments of settings. Writes
+`steps.jsonl` in the columns of `trl_grpo.py`, and the trained model.
 """
 
 import json
@@ -20,24 +19,19 @@ from treeward.train.rlvr import RlvrSettings, train_rlvr
 class Clock:
     """Writes what each step took and gave."""
 
-    def __init__(self, path: Path, problems: int) -> None:
+    def __init__(self, path: Path) -> None:
         """Starts an empty file and the clock."""
         self._path = path
         self._path.write_text("")
-        self._problems = problems
         self._sampled = 0
-        self._epoch = 0.0
         self._cpu = time.process_time()
 
     def __call__(self, line: Json) -> None:
         """Writes a line for a step."""
         sampled, cpu = line["sampled_tokens"] - self._sampled, time.process_time() - self._cpu
-        groups = round((line["epoch"] - self._epoch) * self._problems)
         self._sampled, self._cpu = self._sampled + sampled, self._cpu + cpu
-        self._epoch = line["epoch"]
         row = {
             "reward": line["reward"],
-            "groups": groups,
             "sampled": sampled,
             "learned": sampled * line["groups/kept_share"],
             "seconds": line["step_time"],
@@ -58,7 +52,7 @@ def main() -> None:
         settings,
         trees=None,
         resume=False,
-        progress=Clock(Path(job["steps"]), job["problems"]),
+        progress=Clock(Path(job["steps"])),
     )
 
 

@@ -34,12 +34,11 @@ def outcome(completions: list[str], answer: list[str], mark: list[str], **_: Any
 class Clock(TrainerCallback):
     """Writes what each step took and gave."""
 
-    def __init__(self, path: Path, completions: int, groups: int) -> None:
-        """Starts an empty file; a step samples that many completions, of that many prompts."""
+    def __init__(self, path: Path, completions: int) -> None:
+        """Starts an empty file; a step samples that many completions."""
         self._path = path
         self._path.write_text("")
         self._completions = completions
-        self._groups = groups
         self._seconds = self._cpu = 0.0
         self._took = (0.0, 0.0)
 
@@ -62,7 +61,6 @@ class Clock(TrainerCallback):
         if "reward" in logs:
             sampled = logs["completions/mean_length"] * self._completions
             row = {"reward": logs["reward"], "sampled": sampled, "learned": sampled}
-            row["groups"] = self._groups
             row |= dict(zip(("seconds", "cpu_seconds"), self._took, strict=True))
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -79,7 +77,7 @@ def main() -> None:
         generate = partial(model.generate, stop_strings=[job["stop"]], tokenizer=tokenizer)
         model.generate = generate
     completions = args.generation_batch_size
-    clock = Clock(Path(job["steps"]), completions, completions // args.num_generations)
+    clock = Clock(Path(job["steps"]), completions)
     trainer = GRPOTrainer(
         model=model,
         processing_class=tokenizer,

@@ -22,10 +22,9 @@ from treeward.critics.value import interval
 from treeward.critics.weighing import as_rollouts, rows_below, weigh
 from treeward.search.intervals import Reals
 from treeward.search.tree import Tree
-from treeward.search.verdicts import VERDICT_OF, Verdict
+from treeward.search.verdicts import VALUE_OF, VERDICT_OF
 
-_VALUE_OF = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNKNOWN: np.nan}
-_EXACT = {reason: _VALUE_OF[verdict] for reason, verdict in VERDICT_OF.items()}
+_EXACT = {reason: VALUE_OF.get(verdict, np.nan) for reason, verdict in VERDICT_OF.items()}
 """The value where a solution ends, by why it was judged so."""
 
 

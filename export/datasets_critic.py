@@ -26,7 +26,7 @@ from treeward.export.labels import Nodes
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
 from treeward.search.steps import clean_step
-from treeward.search.verdicts import Verdict
+from treeward.search.verdicts import VALUE_OF
 
 COLUMNS = (
     ID,
@@ -69,7 +69,6 @@ _NODE_COLUMNS = (
     *(*_FROM_NODES, "node_id", "parent_id", "prover_k"),
     *("path", "n_children", "step_text", "token_ids"),
 )
-_EXACT = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
 
 
 def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
@@ -125,7 +124,7 @@ def critic(run: RunFolder, settings: ExportSettings, tally: Tally) -> Dataset:
 def progress_of(nodes: Nodes) -> list[float | None]:
     """Returns what may be learned of the progress of each node of a tree; the root has none."""
     counts = {
-        node["node_id"]: Count(node["n_right"], node["n_rollouts"], _EXACT.get(node["verdict"]))
+        node["node_id"]: Count(node["n_right"], node["n_rollouts"], VALUE_OF.get(node["verdict"]))
         for node in nodes
     }
     found: list[float | None] = [None] * len(nodes)

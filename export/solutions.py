@@ -121,7 +121,7 @@ def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Step
     if reader.template.answer_in(text) is not None and not reader.template.rule.answer_ends:
         # The policy ends such a solution with an end token and no delimiter.
         lines[-1] = lines[-1].removesuffix(delimiter)
-        text, ends = "".join(lines), sorted(reader.tokens.eos_ids)[:1]
+        text, ends = "".join(lines), reader.tokens.end
     ids = tuple([token for line in lines for token in reader.tokens.encode(line)] + ends)
     if reader.text(ids) != text:
         raise BadInput(f"{solution.where}: the policy's tokens cannot spell {text[:40]!r}")

@@ -43,15 +43,16 @@ class ScriptedPolicy:
 
     async def logprobs(self, ask: LogprobAsk) -> list[float]:
         """Returns those of a script's steps, all of each at its first token; others fail."""
-        prompt, text = self._tokens.text_of(ask.prompt_ids), self._tokens.text_of(ask.ids)
+        prompt, text, said = self._tokens.text_of(ask.prompt_ids), self._tokens.text_of(ask.ids), ""
         found: list[float] = []
         while len(found) < len(ask.ids):
-            choices = self._script(prompt, text[: len(found)])
-            rest = text[len(found) :]
-            step = next(((each, p) for each, p in choices if rest.startswith(each)), None)
-            if step is None:
+            rest = text.removeprefix(said)
+            choices = ((each, p) for each, p in self._script(prompt, said) if p)
+            step, p = next((each for each in choices if rest.startswith(each[0])), ("", 0.0))
+            if not p:
                 raise CallFailed("unscripted", f"the script never says {rest[:80]!r}")
-            found += [float(np.log(step[1])), *[0.0] * (len(step[0]) - 1)]
+            said += step
+            found += [float(np.log(p)), *[0.0] * (len(self._tokens.encode(step)) - 1)]
         return found
 
     async def close(self) -> None:

@@ -38,6 +38,11 @@ class Tokens:
     render_chat: ChatRenderer | None = None
     """None where the model has no chat template."""
 
+    @property
+    def end(self) -> list[int]:
+        """Returns the id that ends a written solution: the lowest, or none where there is none."""
+        return sorted(self.eos_ids)[:1]
+
     def bytes_of(self, ids: Iterable[int]) -> bytes:
         """Returns the bytes of some ids, one after the other."""
         return b"".join(map(self.pieces.__getitem__, ids))

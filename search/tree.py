@@ -13,7 +13,7 @@ from treeward.search.critic import Scores
 from treeward.search.problem import Problem
 from treeward.search.replies import Completion, Failure
 from treeward.search.steps import Finish
-from treeward.search.verdicts import Judgement, Verdict
+from treeward.search.verdicts import VALUE_OF, Judgement
 
 ROOT = 0
 NO_PARENT = -1
@@ -280,6 +280,4 @@ class Tree:
     def terminal_value(self, node: int) -> float | None:
         """Returns 1.0 or 0.0 where a solution with a known verdict ends, else None."""
         judgement = self.nodes.judgement[node]
-        if judgement is None or judgement.verdict is Verdict.UNKNOWN:
-            return None
-        return float(judgement.verdict is Verdict.RIGHT)
+        return None if judgement is None else VALUE_OF.get(judgement.verdict)

@@ -48,6 +48,10 @@ VERDICT_OF: dict[Reason, Verdict] = {
 }
 
 
+VALUE_OF: dict[Verdict, float] = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
+"""What a solution with a verdict is worth; an unknown one is not in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """Says what a finished solution answered and whether that is right."""

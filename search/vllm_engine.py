@@ -136,9 +136,9 @@ class VllmEngine:
         for output in self._llm.step():
             if output.request_id in self._given:
                 job = self._given.pop(output.request_id)
-                said = zip(job.ids, output.prompt_logprobs, strict=True)
-                told = [of[token].logprob for token, of in said if of is not None]
-                job.tell(told[len(job.ask.prompt_ids) - 1 :])
+                said = [*zip(job.ids, output.prompt_logprobs, strict=True)]
+                start = len(job.ask.prompt_ids)  # vLLM says nothing of the first token
+                job.tell([of[token].logprob for token, of in said[start:]])
                 continue
             row = self._rows[output.request_id]
             if not row.ids:

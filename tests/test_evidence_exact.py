@@ -377,7 +377,6 @@ FOUR_WAYS: Script = {
 
 @pytest.mark.parametrize(("n", "most"), [(1, 0.13), (2, 0.05), (4, 0.01)])
 def test_a_step_that_is_there_because_it_is_wrong_stands_for_no_other(n: int, most: float) -> None:
-    """If it did, the value would be .25, .18 and .08 too low."""
     runs = every_run(FOUR_WAYS, partial(below_a_mistake, n=n))
     nodes = [node for run in runs for node in examine(run, FOUR_WAYS) if node.text == "a\n"]
     assert nodes[0].truth == pytest.approx(0.6)

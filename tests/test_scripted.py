@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 from scipy import stats
 
-from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.errors import CallFailed
+from treeward.search.policy import Ask, Draw, LogprobAsk, PolicySettings
 from treeward.search.requests import Kind
 from treeward.search.scripted import Script, ScriptedPolicy
 from treeward.search.steps import Finish, StepRule
@@ -112,3 +113,25 @@ def test_the_script_is_told_the_prompt_and_the_steps_so_far() -> None:
 
 def _typed(script: Script) -> Script:
     return script
+
+
+def logprobs(text: str) -> list[float]:
+    call = LogprobAsk(prompt_ids=tuple(b"?"), ids=tuple(text.encode()), stick_to="p")
+    return asyncio.run(ScriptedPolicy(lambda *_: [*CHOICES, ("é\n", 0.1)]).logprobs(call))
+
+
+def test_given_steps_have_the_probabilities_that_drawn_ones_have() -> None:
+    """All of a step's at its first token, however many bytes its letters have."""
+    told = logprobs("é\ngo\nAnswer: 7\n")
+    assert told == pytest.approx(
+        [math.log(0.1), 0, 0, math.log(0.5), 0, 0, math.log(0.3), *[0.0] * 9]
+    )
+    draws = ask(Kind.ROLLOUT, 1, 2, 3)
+    for draw, text in zip(draws, texts(draws), strict=True):
+        assert sum(logprobs(text)) == pytest.approx(draw.logprob)
+
+
+@pytest.mark.parametrize("text", ["go\nnever\n", "go\nwhat\n", "go\ng"])
+def test_what_the_script_never_says_is_a_failed_call(text: str) -> None:
+    with pytest.raises(CallFailed, match="the script never says"):
+        logprobs(text)

@@ -19,7 +19,7 @@ from treeward.critics.reading import PrefixReader, Reading
 from treeward.export.dataset_spec import TRAIN, VALIDATION, split_of
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
-from treeward.search.verdicts import Verdict
+from treeward.search.verdicts import VALUE_OF, Verdict
 from treeward.train.rows import check_messages, records
 
 Reals = NDArray[np.float64]
@@ -27,7 +27,6 @@ Reals = NDArray[np.float64]
 _LISTS = ("steps", "n_right", "n_rollouts", "progress", "verdict", "is_new")
 _ROOT = ("problem_id", "tree_id", "problem", "problem_n_right", "problem_n_rollouts")
 _COLUMNS = (*_ROOT, "messages", *_LISTS)
-_OUTCOME = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0}
 UNKNOWN = math.nan
 
 
@@ -161,7 +160,7 @@ def _rows(source: Path, reader: PrefixReader) -> Iterator[tuple[str, CriticRow]]
 def _row(record: dict[str, Any], problem: Problem, reading: Reading, *, first: bool) -> CriticRow:
     """Returns a record as a row; places that another row holds are left unknown."""
     own = np.array([first, *record["is_new"]])
-    outcome = np.array([UNKNOWN, *(_OUTCOME.get(said, UNKNOWN) for said in record["verdict"])])
+    outcome = np.array([UNKNOWN, *(VALUE_OF.get(said, UNKNOWN) for said in record["verdict"])])
     known = [UNKNOWN if value is None else value for value in record["progress"]]
     n = np.array([record["problem_n_rollouts"], *record["n_rollouts"]], dtype=np.float64)
     k = np.array([record["problem_n_right"], *record["n_right"]], dtype=np.float64)

@@ -23,7 +23,7 @@ from treeward.search.requests import Kind
 from treeward.search.rows import as_problem
 from treeward.search.steps import StepRule
 from treeward.search.tokens import Tokens
-from treeward.search.verdicts import Reason, Verdict, Verifier
+from treeward.search.verdicts import VALUE_OF, Reason, Verifier
 from treeward.train.environment import Grades, Prompt
 from treeward.train.loop import Progress
 from treeward.train.output import Json
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from treeward.train.stored_values import StoredValues
 
 _COLUMNS = ("problem_id", "prompt", "answer", "dataset", "data_source", "info")
-_REWARD = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.UNKNOWN: None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +176,7 @@ class Rlvr:
         problem = self._problems[place]
         completions = self._reader.judge(self._verifier, problem, (), draws, [0] * len(draws))
         judgements = [completion.judgement for completion in completions]
-        rewards = tuple(_REWARD[judgement.verdict] for judgement in judgements if judgement)
+        rewards = tuple(VALUE_OF.get(judgement.verdict) for judgement in judgements if judgement)
         silent = sum(j is not None and j.reason is Reason.NO_ANSWER for j in judgements)
         shares = {"completions/no_answer_ratio": silent / len(draws)}
         if self._stored is None:

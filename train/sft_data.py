@@ -109,14 +109,16 @@ def _reader(path: Path, names: set[str], tokens: Tokens, model: Path) -> tuple[l
 
 def _text_reader(tokens: Tokens) -> Reader:
     """Reads a prompt and its completion, with the lowest end token where the model has one."""
-    ends = sorted(tokens.eos_ids)[:1]
 
     def read(record: dict[str, Any], where: str) -> list[Part]:
         for name, text in record.items():
             if not isinstance(text, str) or not text:
                 raise BadInput(f"{where}: {name} must be a text with characters, got {text!r:.60}")
         prompt, completion = record["prompt"], record["completion"]
-        return [(tokens.encode_prompt(prompt), False), (tokens.encode(completion) + ends, True)]
+        return [
+            (tokens.encode_prompt(prompt), False),
+            (tokens.encode(completion) + tokens.end, True),
+        ]
 
     return read
 
