@@ -8,7 +8,6 @@ decided here, on token ids.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from operator import index
 from typing import Any
@@ -27,6 +26,8 @@ ALIVE = "http_429"
 _OVERLOADED = frozenset({429, 503})
 _PASSING = frozenset({408, 425, 429})
 _ROUNDING = 1e-3
+_NOTHING = -9999.0
+"""What servers write for a log-probability of minus infinity, which JSON does not have."""
 
 PLAIN: dict[str, Any] = {
     "n": 1,
@@ -259,7 +260,7 @@ def _load(text: str) -> dict[str, Any]:
 
 
 def _is_logprob(value: float) -> bool:
-    return math.isfinite(value) and value < _ROUNDING
+    return _NOTHING < value < _ROUNDING
 
 
 def _reported(error: Any) -> Fault:

@@ -267,9 +267,18 @@ def test_a_server_says_how_likely_given_tokens_are() -> None:
         replies(prompt_logprobs=[None, {}]),
         replies(logprobs=[-0.5, -0.25, 0.5]),
         replies(logprobs=[-0.5, -0.25, float("nan")]),
+        replies(logprobs=[-0.5, -0.25, -9999.0]),
         replies(logprobs=[-0.5]),
     ],
-    ids=["busy", "other ids", "too few", "no log-probability", "no number", "cut short"],
+    ids=[
+        "busy",
+        "other ids",
+        "too few",
+        "no log-probability",
+        "no number",
+        "impossible",
+        "cut short",
+    ],
 )
 def test_what_a_server_says_of_given_tokens_is_checked(fault: Reply) -> None:
     found, server = logprobs_from(fault)
