@@ -11,6 +11,7 @@ the rollout depended on how it ended. So it counts for
 It does not count for a node made because of outcomes seen so far, its own among them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -53,12 +54,14 @@ class Evidence:
     n_length: NDArray[np.int64]
     """Among the wrong."""
     right_last: NDArray[np.int64]
-    """Among the right, those that count for no node below; without the one from which a right end
-    in the tree was cut, since that end speaks for it."""
+    """Among the right, those that count for no node below; without those that were cut into nodes
+    without regard to their outcomes, since their ends are in the tree and speak for them."""
     started_right: NDArray[np.int64]
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
     """Among the wrong, those that started at the node itself."""
+    wrong_first: NDArray[np.int64]
+    """Among these, without those that were cut into nodes likewise."""
     drawn: NDArray[np.int64]
     """Right and wrong ones of its parent that go into it."""
     entered: NDArray[np.int64]
@@ -86,13 +89,22 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
     """
     places: dict[str, list[int]] = {name: [] for name in _COUNTS}
     strayed: list[tuple[int, Passage]] = []
-    spoken: set[int] = set()
+    spoken_for: Counter[int] = Counter()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
         start, judgement = tree.rollouts.node[index], outcome(tree, index)
         way = passage(tree, index, cut)
         nodes = [start, *way.nodes]
+        end = way.end
+        # Those that a path was cut from come first among all that end as it does.
+        cut_here = (
+            end is not None
+            and tree.nodes.creation[end] is Creation.BLIND
+            and spoken_for[end] < tree.nodes.n_samples[end]
+        )
+        if end is not None and cut_here:
+            spoken_for[end] += 1
         if judgement.verdict is Verdict.UNKNOWN:
             places["n_unknown"] += nodes
             continue
@@ -100,14 +112,11 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         if is_right:
             places["n_right"] += nodes
             places["started_right"].append(start)
-            end = way.end
-            if end is None or end in spoken or tree.nodes.creation[end] is not Creation.BLIND:
-                places["right_last"].append(nodes[-1])
-            else:
-                spoken.add(end)
+            places["right_last"] += nodes[-1:] * (not cut_here)
         else:
             places["n_wrong"] += nodes
             places["started_wrong"].append(start)
+            places["wrong_first"] += [start] * (not cut_here)
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
         into = way.into if way.end is None else way.end

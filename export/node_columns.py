@@ -76,7 +76,7 @@ _EVIDENCE = {
     "n_no_answer": "n_no_answer",
     "n_length": "n_length",
     "n_right_last": "right_last",
-    "n_wrong_first": "started_wrong",
+    "n_wrong_first": "wrong_first",
 }
 """The columns that are strict evidence, and what they are called there."""
 

@@ -18,7 +18,8 @@ be asked where they tell most.
 
 Every rollout counts once: one that ends right at the last node that it passes, since one can end
 right from there; one that ends wrong where it started, since that is where it could have ended
-right.
+right. One that was cut into nodes without regard to its outcome counts nowhere, since its end is in
+the tree and speaks for it.
 
 Wrong is a property that prefixes inherit, so beliefs are exact sums over the tree: from the leaves
 up, U(node) is the likelihood of all evidence at a node and below it, and then from the root down
@@ -212,20 +213,35 @@ class Beliefs:
         """Returns how much one more rollout from each node of a path is expected to tell.
 
         That is the mutual information, in nats, of how it ends and of where the path first goes
-        wrong (Lindley 1956). It is meant for nodes inside the tree.
+        wrong (Lindley 1956). It is meant for nodes inside the tree. A rollout that goes on as the
+        path does, with the probability of its steps, ends as the path does, whatever is wrong.
         """
         right_PG = self.right_by_grid(path)
         joint_EG = np.vstack([-np.diff(right_PG, axis=0), right_PG[-1:]])
-        chances = [next_success(self.right[node], self.known[node]) for node in path]
-        if_right_PG, if_wrong_PG = (np.array(each) for each in zip(*chances, strict=True))
-        # A node is right where the first wrong step, or none, comes after it.
-        places = np.arange(len(path))
-        after_PE = places >= places[:, None]
-        success_PE = np.where(after_PE, if_right_PG @ joint_EG.T, if_wrong_PG @ joint_EG.T)
+        success_PE = self._success(path, joint_EG)
         mass_E = joint_EG.sum(axis=1)
         ends_P2 = np.stack([success_PE.sum(axis=1), 1 - success_PE.sum(axis=1)], axis=1)
         both_P = _entropy(success_PE) + _entropy(mass_E - success_PE)
         return _entropy(mass_E) + _entropy(ends_P2) - both_P
+
+    def _success(self, path: Sequence[int], joint_EG: Reals) -> Reals:
+        """Returns the joint probability of each place and of a right rollout from each node."""
+        success_PE = np.empty((len(path), len(joint_EG)))
+        onward_EG, follows = np.zeros_like(joint_EG), 0.0
+        for place in reversed(range(len(path))):
+            node = path[place]
+            end, logprob = self.end[node], self.logprob[node]
+            if end is None:
+                if_right_G, if_wrong_G = next_success(self.right[node], self.known[node])
+                # A node is right where the first wrong step, or none, comes after it.
+                right_E = np.arange(len(joint_EG)) >= place
+                leaves_EG = np.where(right_E[:, None], if_right_G, if_wrong_G)
+                onward_EG = follows * onward_EG + (1 - follows) * leaves_EG
+            else:
+                onward_EG = np.full_like(joint_EG, end)
+            success_PE[place] = (onward_EG * joint_EG).sum(axis=1)
+            follows = 0.0 if logprob is None else float(np.exp(min(logprob, 0.0)))
+        return success_PE
 
 
 def _entropy(masses: Reals) -> Reals:

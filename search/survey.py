@@ -29,8 +29,6 @@ class Survey:
     """Of these, those with a known verdict."""
     right: Counter[int] = field(default_factory=Counter)
     """Of these, those that ended right."""
-    spoken: set[int] = field(default_factory=set)
-    """Right ends whose own rollout was met."""
     paths: dict[int, list[int]] = field(default_factory=dict)
     """The nodes that rollouts were cut into, by rollout."""
 
@@ -54,7 +52,7 @@ class Survey:
         absorb_rollouts(self.tree, requests, replies)
         for index in range(len(self.tree.rollouts.node)):
             self.cut_off(index, creation=Creation.BLIND)
-        self._take(requests, replies)
+        self._note_outcomes(requests, replies)
 
     def cut_off(self, index: int, *, creation: Creation) -> list[int]:
         """Cuts a rollout into nodes below its start and returns these; none of a failed call.
@@ -75,33 +73,28 @@ class Survey:
         requests = ask_rollouts(self.tree, nodes, n)
         replies = yield requests
         absorb_rollouts(self.tree, requests, replies)
-        self._take(requests, replies)
+        self._note_outcomes(requests, replies)
+        for request, reply in zip(requests, replies, strict=True):
+            right, known = count_outcomes(reply.completions)
+            self.beliefs.count(request.node, right=0, known=known - right)
+            for completion in reply.completions:
+                if count_outcomes([completion])[0]:
+                    last = self._last_passed(request.node, completion.token_ids)
+                    self.beliefs.count(last, right=1, known=1)
 
-    def _take(self, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
-        """Counts the rollouts of some replies."""
+    def _note_outcomes(self, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+        """Counts how the rollouts of some replies ended, where they started."""
         for request, reply in zip(requests, replies, strict=True):
             right, known = count_outcomes(reply.completions)
             self.asked[request.node] += request.n
             self.known[request.node] += known
             self.right[request.node] += right
-            self.beliefs.count(request.node, right=0, known=known - right)
-            for completion in reply.completions:
-                if count_outcomes([completion])[0]:
-                    self._credit(request.node, completion.token_ids)
 
-    def _credit(self, node: int, token_ids: tuple[int, ...]) -> None:
-        """Counts a right rollout at the last node inside the tree that it passes.
-
-        The one that an end was cut from counts nowhere: that end speaks for it.
-        """
+    def _last_passed(self, node: int, token_ids: tuple[int, ...]) -> int:
+        """Returns the last node inside the tree that a rollout from a node passes."""
         for step_ids in self.cut(token_ids) if self.tree.nodes.children[node] else ():
             child = self.tree.child_with(node, step_ids)
-            if child is None:
-                break
-            if self.tree.is_terminal(child):
-                if self.tree.nodes.creation[child] is Creation.BLIND and child not in self.spoken:
-                    self.spoken.add(child)
-                    return
+            if child is None or self.tree.is_terminal(child):
                 break
             node = child
-        self.beliefs.count(node, right=1, known=1)
+        return node

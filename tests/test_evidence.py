@@ -157,14 +157,21 @@ def test_the_order_of_rollouts_asked_for_together_does_not_matter() -> None:
         assert texts_and_counts(order) == expected
 
 
-def test_an_end_speaks_only_for_the_rollout_that_it_was_cut_from() -> None:
+@pytest.mark.parametrize("end", [RIGHT, WRONG])
+def test_an_end_speaks_only_for_the_rollouts_that_it_was_cut_from(end: tuple[str, Reason]) -> None:
+    def left() -> int:
+        evidence = counted(tree)
+        return int((evidence.right_last if end is RIGHT else evidence.wrong_first)[ROOT])
+
     tree = new_tree()
-    roll(tree, ROOT, RIGHT)
-    assert counted(tree).right_last[ROOT] == 1
-    cut_path(tree, RIGHT, Creation.BLIND)
-    assert counted(tree).right_last[ROOT] == 0, "its end is in the tree"
-    roll(tree, ROOT, RIGHT)
-    assert counted(tree).right_last[ROOT] == 1
+    roll(tree, ROOT, end, end)
+    assert left() == 2
+    for uncut in (1, 0):
+        cut_path(tree, end, Creation.BLIND)
+        assert left() == uncut, "its end is in the tree"
+    roll(tree, ROOT, end)
+    assert left() == 1
+    assert counted(tree).n_rollouts[ROOT] == 3, "as evidence of the root's value all count"
 
 
 def test_an_end_that_was_sampled_speaks_for_no_rollout() -> None:

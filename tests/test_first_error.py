@@ -1,6 +1,6 @@
 """Beliefs about the first wrong step are those of the model, summed over all of its states."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise, product
 from random import Random
 
@@ -12,7 +12,6 @@ from scipy.special import betaln, logsumexp
 
 from treeward.search.error_grid import SPREAD_RIGHT, SPREAD_WRONG, grid, learn_prior, prior
 from treeward.search.first_error import Beliefs
-from treeward.search.intervals import Reals
 
 Seen = tuple[int, int, bool | None, float | None]
 """Of a node: right rollouts, wrong ones, how a solution ends there, and log p of its step."""
@@ -110,6 +109,8 @@ def test_information_is_the_uncertainty_that_one_more_rollout_takes_away(
 ) -> None:
     """H(place) less its mean over both ways in which the rollout can end, told to the tree."""
     parents, seen = tree
+    # Where p is not known, no rollout is expected to go on as the path does.
+    seen = [(right, wrong, end, None) for right, wrong, end, _ in seen]
     path = path_to(parents, len(parents) - 1)
     told = grown(parents, seen, range(len(parents)))
     found = told.information(path)
@@ -126,7 +127,49 @@ def test_information_is_the_uncertainty_that_one_more_rollout_takes_away(
         assert found[place] == pytest.approx(left, abs=1e-9)
 
 
-def entropy(masses: Reals) -> float:
+@given(trees(), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_a_rollout_that_goes_on_as_the_path_does_tells_nothing(
+    tree: tuple[list[int], list[Seen]], end: bool
+) -> None:
+    """What one tells is in how those end that leave the path, drawn one by one from the beliefs."""
+    parents, seen = tree
+    path = path_to(parents, len(parents) - 1)
+    seen[path[-1]] = (0, 0, end, seen[path[-1]][3])
+    told = grown(parents, seen, range(len(parents)))
+    found = told.information(path)
+    right_PG = told.right_by_grid(path)
+    joint_EG = [*(above - below for above, below in pairwise(right_PG)), right_PG[-1]]
+    points = grid()
+    for start in range(len(path) - 1):
+        success_E = []
+        for place, joint_G in enumerate(joint_EG):
+            total, here = np.zeros(points.size), 1.0
+            for at in range(start, len(path) - 1):
+                k, failures, _, _ = seen[path[at]]
+                mean_G, spread = (
+                    (points.level_G, SPREAD_RIGHT) if at <= place else (points.leak_G, SPREAD_WRONG)
+                )
+                logprob = seen[path[at + 1]][3]
+                follows = 0.0 if logprob is None else float(np.exp(logprob))
+                value_G = (spread * mean_G + k) / (spread + k + failures)
+                total += here * (1 - follows) * value_G
+                here *= follows
+            success_E.append(float((total + here * end) @ joint_G))
+        mass_E = np.array([joint_G.sum() for joint_G in joint_EG])
+        success = np.array(success_E)
+        both = np.concatenate([success, mass_E - success])
+        told_of = entropy(mass_E) - entropy(both) + entropy([success.sum(), 1 - success.sum()])
+        assert found[start] == pytest.approx(told_of, abs=1e-9)
+
+
+def test_where_the_policy_is_sure_of_all_that_follows_a_rollout_tells_nothing() -> None:
+    sure = grown([-1, 0, 1, 2], [(0, 0, None, None), *steps(-1.0, -1.0, 0.0)], range(4))
+    assert sure.information(range(4))[1] > 0.01
+    assert sure.information(range(4))[2] == pytest.approx(0, abs=1e-12)
+
+
+def entropy(masses: Iterable[float]) -> float:
     return float(-sum(p * np.log(p) for p in masses if p > 0))
 
 

@@ -165,7 +165,7 @@ def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: flo
     beliefs = survey.beliefs
     assert beliefs.right == told.right_last.tolist()
     wrong = [known - right for known, right in zip(beliefs.known, beliefs.right, strict=True)]
-    assert wrong == told.started_wrong.tolist()
+    assert wrong == told.wrong_first.tolist()
     assert sum(beliefs.right) > 0
 
 
