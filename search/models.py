@@ -117,7 +117,7 @@ def _locate(policy: str, cache: Path, hub_files: Sequence[str] = _HUB_FILES) -> 
         return Path(__file__).parent / policy
     if policy == smollm.NAME:
         return smollm.fetch_smollm(cache)
-    path = _expanded(policy, "policy")
+    path = _expanded(policy, "model")
     if policy and path.is_dir():
         return path
     # `runs/sft` has the form of a hub id: where `runs` is a folder here, a folder was meant.
@@ -130,13 +130,13 @@ def _unknown(policy: str, path: Path) -> str:
     """Says that nothing has this name, and what comes nearest."""
     valid = f"{', '.join(_EMBEDDED)}, a model folder or a hub id owner/name"
     if path.is_file():
-        return f"policy {policy!r} is a file; --policy takes {valid}"
+        return f"model {policy!r} is a file; it must be {valid}"
     near = difflib.get_close_matches(policy.lower(), _EMBEDDED, n=1, cutoff=0.5)
     if not near and path.parent.is_dir():
         folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
         near = [str(path.parent / n) for n in difflib.get_close_matches(path.name, folders, n=1)]
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"policy {policy!r} is no name or folder (--policy takes {valid}){hint}"
+    return f"model {policy!r} is no name or folder; it must be {valid}{hint}"
 
 
 def _from_hub(name: str, files: Sequence[str]) -> Path:
@@ -158,11 +158,11 @@ def _from_hub(name: str, files: Sequence[str]) -> Path:
     except LocalEntryNotFoundError as e:
         reason = (
             f"is not in the local hub cache and the hub cannot be reached ({e}); "
-            "use a model folder or --policy nano"
+            "use a model folder or nano"
         )
     except (OSError, ValueError) as e:
         reason = f"could not be fetched from the hub ({e})"
-    raise BadInput(f"policy {name!r} " + " ".join(reason.split()))
+    raise BadInput(f"model {name!r} " + " ".join(reason.split()))
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:

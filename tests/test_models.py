@@ -227,7 +227,7 @@ def test_a_hub_id_without_network(tmp_path: Path) -> None:
     )
     known, unknown = done.stdout.splitlines()
     assert known == str(snapshot)
-    assert unknown.startswith("policy 'owner/unknown' is not in the local hub cache")
+    assert unknown.startswith("model 'owner/unknown' is not in the local hub cache")
 
 
 def test_cache_root_prefers_the_most_specific_setting() -> None:
