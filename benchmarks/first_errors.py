@@ -12,7 +12,8 @@ wrong solutions with k rollouts at a middle, or up to k until the first success;
 rollouts and of how sure the policy was of its steps, of either without the other as well. The
 truth is the task's: the first step that is not what was due. Accuracies are means over problems,
 all seeds together, with intervals by problem; F1 is ProcessBench's, the harmonic mean of both.
-Tokens are those of rollouts after the solutions, which all ways share.
+Tokens are those of rollouts after the solutions, which all ways share; seconds are the processor's
+and the solutions' too.
 
 A wrong step need not matter: the policy can miswrite an operand and state the right result. No
 rollout can find that, so `grave` counts only the errors whose step states a wrong result. `luck` is
@@ -22,6 +23,7 @@ alike.
 
 import argparse
 import asyncio
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -144,11 +146,13 @@ class Result:
     found: Found
     tokens: int
     rollouts: int
+    seconds: float
+    """Of the processor, for all trees together, by tree."""
 
 
 def examine(plan: Plan, width: int, way: Way) -> list[Result]:
     """Returns what a way finds in the solutions of each problem."""
-    results: dict[str, Result] = {}
+    found_in: dict[str, tuple[Survey, Found, int, int]] = {}
     policy = open_policy(plan.model, plan.backend)
     reader = plan.reader(policy.tokens)
 
@@ -157,13 +161,14 @@ def examine(plan: Plan, width: int, way: Way) -> list[Result]:
         yield from survey.sample_solutions(width)
         tokens, rollouts = tree.policy_tokens, len(tree.rollouts.node)
         found = yield from way(survey)
-        results[tree.problem.id] = Result(
-            survey, found, tree.policy_tokens - tokens, len(tree.rollouts.node) - rollouts
-        )
+        tokens, rollouts = tree.policy_tokens - tokens, len(tree.rollouts.node) - rollouts
+        found_in[tree.problem.id] = survey, found, tokens, rollouts
 
+    start = time.process_time()
     with plan.make_verifier() as verifier:
         asyncio.run(_grow(plan, policy, reader, verifier, search))
-    return [results[problem.id] for problem in plan.problems]
+    seconds = (time.process_time() - start) / len(plan.problems)
+    return [Result(*found_in[problem.id], seconds) for problem in plan.problems]
 
 
 async def _grow(
@@ -245,11 +250,12 @@ def describe(name: str, seeds: Sequence[Sequence[Result]], reader: Reader) -> st
     every = [result for results in seeds for result in results]
     tokens = sum(result.tokens for result in every) / len(found)
     rollouts = sum(result.rollouts for result in every) / len(found)
+    seconds = sum(result.seconds for result in every) / len(found)
     tries, lucky = sum(case.tries for case in found), sum(case.lucky for case in found)
     f1 = harmonic_mean(of_wrong.value, of_clean.value)
     return (
         f"{name:30}  {of_wrong}  {number(of_grave.value)}  {number(of_clean.value)}  "
-        f"{number(f1)}  {tokens:6.0f}  {rollouts:5.1f}  "
+        f"{number(f1)}  {tokens:6.0f}  {rollouts:5.1f}  {seconds:7.3f}  "
         f"{number(lucky / tries if tries else None)}  "
         f"({len(wrong)} wrong, {len(grave)} grave, {len(clean)} right)"
     )
@@ -291,7 +297,7 @@ def main() -> None:
         "posterior, no rollouts": Posterior(settings=LocaliserSettings(least=99.0)),
         "posterior of rollouts alone": Posterior(settings=LocaliserSettings(), deaf=True),
     }
-    print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts  luck")
+    print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts  seconds  luck")
     for name, way in ways.items():
         if a.only in name:
             plans = [plan_of(a, seed) for seed in range(a.seeds)]
