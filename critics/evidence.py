@@ -89,22 +89,19 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
     """
     places: dict[str, list[int]] = {name: [] for name in _COUNTS}
     strayed: list[tuple[int, Passage]] = []
-    spoken_for: Counter[int] = Counter()
+    met: Counter[int] = Counter()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
         start, judgement = tree.rollouts.node[index], outcome(tree, index)
         way = passage(tree, index, cut)
         nodes = [start, *way.nodes]
-        end = way.end
-        # Those that a path was cut from come first among all that end as it does.
-        cut_here = (
-            end is not None
-            and tree.nodes.creation[end] is Creation.BLIND
-            and spoken_for[end] < tree.nodes.n_samples[end]
-        )
-        if end is not None and cut_here:
-            spoken_for[end] += 1
+        spoken_for = False
+        if (end := way.end) is not None:
+            # Of all that end there, those that it was cut from come first.
+            blind = tree.nodes.creation[end] is Creation.BLIND
+            spoken_for = blind and met[end] < tree.nodes.n_samples[end]
+            met[end] += 1
         if judgement.verdict is Verdict.UNKNOWN:
             places["n_unknown"] += nodes
             continue
@@ -112,11 +109,11 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         if is_right:
             places["n_right"] += nodes
             places["started_right"].append(start)
-            places["right_last"] += nodes[-1:] * (not cut_here)
+            places["right_last"] += nodes[-1:] * (not spoken_for)
         else:
             places["n_wrong"] += nodes
             places["started_wrong"].append(start)
-            places["wrong_first"] += [start] * (not cut_here)
+            places["wrong_first"] += [start] * (not spoken_for)
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
         into = way.into if way.end is None else way.end
