@@ -11,7 +11,6 @@ the rollout depended on how it ended. So it counts for
 It does not count for a node made because of outcomes seen so far, its own among them.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from treeward.search.passing import Passage, passage
 from treeward.search.steps import Cut
-from treeward.search.tree import Creation, Tree
+from treeward.search.tree import Tree
 from treeward.search.verdicts import Judgement, Reason, Verdict
 
 POLICY_SAMPLER = 0
@@ -54,14 +53,14 @@ class Evidence:
     n_length: NDArray[np.int64]
     """Among the wrong."""
     right_last: NDArray[np.int64]
-    """Among the right, those that count for no node below; without those that were cut into nodes
-    without regard to their outcomes, since their ends are in the tree and speak for them."""
+    """Among the right, those that count for no node below; without those that were cut into nodes,
+    since their ends are in the tree and speak for them."""
     started_right: NDArray[np.int64]
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
     """Among the wrong, those that started at the node itself."""
     wrong_first: NDArray[np.int64]
-    """Among these, without those that were cut into nodes likewise."""
+    """Among these, those that were not cut into nodes."""
     drawn: NDArray[np.int64]
     """Right and wrong ones of its parent that go into it."""
     entered: NDArray[np.int64]
@@ -89,19 +88,13 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
     """
     places: dict[str, list[int]] = {name: [] for name in _COUNTS}
     strayed: list[tuple[int, Passage]] = []
-    met: Counter[int] = Counter()
     for index, sampler in enumerate(tree.rollouts.sampler_id):
         if sampler != POLICY_SAMPLER:
             continue
         start, judgement = tree.rollouts.node[index], outcome(tree, index)
         way = passage(tree, index, cut)
         nodes = [start, *way.nodes]
-        spoken_for = False
-        if (end := way.end) is not None:
-            # Of all that end there, those that it was cut from come first.
-            blind = tree.nodes.creation[end] is Creation.BLIND
-            spoken_for = blind and met[end] < tree.nodes.n_samples[end]
-            met[end] += 1
+        speaks = not tree.rollouts.is_cut[index]
         if judgement.verdict is Verdict.UNKNOWN:
             places["n_unknown"] += nodes
             continue
@@ -109,11 +102,11 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         if is_right:
             places["n_right"] += nodes
             places["started_right"].append(start)
-            places["right_last"] += nodes[-1:] * (not spoken_for)
+            places["right_last"] += nodes[-1:] * speaks
         else:
             places["n_wrong"] += nodes
             places["started_wrong"].append(start)
-            places["wrong_first"] += [start] * (not spoken_for)
+            places["wrong_first"] += [start] * speaks
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
         into = way.into if way.end is None else way.end

@@ -18,8 +18,7 @@ be asked where they tell most.
 
 Every rollout counts once: one that ends right at the last node that it passes, since one can end
 right from there; one that ends wrong where it started, since that is where it could have ended
-right. One that was cut into nodes without regard to its outcome counts nowhere, since its end is in
-the tree and speaks for it.
+right. One that was cut into nodes counts nowhere, since its end is in the tree and speaks for it.
 
 Wrong is a property that prefixes inherit, so beliefs are exact sums over the tree: from the leaves
 up, U(node) is the likelihood of all evidence at a node and below it, and then from the root down

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from treeward.search.critic import Scores
 from treeward.search.replies import Completion, Reply
 from treeward.search.requests import Kind, Request, ask
-from treeward.search.steps import Finish
+from treeward.search.steps import Cut, Finish
 from treeward.search.stopping import StopRule
 from treeward.search.tree import Creation, Tree
 from treeward.search.verdicts import Verdict
@@ -97,6 +97,23 @@ def add_path(
         )
         path.append(start)
     return path
+
+
+def cut_rollout(tree: Tree, index: int, cut: Cut, *, creation: Creation) -> list[int]:
+    """Adds the steps of a rollout below where it started and returns their nodes.
+
+    Args:
+        tree: Modified in place.
+        index: The rollout's; its call did not fail.
+        cut: Splits it into steps.
+        creation: Whether its outcome had a say in it.
+    """
+    rollouts = tree.rollouts
+    completion = rollouts.completion[index]
+    assert completion is not None, "a failed call has no steps"
+    rollouts.is_cut[index] = True
+    steps = cut(completion.token_ids)
+    return add_path(tree, rollouts.node[index], steps, completion, creation=creation)
 
 
 def count_outcomes(completions: Sequence[Completion]) -> tuple[int, int]:

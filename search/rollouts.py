@@ -9,7 +9,7 @@ about in turns, a batch each, and those that have enough are passed over.
 
 from collections.abc import Generator, Sequence
 
-from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
+from treeward.search.growing import absorb_rollouts, ask_rollouts, cut_rollout
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Kind, Request, ask
 from treeward.search.settings import SearchSettings
@@ -94,6 +94,6 @@ def solve(tree: Tree, n: int, cut: Cut) -> Generator[list[Request], list[Reply],
     absorb_rollouts(tree, requests, replies)
     tree.nodes.failure[ROOT] = replies[0].failure
     return [
-        add_path(tree, ROOT, cut(done.token_ids), done, creation=Creation.BLIND)[-1]
-        for done in replies[0].completions
+        cut_rollout(tree, index, cut, creation=Creation.BLIND)[-1]
+        for index in range(len(replies[0].completions))
     ]

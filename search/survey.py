@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treeward.search.first_error import Beliefs
-from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts, count_outcomes
+from treeward.search.growing import absorb_rollouts, ask_rollouts, count_outcomes, cut_rollout
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request
 from treeward.search.steps import Cut
@@ -57,15 +57,17 @@ class Survey:
     def cut_off(self, index: int, *, creation: Creation) -> list[int]:
         """Cuts a rollout into nodes below its start and returns these; none of a failed call.
 
-        A rollout that was cut before is one sample still.
+        A rollout that was cut before is one sample still. From now on its end speaks for it; one
+        that is chosen to be cut was wrong.
         """
-        completion = self.tree.rollouts.completion[index]
-        if completion is None:
+        rollouts = self.tree.rollouts
+        if rollouts.completion[index] is None:
             return []
         if index not in self.paths:
-            steps, start = self.cut(completion.token_ids), self.tree.rollouts.node[index]
-            self.paths[index] = add_path(self.tree, start, steps, completion, creation=creation)
+            self.paths[index] = cut_rollout(self.tree, index, self.cut, creation=creation)
             self.note_nodes()
+            if creation is Creation.CHOSEN:
+                self.beliefs.count(rollouts.node[index], right=0, known=-1)
         return self.paths[index]
 
     def roll(self, nodes: Sequence[int], n: int) -> Growth:

@@ -84,6 +84,8 @@ class Rollouts:
     completion: list[Completion | None] = field(default_factory=list)
     """None where the call failed."""
     failure: list[Failure | None] = field(default_factory=list)
+    is_cut: list[bool] = field(default_factory=list)
+    """Whether it was cut into nodes, so that its end is in the tree."""
 
 
 @dataclass(slots=True)
@@ -210,6 +212,7 @@ class Tree:
         columns.nodes_before.append(nodes_before)
         columns.completion.append(completion)
         columns.failure.append(failure)
+        columns.is_cut.append(False)
         return len(columns.node) - 1
 
     def child_with(self, parent: int, step_ids: tuple[int, ...]) -> int | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from treeward.critics.evidence import Evidence, Strayed, strict_evidence
-from treeward.search.growing import absorb_rollouts, absorb_samples, add_path
+from treeward.search.growing import absorb_rollouts, absorb_samples, add_path, cut_rollout
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -166,9 +166,9 @@ def test_an_end_speaks_only_for_the_rollouts_that_it_was_cut_from(end: tuple[str
     tree = new_tree()
     roll(tree, ROOT, end, end)
     assert left() == 2
-    for uncut in (1, 0):
-        cut_path(tree, end, Creation.BLIND)
-        assert left() == uncut, "its end is in the tree"
+    for index, creation in enumerate((Creation.BLIND, Creation.CHOSEN)):
+        cut_rollout(tree, index, READER.cut, creation=creation)
+        assert left() == 1 - index, "its end is in the tree"
     roll(tree, ROOT, end)
     assert left() == 1
     assert counted(tree).n_rollouts[ROOT] == 3, "as evidence of the root's value all count"

@@ -157,8 +157,13 @@ def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: flo
 
     def growth() -> Growth:
         yield from survey.sample_solutions(6)
-        inner = [node for node in range(len(tree)) if not tree.is_terminal(node)]
-        yield from survey.roll(inner[:12], 4)
+        for _ in range(2):
+            inner = [node for node in range(len(tree)) if not tree.is_terminal(node)]
+            yield from survey.roll(inner[:12], 2)
+            for index in range(0, len(tree.rollouts.node), 3):
+                outcome = tree.rollouts.completion[index]
+                if outcome and outcome.judgement and outcome.judgement.verdict is Verdict.WRONG:
+                    survey.cut_off(index, creation=Creation.CHOSEN)
 
     drive(growth(), seed, slip=0.1, luck=luck)
     told = strict_evidence(tree, cut_steps)
