@@ -24,7 +24,7 @@ from treeward.critics.value import interval, posterior_mean
 from treeward.search.adaptive import adaptive, seeded
 from treeward.search.beam import BeamSettings, beam
 from treeward.search.forest import Forest, Plan, grow_forest
-from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
+from treeward.search.growing import absorb_rollouts, ask_rollouts, cut_rollout
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
 from treeward.search.policy import PolicySampler, PolicySettings
@@ -227,13 +227,12 @@ def find_mistakes(tree: Tree) -> Growth:
     replies = yield requests
     absorb_rollouts(tree, requests, replies)
     wrong = [
-        drawn
-        for drawn in replies[0].completions
+        index
+        for index, drawn in enumerate(replies[0].completions)
         if drawn.judgement and drawn.judgement.verdict is Verdict.WRONG
     ]
-    for completion in wrong[:1]:
-        steps = READER.cut(completion.token_ids)
-        path = add_path(tree, ROOT, steps, completion, creation=Creation.CHOSEN)
+    for index in wrong[:1]:
+        path = cut_rollout(tree, index, READER.cut, creation=Creation.CHOSEN)
         requests = ask_rollouts(tree, path[:-1], FRESH)
         absorb_rollouts(tree, requests, (yield requests))
 

@@ -147,7 +147,7 @@ class Result:
     tokens: int
     rollouts: int
     seconds: float
-    """Of the processor, for all trees together, by tree."""
+    """Of the processor: the tree's even share of what all of them took."""
 
 
 def examine(plan: Plan, width: int, way: Way) -> list[Result]:

@@ -94,7 +94,7 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         start, judgement = tree.rollouts.node[index], outcome(tree, index)
         way = passage(tree, index, cut)
         nodes = [start, *way.nodes]
-        speaks = not tree.rollouts.is_cut[index]
+        uncut = not tree.rollouts.is_cut[index]
         if judgement.verdict is Verdict.UNKNOWN:
             places["n_unknown"] += nodes
             continue
@@ -102,11 +102,11 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         if is_right:
             places["n_right"] += nodes
             places["started_right"].append(start)
-            places["right_last"] += nodes[-1:] * speaks
+            places["right_last"] += nodes[-1:] * uncut
         else:
             places["n_wrong"] += nodes
             places["started_wrong"].append(start)
-            places["wrong_first"] += [start] * speaks
+            places["wrong_first"] += [start] * uncut
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
         into = way.into if way.end is None else way.end

@@ -24,7 +24,7 @@ from treeward.search.requests import Growth
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Cut
 from treeward.search.survey import Survey
-from treeward.search.tree import Creation, Tree
+from treeward.search.tree import Tree
 from treeward.search.verdicts import Verdict
 
 
@@ -129,6 +129,6 @@ def omega(tree: Tree, settings: SearchSettings, own: OmegaSettings, cut: Cut) ->
         if index is None:
             break
         start = tree.rollouts.node[index]
-        end = survey.cut_off(index, creation=Creation.CHOSEN)[-1]
+        end = survey.choose(index)
         right = tree.nodes.depth[start]
         yield from find_first_error(survey, tree.path(end), settings, own, right=right)

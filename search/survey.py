@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treeward.search.first_error import Beliefs
-from treeward.search.growing import absorb_rollouts, ask_rollouts, count_outcomes, cut_rollout
-from treeward.search.replies import Reply
-from treeward.search.requests import Growth, Request
+from treeward.search.growing import absorb_rollouts, ask_rollouts, cut_rollout
+from treeward.search.passing import passage
+from treeward.search.requests import Growth
+from treeward.search.rollouts import solve
 from treeward.search.steps import Cut
-from treeward.search.tree import ROOT, Creation, Tree
+from treeward.search.tree import Creation, Tree
+from treeward.search.verdicts import VALUE_OF
 
 
 @dataclass(slots=True)
@@ -29,8 +31,10 @@ class Survey:
     """Of these, those with a known verdict."""
     right: Counter[int] = field(default_factory=Counter)
     """Of these, those that ended right."""
-    paths: dict[int, list[int]] = field(default_factory=dict)
-    """The nodes that rollouts were cut into, by rollout."""
+    noted: int = 0
+    """Rollouts of the tree that were taken so far."""
+    ends: dict[int, int] = field(default_factory=dict)
+    """The last nodes of rollouts that were cut, by rollout."""
 
     def __post_init__(self) -> None:
         """Takes the nodes that are there."""
@@ -46,57 +50,63 @@ class Survey:
 
     def sample_solutions(self, width: int) -> Growth:
         """Asks for solutions of the bare problem and cuts all of them, whatever their outcomes."""
-        requests = ask_rollouts(self.tree, [ROOT], width)
-        replies = yield requests
-        self.tree.nodes.failure[ROOT] = replies[0].failure
-        absorb_rollouts(self.tree, requests, replies)
-        for index in range(len(self.tree.rollouts.node)):
-            self.cut_off(index, creation=Creation.BLIND)
-        self._note_outcomes(requests, replies)
+        ends = yield from solve(self.tree, width, self.cut)
+        self.ends.update(enumerate(ends))
+        self.note_nodes()
+        self._note_rollouts()
 
-    def cut_off(self, index: int, *, creation: Creation) -> list[int]:
-        """Cuts a rollout into nodes below its start and returns these; none of a failed call.
+    def choose(self, index: int) -> int:
+        """Cuts a rollout into nodes because of how it ended; returns the last of them.
 
-        A rollout that was cut before is one sample still. From now on its end speaks for it; one
-        that is chosen to be cut was wrong.
+        One that was cut before is one sample still. From now on its end speaks for it.
+
+        Args:
+            index: The rollout's; its call did not fail.
         """
-        rollouts = self.tree.rollouts
-        if rollouts.completion[index] is None:
-            return []
-        if index not in self.paths:
-            self.paths[index] = cut_rollout(self.tree, index, self.cut, creation=creation)
+        if index not in self.ends:
+            value, place = self._value(index), self._place(index)
+            path = cut_rollout(self.tree, index, self.cut, creation=Creation.CHOSEN)
+            self.ends[index] = path[-1]
             self.note_nodes()
-            if creation is Creation.CHOSEN:
-                self.beliefs.count(rollouts.node[index], right=0, known=-1)
-        return self.paths[index]
+            if value is not None:
+                self.beliefs.count(place, right=-int(value), known=-1)
+        return self.ends[index]
 
     def roll(self, nodes: Sequence[int], n: int) -> Growth:
         """Asks for rollouts from each node and takes their replies."""
         requests = ask_rollouts(self.tree, nodes, n)
-        replies = yield requests
-        absorb_rollouts(self.tree, requests, replies)
-        self._note_outcomes(requests, replies)
-        for request, reply in zip(requests, replies, strict=True):
-            right, known = count_outcomes(reply.completions)
-            self.beliefs.count(request.node, right=0, known=known - right)
-            for completion in reply.completions:
-                if count_outcomes([completion])[0]:
-                    last = self._last_passed(request.node, completion.token_ids)
-                    self.beliefs.count(last, right=1, known=1)
+        absorb_rollouts(self.tree, requests, (yield requests))
+        self._note_rollouts()
 
-    def _note_outcomes(self, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
-        """Counts how the rollouts of some replies ended, where they started."""
-        for request, reply in zip(requests, replies, strict=True):
-            right, known = count_outcomes(reply.completions)
-            self.asked[request.node] += request.n
-            self.known[request.node] += known
-            self.right[request.node] += right
+    def _note_rollouts(self) -> None:
+        """Takes the rollouts that were added to the tree since."""
+        starts = self.tree.rollouts.node
+        right: Counter[int] = Counter()
+        known: Counter[int] = Counter()
+        for index in range(self.noted, len(starts)):
+            start, value = starts[index], self._value(index)
+            self.asked[start] += 1
+            if value is None:
+                continue
+            self.known[start] += 1
+            self.right[start] += value == 1.0
+            if not self.tree.rollouts.is_cut[index]:
+                place = self._place(index)
+                known[place] += 1
+                right[place] += value == 1.0
+        self.noted = len(starts)
+        for place, n in known.items():
+            self.beliefs.count(place, right=right[place], known=n)
 
-    def _last_passed(self, node: int, token_ids: tuple[int, ...]) -> int:
-        """Returns the last node inside the tree that a rollout from a node passes."""
-        for step_ids in self.cut(token_ids) if self.tree.nodes.children[node] else ():
-            child = self.tree.child_with(node, step_ids)
-            if child is None or self.tree.is_terminal(child):
-                break
-            node = child
-        return node
+    def _value(self, index: int) -> float | None:
+        """Returns 1.0 or 0.0 for a rollout with a known verdict, else None."""
+        completion = self.tree.rollouts.completion[index]
+        judgement = completion.judgement if completion else None
+        return VALUE_OF.get(judgement.verdict) if judgement else None
+
+    def _place(self, index: int) -> int:
+        """Returns where a rollout counts: a right one at the last node inside that it passes."""
+        start = self.tree.rollouts.node[index]
+        if self._value(index) != 1.0:
+            return start
+        return [start, *passage(self.tree, index, self.cut).nodes][-1]

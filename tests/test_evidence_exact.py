@@ -18,7 +18,7 @@ from treeward.search.adaptive import adaptive, seeded
 from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.fast import FAST_SAMPLER, FastRollouts
-from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts
+from treeward.search.growing import absorb_rollouts, add_path, ask_rollouts, cut_rollout
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
 from treeward.search.problem import Problem
@@ -168,8 +168,8 @@ def mistakes(tree: Tree, fresh: int = 1) -> Growth:
         absorb_rollouts(tree, requests, replies)
         (drawn,) = replies[0].completions
         if len(tree) == 1 and drawn.judgement == Judgement(Reason.MISMATCH):
-            steps = READER.cut(drawn.token_ids)
-            path = add_path(tree, ROOT, steps, drawn, creation=Creation.CHOSEN)
+            index = len(tree.rollouts.node) - 1
+            path = cut_rollout(tree, index, READER.cut, creation=Creation.CHOSEN)
             requests = ask_rollouts(tree, path[:-1], fresh)
             absorb_rollouts(tree, requests, (yield requests))
 

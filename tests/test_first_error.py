@@ -12,6 +12,7 @@ from scipy.special import betaln, logsumexp
 
 from treeward.search.error_grid import SPREAD_RIGHT, SPREAD_WRONG, grid, learn_prior, prior
 from treeward.search.first_error import Beliefs
+from treeward.search.intervals import Reals
 
 Seen = tuple[int, int, bool | None, float | None]
 """Of a node: right rollouts, wrong ones, how a solution ends there, and log p of its step."""
@@ -40,6 +41,12 @@ def grown(parents: Sequence[int], seen: Sequence[Seen], order: Sequence[int]) ->
     return beliefs
 
 
+def shape(right: bool) -> tuple[Reals, Reals]:
+    """Both parameters of the Beta distribution of a prefix's value."""
+    mean_G, spread = (grid().level_G, SPREAD_RIGHT) if right else (grid().leak_G, SPREAD_WRONG)
+    return spread * mean_G, spread * (1 - mean_G)
+
+
 def by_hand(parents: Sequence[int], seen: Sequence[Seen]) -> list[float]:
     """The chance that each node is right: the sum over all ways in which nodes can be so."""
     points = grid()
@@ -55,10 +62,7 @@ def by_hand(parents: Sequence[int], seen: Sequence[Seen]) -> list[float]:
             if node and states[parents[node]]:
                 stays_G = (1 - points.hazard_G) * np.exp(logprob or 0) ** points.trust_G
                 joint_G += np.log(stays_G if right else 1 - stays_G)
-            mean, spread = (
-                (points.level_G, SPREAD_RIGHT) if right else (points.leak_G, SPREAD_WRONG)
-            )
-            a, b = spread * mean, spread * (1 - mean)
+            a, b = shape(right)
             joint_G += betaln(a + k, b + failures) - betaln(a, b)
             if end is not None:
                 luck = 1.0 if right else points.leak_G
@@ -129,10 +133,10 @@ def test_information_is_the_uncertainty_that_one_more_rollout_takes_away(
 
 @given(trees(), st.booleans())
 @settings(deadline=None, max_examples=40)
-def test_a_rollout_that_goes_on_as_the_path_does_tells_nothing(
+def test_information_is_in_the_ends_of_rollouts_that_leave_the_path(
     tree: tuple[list[int], list[Seen]], end: bool
 ) -> None:
-    """What one tells is in how those end that leave the path, drawn one by one from the beliefs."""
+    """Where each leaves the path is summed over, and one that never does ends as the path."""
     parents, seen = tree
     path = path_to(parents, len(parents) - 1)
     seen[path[-1]] = (0, 0, end, seen[path[-1]][3])
@@ -140,20 +144,16 @@ def test_a_rollout_that_goes_on_as_the_path_does_tells_nothing(
     found = told.information(path)
     right_PG = told.right_by_grid(path)
     joint_EG = [*(above - below for above, below in pairwise(right_PG)), right_PG[-1]]
-    points = grid()
     for start in range(len(path) - 1):
         success_E = []
         for place, joint_G in enumerate(joint_EG):
-            total, here = np.zeros(points.size), 1.0
+            total, here = np.zeros(grid().size), 1.0
             for at in range(start, len(path) - 1):
                 k, failures, _, _ = seen[path[at]]
-                mean_G, spread = (
-                    (points.level_G, SPREAD_RIGHT) if at <= place else (points.leak_G, SPREAD_WRONG)
-                )
+                a_G, b_G = shape(at <= place)
                 logprob = seen[path[at + 1]][3]
                 follows = 0.0 if logprob is None else float(np.exp(logprob))
-                value_G = (spread * mean_G + k) / (spread + k + failures)
-                total += here * (1 - follows) * value_G
+                total += here * (1 - follows) * (a_G + k) / (a_G + b_G + k + failures)
                 here *= follows
             success_E.append(float((total + here * end) @ joint_G))
         mass_E = np.array([joint_G.sum() for joint_G in joint_EG])

@@ -163,7 +163,7 @@ def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: flo
             for index in range(0, len(tree.rollouts.node), 3):
                 outcome = tree.rollouts.completion[index]
                 if outcome and outcome.judgement and outcome.judgement.verdict is Verdict.WRONG:
-                    survey.cut_off(index, creation=Creation.CHOSEN)
+                    survey.choose(index)
 
     drive(growth(), seed, slip=0.1, luck=luck)
     told = strict_evidence(tree, cut_steps)
