@@ -215,11 +215,13 @@ def _scores_text(said: Scores | Failure) -> str:
     """Returns three numbers, or the two words of a failure, as JSON."""
     if isinstance(said, Failure):
         return _ENCODER.encode([said.kind, said.message])
-    numbers = (said.value, said.progress, said.outcome)
-    return f"[{','.join(['null' if each is None else _number_text(each) for each in numbers])}]"
+    value, progress, outcome = said.value, said.progress, said.outcome
+    return f"[{_number_text(value)},{_number_text(progress)},{_number_text(outcome)}]"
 
 
-def _number_text(number: float) -> str:
+def _number_text(number: float | None) -> str:
+    if number is None:
+        return "null"
     return repr(number) if type(number) is float and isfinite(number) else _ENCODER.encode(number)
 
 

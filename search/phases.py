@@ -145,22 +145,20 @@ def worth(
 
 
 def back_up(tree: Tree, values: Mapping[int, float]) -> None:
-    """Counts a visit of siblings and of all above them for each, as if they came one by one.
+    """Counts a visit of siblings and of all above them for each.
 
     Args:
         tree: Modified in place.
         values: What siblings are worth; without those nobody knows, which are no visits.
     """
     parents, visits, value_sum = tree.nodes.parent, tree.nodes.visits, tree.nodes.value_sum
-    at = NO_PARENT
+    at, n, total = NO_PARENT, len(values), 0.0
     for node, value in values.items():
         visits[node] += 1
         value_sum[node] += value
+        total += value  # by `sum` it would depend on the version of Python
         at = parents[node]
     while at != NO_PARENT:
-        visits[at] += len(values)
-        total = value_sum[at]
-        for value in values.values():
-            total += value
-        value_sum[at] = total
+        visits[at] += n
+        value_sum[at] += total
         at = parents[at]
