@@ -48,6 +48,8 @@ import pyarrow.parquet as pq
 
 from treeward.search.models import cache_root, resolve_model
 from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.templates import TEMPLATES
 from treeward.search.tokens import load_tokens
 
 HERE = Path(__file__).parent
@@ -100,13 +102,19 @@ def treeward(*arguments: str) -> None:
     run([sys.executable, "-m", "treeward.cli", *arguments])
 
 
+def template_of(a: argparse.Namespace) -> Template:
+    """Returns the prompt template of both sides."""
+    if a.template is not None:
+        return TEMPLATES[a.template]
+    return resolve_model(a.model, cache_root(os.environ)).default_template
+
+
 def sample(a: argparse.Namespace, problems: str, model: str, out: Path, width: int) -> None:
     """Draws some solutions to each problem from a model, or from one that was trained from it."""
-    template = resolve_model(a.model, cache_root(os.environ)).default_template.name
     treeward(
         *("generate", problems, f"--out={out}", f"--policy={model}", "--search=rollouts"),
         *("--set=search.max_depth=1", f"--set=search.width={width}"),
-        f"--set=prompt.template={template}",
+        f"--set=prompt.template={template_of(a).name}",
     )
 
 
@@ -121,8 +129,8 @@ def make_data(a: argparse.Namespace) -> list[dict[str, str]]:
         data.parent.mkdir(exist_ok=True)
         fit = pc.and_(pc.greater_equal(rate, a.least_rate), pc.less_equal(rate, 0.8))
         pq.write_table(table.filter(fit), data)
-    model = resolve_model(a.model, cache_root(os.environ))
-    template, tokens = model.default_template, load_tokens(model.path)
+    template = template_of(a)
+    tokens = load_tokens(resolve_model(a.model, cache_root(os.environ)).path)
     problems = []
     for row in pq.read_table(data, columns=["prompt", "answer"]).to_pylist():
         problem = Problem(id="asked", prompt=row["prompt"][0]["content"])
@@ -146,6 +154,7 @@ def treeward_job(a: argparse.Namespace, seed: int) -> dict[str, Any]:
         "micro_batch_size": a.groups_a_pass,
         "log_every": 1,
         "refill": "false",
+        "template": template_of(a).name,
     }
     assignments = [f"train.{name}={value}" for name, value in settings.items()]
     return {"data": str(a.out / "data"), "assignments": assignments}
@@ -179,8 +188,8 @@ def trl_job(a: argparse.Namespace, seed: int, problems: list[dict[str, str]]) ->
         "report_to": "none",
         "disable_tqdm": True,
     }
-    # nano ends of itself; another model goes on after the answer, which a blank line follows.
-    stop = None if a.model == "nano" else "\n\n"
+    # After worked examples a model goes on with another one, which a blank line parts.
+    stop = "\n\n" if template_of(a).examples else None
     return {"problems": problems, "settings": settings, "stop": stop}
 
 
@@ -266,6 +275,7 @@ def main() -> None:
     parser.add_argument("--trl-python", required=True, help="The interpreter of TRL's environment.")
     parser.add_argument("--out", type=Path, default=Path("runs/against-trl"))
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--template", choices=list(TEMPLATES), help="None takes the model's own.")
     parser.add_argument("--problems", default="task:arithmetic?n=300&seed=7")
     parser.add_argument("--fresh", default="task:arithmetic?n=100&seed=8")
     parser.add_argument("--least-rate", type=float, default=0.2, help="Of what the model solves.")
