@@ -6,6 +6,7 @@ from pathlib import Path
 from treeward.export.options import Options
 from treeward.export.plan import Plan, make_plan
 from treeward.export.solutions import encode, read_solutions
+from treeward.search.backends import context_of
 from treeward.search.errors import BadInput
 from treeward.search.given import Steps
 from treeward.search.readers import check_limit, nothing_good
@@ -24,15 +25,18 @@ def plan_label(options: Options) -> Plan:
     found = read_solutions(Path(options.problems), skip_bad=options.skip_bad)
     plan = make_plan(replace(options, algorithm=Algorithm.GIVEN), found=found.found)
     reader = plan.reader(load_tokens(plan.model.path))
+    problems = {problem.id: problem for problem in plan.problems}
+    context = context_of(plan.model, plan.backend)
     solutions: dict[str, tuple[Steps, ...]] = {}
     skipped = list(plan.skipped)
     for problem_id, given in found.solutions.items():
         if len(solutions) == options.limit:
             break
+        places = None if context is None else context - len(reader.prompt_ids(problems[problem_id]))
         steps = set()
         for each in given:
             try:
-                steps.add(encode(each, reader, plan.sampling))
+                steps.add(encode(each, reader, plan.sampling, places=places))
             except BadInput as e:
                 if not options.skip_bad:
                     raise BadInput(f"{e} (--skip-bad leaves such rows out)") from e

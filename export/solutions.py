@@ -102,11 +102,20 @@ def _read(row: Row, source: str) -> tuple[Problem, Solution]:
     raise BadInput(f"{name} must be {wanted} that is not empty, got {str(given)[:40]!r}")
 
 
-def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Steps:
+def encode(
+    solution: Solution, reader: Reader, sampling: PolicySettings, *, places: int | None
+) -> Steps:
     """Returns the token ids of a solution's steps, as the policy would have written them.
 
+    Args:
+        solution: What is read.
+        reader: Has the policy's template and tokens.
+        sampling: Says how long a solution may be.
+        places: Positions of the model's context behind the prompt; None where they are not known.
+
     Raises:
-        BadInput: The policy's tokens cannot spell it, or no room is left to go on from its steps.
+        BadInput: The policy's tokens cannot spell it, no room is left to go on from its steps, or
+            the model cannot read it to its end.
     """
     delimiter = reader.template.rule.delimiter
     lines = _lines(solution.text, delimiter)
@@ -131,6 +140,11 @@ def encode(solution: Solution, reader: Reader, sampling: PolicySettings) -> Step
         raise BadInput(
             f"{solution.where}: the solution has {len(ids)} tokens, and a solution may have "
             f"{sampling.max_rollout_tokens}; raise policy.max_rollout_tokens"
+        )
+    if places is not None and len(ids) >= places:  # servers and vLLM read by drawing one token more
+        raise BadInput(
+            f"{solution.where}: the solution has {len(ids)} tokens, and behind its prompt the "
+            f"model reads at most {places - 1}; shorten it, or take a model that reads more"
         )
     return tuple(cut)
 

@@ -239,7 +239,7 @@ def check_room(
         BadInput: Prompt and solution need more positions than there are, as far as that is known
             before the model is loaded.
     """
-    context, most = _context(model, running), sampling.max_rollout_tokens
+    context, most = context_of(model, running), sampling.max_rollout_tokens
     if context is None or shortest + most <= context:
         return
     name = f"{section}.max_rollout_tokens"
@@ -254,7 +254,7 @@ def check_room(
     )
 
 
-def _context(model: ModelFolder, running: Running) -> int | None:
+def context_of(model: ModelFolder, running: Running) -> int | None:
     """Returns the positions of a prompt and its solution; None where they are not known yet."""
     if isinstance(running, HttpService):
         return running.served.context

@@ -1,6 +1,7 @@
 """`treeward label`: given solutions become paths, and what is found of them is evidence as ever."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from treeward.search.reader import Reader
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish, StepRule
-from treeward.search.tokens import byte_tokens
+from treeward.search.tokens import byte_tokens, load_tokens
 from treeward.search.tree import Tree
 from treeward.search.verdicts import Judgement, Reason
 
@@ -232,6 +233,27 @@ def test_a_solution_without_an_answer_needs_room_to_go_on(tmp_path: Path) -> Non
                 plan_label(options)
 
 
+def test_a_solution_that_the_model_cannot_read_to_its_end_is_a_bad_row(tmp_path: Path) -> None:
+    """The steps before its answer leave room to go on; prompt and whole and one more must fit."""
+    shortest = {**RIGHT, "prompt": "5", "answer": "5", "steps": ["A5"]}
+    plan = plan_label(Options(problems=str(write(tmp_path / "s.jsonl", RIGHT)), policy="nano"))
+    reader = plan.reader(load_tokens(plan.model.path))
+    context = json.loads((plan.model.path / "config.json").read_text())["max_position_embeddings"]
+    digits = context - len(reader.prompt_ids(plan.problems[0])) - len("5+3=8\n8*2=16\nA\n") - 1
+    for more in (0, 1):
+        long = {**RIGHT, "steps": [*RIGHT["steps"][:2], "A" + "1" * (digits + more)]}
+        file = write(tmp_path / "s.jsonl", shortest, long)
+        options = Options(problems=str(file), policy="nano", skip_bad=True)
+        left_out = plan_label(options).skipped
+        assert len(left_out) == more
+        if more:
+            assert re.fullmatch(
+                rf"{re.escape(str(file))}:2: the solution has (\d+) tokens, and behind its prompt "
+                r"the model reads at most \d+; shorten it, or take a model that reads more",
+                left_out[0],
+            )
+
+
 def test_a_solution_that_goes_on_from_another_gives_the_same_rows_in_either_order(
     treeward: Command, tmp_path: Path
 ) -> None:
@@ -262,9 +284,11 @@ def test_a_solution_that_an_end_token_ends_is_spelt_with_it() -> None:
         ("x\n", f"\n{end}\n\n"),
     ]
     for text in texts:
-        steps = encode(Solution(where="here", text=text), reader, PolicySettings())
+        steps = encode(Solution(where="here", text=text), reader, PolicySettings(), places=None)
         assert steps == (tuple(b"x\n\n"), (*end.encode(), 256))
-    open_ended = encode(Solution(where="here", text="x\n\ny"), reader, PolicySettings())
+    open_ended = encode(
+        Solution(where="here", text="x\n\ny"), reader, PolicySettings(), places=None
+    )
     assert open_ended == (tuple(b"x\n\n"), tuple(b"y\n\n"))
 
 
