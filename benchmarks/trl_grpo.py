@@ -10,6 +10,7 @@ JSON object a step to `steps.jsonl`, and the trained model.
 import json
 import sys
 import time
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,33 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 
-def outcome(completions: list[str], answer: list[str], mark: list[str], **_: Any) -> list[float]:
-    """Returns 1 for each completion whose first answer line holds the answer, else 0.
+def outcome_of(ends: Collection[int]) -> Callable[..., list[float]]:
+    """Returns the reward: 1 where a completion's first answer line holds the answer, else 0.
 
-    The line is "A893" or "Answer: 893", as the mark says; cut off by the token limit it is none.
+    The line is "A893" or "Answer: 893", as the mark says. It ends with a line feed or with the
+    completion; where the token limit cut that off it is none.
+
+    Args:
+        ends: The tokens that end a completion.
     """
-    said = [
-        next((line[len(m) :] for line in text.split("\n")[:-1] if line.startswith(m)), "").strip()
-        for text, m in zip(completions, mark, strict=True)
-    ]
-    return [float(a == b) for a, b in zip(said, answer, strict=True)]
+
+    def outcome(
+        completions: list[str],
+        completion_ids: list[list[int]],
+        answer: list[str],
+        mark: list[str],
+        **_: Any,
+    ) -> list[float]:
+        rewards = []
+        for text, ids, right, begins in zip(completions, completion_ids, answer, mark, strict=True):
+            lines = text.split("\n")
+            if ids[-1] not in ends:
+                lines.pop()
+            said = next((line for line in lines if line.startswith(begins)), begins)
+            rewards.append(float(said.removeprefix(begins).strip() == right))
+        return rewards
+
+    return outcome
 
 
 class Clock(TrainerCallback):
@@ -76,12 +94,15 @@ def main() -> None:
         # What follows the answer is not learned on our side either.
         generate = partial(model.generate, stop_strings=[job["stop"]], tokenizer=tokenizer)
         model.generate = generate
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    also = model.generation_config.eos_token_id
+    ends.update([also] if isinstance(also, int) else also or [])
     completions = args.generation_batch_size
     clock = Clock(Path(job["steps"]), completions)
     trainer = GRPOTrainer(
         model=model,
         processing_class=tokenizer,
-        reward_funcs=outcome,
+        reward_funcs=outcome_of(ends),
         args=args,
         train_dataset=Dataset.from_list(job["problems"]),
         callbacks=[clock],
