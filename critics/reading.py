@@ -61,11 +61,10 @@ class PrefixReader:
                 f"{where} need {len(ids)} tokens and the critics' model reads {self.context}; "
                 "score shorter prefixes, or train critics on a model with a longer context"
             )
-        if self.tokens.unknown_id in ids:
-            place = ids.index(self.tokens.unknown_id or 0)
+        if (before := self.tokens.before_unread(ids)) is not None:
             raise BadInput(
-                f"{where} hold what the critics' tokenizer cannot read, after "
-                f"{self.tokens.text_of(ids[:place])[-20:]!r}; train critics on another model"
+                f"{where} hold what the critics' tokenizer cannot read, after {before!r}; train "
+                "critics on another model"
             )
         if max(ids) >= self.vocabulary:
             raise BadInput(

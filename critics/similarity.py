@@ -16,6 +16,9 @@ MAX_UNITS = 4096
 
 _NUMBER = re.compile(r"(?<![\w.)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?", re.ASCII)
 
+_SPACED_MINUS = re.compile(r"(?<=[\d)])\s+-", re.ASCII)
+"""A minus after a number takes away, however it is spaced; elsewhere it is a sign."""
+
 
 class Similarity(StrEnum):
     """What a step is a sequence of."""
@@ -45,4 +48,6 @@ def units(step: str, by: Similarity) -> Sequence[str]:
     """Returns a step as the sequence that is compared; white space around it does not count."""
     if by is Similarity.CHARACTERS:
         return step.strip()
-    return step.split() if by is Similarity.WORDS else _NUMBER.findall(step)
+    if by is Similarity.WORDS:
+        return step.split()
+    return _NUMBER.findall(_SPACED_MINUS.sub("-", step.replace("\u2212", "-")))

@@ -1,5 +1,6 @@
 """Token ids and the bytes they stand for, so that text is cut where the model's tokens end."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,13 @@ class Tokens:
     def text_of(self, ids: Iterable[int]) -> str:
         """Returns the text of some ids; bytes that are no UTF-8 become replacement characters."""
         return self.bytes_of(ids).decode("utf-8", "replace")
+
+    def before_unread(self, ids: Sequence[int]) -> str | None:
+        """Returns the end of what stands before the first unreadable text; None if all is read."""
+        if self.unknown_id is None or self.unknown_id not in ids:
+            return None
+        read = itertools.takewhile(lambda token: token != self.unknown_id, ids)
+        return self.text_of(read)[-20:]
 
 
 def byte_tokens() -> Tokens:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -449,6 +450,23 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
         seen = [(event.step, event.value) for event in board.Scalars(name)]
         lines = [(line["step"], pytest.approx(line[name], rel=1e-5)) for line in metrics(out)]
         assert seen == lines
+
+
+def test_tensorboard_is_cut_back_to_where_training_resumes(tmp_path: Path) -> None:
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(name)
+    out = tmp_path / "out"
+    settings: dict[str, Any] = {"report_to": ReportTo.TENSORBOARD, "save_every": 1}
+    train(World(alternating), out, **settings)
+    checkpoints = sorted((out / "checkpoints").iterdir())
+    shutil.rmtree(checkpoints[-1])
+    (out / "model.safetensors").unlink()
+    again = dataclasses.replace(SETTINGS, **settings)
+    train_rl(World(alternating), NANO, out, again, resume=True, progress=ignore)
+    board = events.EventAccumulator(str(out / "tensorboard"))
+    board.Reload()
+    steps = [event.step for event in board.Scalars("loss")]
+    assert steps == [line["step"] for line in metrics(out)]
 
 
 def test_a_prompt_that_leaves_no_room_stops_before_anything_is_written(tmp_path: Path) -> None:

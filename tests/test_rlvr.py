@@ -62,7 +62,7 @@ def test_only_a_right_answer_in_time_is_rewarded_and_unknown_is_no_number() -> N
 def stored(**values: float) -> StoredValues:
     """Values of prefixes, given as their texts with `_` for the line's end."""
     known = {ids(text.replace("_", "\n")): value for text, value in values.items()}
-    return StoredValues(values={"p": known}, fingerprint="f")
+    return StoredValues(values={"p": known}, cut=READER.cut, fingerprint="f")
 
 
 def test_steps_that_a_tree_knows_bring_value_differences() -> None:
@@ -131,6 +131,37 @@ def test_trees_of_other_prompts_are_refused(run: Path, tmp_path: Path) -> None:
     steps = ("prompt.steps=tokens", "prompt.step_tokens=4", "search.simulations=1")
     generate("task:arithmetic?n=1&seed=3", tmp_path / "steps", assignments=steps)
     assert read_stored_values(tmp_path / "steps", load_template("nano"), TOKENS).values
+    with pytest.raises(BadInput, match=r"put by the template 'nano', .*; set train\.template"):
+        read_stored_values(tmp_path / "steps", other, TOKENS)
+
+
+def test_solutions_are_cut_as_the_run_cut_its_own(tmp_path: Path) -> None:
+    """Every step on the way to a node of the run is known, whatever a step is there."""
+    steps = ("prompt.steps=tokens", "prompt.step_tokens=4", "search.simulations=2")
+    grown = generate("task:arithmetic?n=1&seed=3", tmp_path / "steps", assignments=steps)
+    found = read_stored_values(tmp_path / "steps", load_template("nano"), TOKENS)
+    (problem,) = found.values
+    sql = "SELECT node_id, path, token_ids, value_tree FROM nodes"
+    nodes = {row["node_id"]: row for row in grown.sql(sql).to_pylist()}
+    checked = 0
+    for row in nodes.values():
+        way = [nodes[at] for at in row["path"] if nodes[at]["token_ids"]]
+        if all(at["value_tree"] is not None for at in way):
+            solution = tuple(token for at in way for token in at["token_ids"])
+            cut = found.cut(solution)
+            assert [list(step) for step in cut] == [at["token_ids"] for at in way]
+            assert len(found.differences(problem, cut)) == len(way)
+            checked += len(way) > 1
+    assert checked
+
+
+def test_rows_that_repeat_a_problem_are_drawn_for_on_their_own() -> None:
+    other = Problem(id="q", prompt="1 +2", answer="3")
+    world = Rlvr([PROBLEM, other, PROBLEM, PROBLEM], READER, Exact(), RlvrSettings(), None)
+    ids_of = [prompt.id for prompt in world.prompts]
+    assert ids_of[:2] == ["p", "q"]
+    assert len(set(ids_of)) == 4
+    assert world.prompts[2].prompt_ids == world.prompts[0].prompt_ids
 
 
 def test_trees_of_other_problems_are_refused(run: Path, tmp_path: Path) -> None:
@@ -179,6 +210,7 @@ def test_a_row_that_is_no_problem_is_named(run: Path, tmp_path: Path) -> None:
         ("info", "{", r"row 0: "),
         ("info", None, r"row 0: info is null"),
         ("info", "[" * 100_000, r"row 0: "),
+        ("info", 5, r"row 0: info must be a text, got 5"),
         ("info", "[]", r"row 0: info must be the JSON text of an object"),
         ("prompt", [], r"row 0: "),
         ("prompt", None, r"row 0: prompt is null"),
@@ -186,7 +218,12 @@ def test_a_row_that_is_no_problem_is_named(run: Path, tmp_path: Path) -> None:
     ):
         changed = table.to_pylist()
         changed[0][column] = value
-        pq.write_table(table.from_pylist(changed, schema=nullable), tmp_path / "bad.parquet")
+        schema = nullable
+        if isinstance(value, int):
+            changed = [row | {column: value} for row in changed]
+            place = nullable.get_field_index(column)
+            schema = nullable.set(place, pa.field(column, pa.int64()))
+        pq.write_table(table.from_pylist(changed, schema=schema), tmp_path / "bad.parquet")
         with pytest.raises(BadInput, match=message):
             read_rlvr(tmp_path / "bad.parquet")
 

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -196,6 +197,23 @@ def test_resuming_a_finished_run_changes_nothing(data: Path, model: Path, straig
     assert (straight / "metrics.jsonl").read_bytes() == lines
 
 
+def test_seconds_a_step_are_those_since_the_resume(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock here goes on by one whenever it is looked at: once a line, and at the start."""
+    out = tmp_path / "out"
+    monkeypatch.setattr("time.perf_counter", itertools.count().__next__)
+    steps: dict[str, Any] = {"steps": 4, "save_every": 1, "log_every": 4}
+    run(data, model, out, **steps)
+    shutil.rmtree(out / "checkpoints" / "step-000004")
+    (out / "model.safetensors").unlink()
+    train_sft(
+        *(data, model, out, dataclasses.replace(SETTINGS, **steps)), resume=True, progress=ignore
+    )
+    (line,) = (out / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step_time"] == 1.0
+
+
 def test_a_run_leaves_the_process_as_it_was(data: Path, model: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.manual_seed(5)
@@ -268,6 +286,19 @@ def test_of_a_chat_the_assistant_is_learned(model: Path, tmp_path: Path) -> None
     tokens = load_tokens(model)
     assert tokens.text_of(row.ids.tolist()) == "<s>1\n<u>2+3\n<a>5\n<u>*2\n<a>10\n"
     assert tokens.text_of(row.ids[row.learned].tolist()) == "5\n10\n"
+
+
+def test_a_chat_template_that_refuses_a_row_names_it(model: Path, tmp_path: Path) -> None:
+    strict = tmp_path / "strict"
+    shutil.copytree(model, strict)
+    settings = json.loads((strict / "tokenizer_config.json").read_text())
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no systems') }}{% endif %}"
+    settings["chat_template"] = refusal + TEMPLATE
+    (strict / "tokenizer_config.json").write_text(json.dumps(settings))
+    turns = [{"role": role, "content": "1"} for role in ("system", "user", "assistant")]
+    data = write(tmp_path / "chat.parquet", [{"messages": turns[1:]}, {"messages": turns}])
+    with pytest.raises(BadInput, match=r"row 1: the chat template refuses .*: no systems"):
+        read_sft(data, strict, room=64, skip_long=False)
 
 
 def test_a_folder_gives_its_training_split(model: Path, tmp_path: Path) -> None:

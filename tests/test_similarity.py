@@ -31,7 +31,10 @@ def test_values_by_hand(written: str, expert: str, by: Similarity, expected: flo
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
-        ("62 -13=49", ["62", "-13", "49"]),
+        ("62 -13=49", ["62", "13", "49"]),
+        ("62 - 13 = 49", ["62", "13", "49"]),
+        ("(3) -2 is -1", ["3", "2", "-1"]),
+        ("x = \N{MINUS SIGN}5, 3\N{MINUS SIGN}5", ["-5", "3", "5"]),
         ("62-13=49", ["62", "13", "49"]),
         ("(3)-2", ["3", "2"]),
         ("x-2", ["2"]),

@@ -194,6 +194,9 @@ class Texts:
 
     encode_prompt = encode
 
+    def before_unread(self, ids: Any) -> None:
+        """All is read."""
+
 
 @pytest.mark.parametrize(
     ("text", "reward"),
@@ -237,7 +240,7 @@ def test_an_experts_thoughts_are_free_too(tmp_path: Path) -> None:
     odd = tmp_path / "odd.parquet"
     row = {"id": "r", "prompt": [{"role": "user", "content": "?"}], "prefix_steps": ["1"]}
     pq.write_table(pa.Table.from_pylist([row | {"target_step": 12}]), odd)
-    with pytest.raises(BadInput, match="target_step 12 has no numbers"):
+    with pytest.raises(BadInput, match="target_step must be a text, got 12"):
         Srl(odd, think, tokens, SrlSettings())
 
 
@@ -252,7 +255,11 @@ def test_an_experts_thoughts_are_free_too(tmp_path: Path) -> None:
         ({"prompt": [None]}, "row 1: prompt: each chat message must be an object"),
         ({"prompt": [{"role": "user", "content": None}]}, "row 1: prompt: content must be text"),
         ({"prefix_steps": None}, "row 1: prefix_steps is null"),
-        ({"prefix_steps": ["12*3=36", None]}, "row 1: prefix_steps must be texts"),
+        ({"prefix_steps": ["12*3=36", None]}, "row 1: prefix_steps must not have nulls"),
+        (
+            {"prefix_steps": ["12*3=36", "so \u2014 36"]},
+            r"row 1: prefix_steps hold .*, after '.*36",
+        ),
         ({"id": None}, "row 1: id is null"),
     ],
 )
@@ -261,6 +268,13 @@ def test_rows_that_teach_nothing_are_named(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         environment(rows(tmp_path / "d.parquet", {}, record))
+
+
+def test_rows_that_repeat_an_id_are_drawn_for_on_their_own(tmp_path: Path) -> None:
+    data = rows(tmp_path / "d.parquet", {"id": "a"}, {"id": "b"}, {"id": "a"})
+    ids = [prompt.id for prompt in environment(data).prompts]
+    assert ids[:2] == ["a", "b"]
+    assert len(set(ids)) == 3
 
 
 def test_other_datasets_are_named(tmp_path: Path) -> None:
@@ -398,9 +412,11 @@ def test_steps_to_predict_are_those_of_the_run_where_text_parts_them(
     grown = generate("task:arithmetic?n=2", tmp_path / "run", assignments=asked)
     grown.export("srl", tmp_path / "data")
     own = load_template("nano")
-    template = as_written(tmp_path / "data", own, named=False)
-    assert template.rule.delimiter == delimiter
-    assert template.rule.step_tokens is None
+    data = tmp_path / "data"
+    for part in (data, data / "data", data / "data" / "train.parquet"):
+        template = as_written(part, own, named=False)
+        assert template.rule.delimiter == delimiter
+        assert template.rule.step_tokens is None
     assert as_written(tmp_path, own, named=False) == own
 
 

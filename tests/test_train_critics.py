@@ -371,6 +371,25 @@ def test_turns_with_nulls_are_named(data: Path, reader: PrefixReader, turn: obje
         read_critic_data(data, reader, validation=0.3, skip_long=False)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("problem", 5, "a text, got 5"),
+        ("steps", [5, 6], "a list of texts"),
+        ("n_right", ["1", "0"], "a list of numbers"),
+        ("progress", 0.5, "a list of numbers, got 0.5"),
+    ],
+)
+def test_columns_of_another_type_are_named(
+    data: Path, reader: PrefixReader, column: str, value: object, words: str
+) -> None:
+    table = pq.read_table(data)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array([value] * len(table))), data)
+    with pytest.raises(BadInput, match=rf"row 0: {column} must be {words}"):
+        read_critic_data(data, reader, validation=0.3, skip_long=False)
+
+
 def test_another_kind_of_dataset_is_named(data: Path, tiny_trunk: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     pq.write_table(pq.read_table(data).drop(["n_rollouts"]), other)

@@ -20,13 +20,35 @@ from treeward.export.dataset_spec import TRAIN, VALIDATION, split_of
 from treeward.search.errors import BadInput
 from treeward.search.problem import Message, Problem
 from treeward.search.verdicts import VALUE_OF, Verdict
-from treeward.train.rows import check_messages, records
+from treeward.train.rows import (
+    FLAGS,
+    NUMBER,
+    NUMBERS,
+    TEXT,
+    TEXTS,
+    TURNS,
+    check_messages,
+    records,
+)
 
 Reals = NDArray[np.float64]
 
-_LISTS = ("steps", "n_right", "n_rollouts", "progress", "verdict", "is_new")
-_ROOT = ("problem_id", "tree_id", "problem", "problem_n_right", "problem_n_rollouts")
-_COLUMNS = (*_ROOT, "messages", *_LISTS)
+_LISTS = {
+    "steps": TEXTS,
+    "n_right": NUMBERS,
+    "n_rollouts": NUMBERS,
+    "progress": NUMBERS,
+    "verdict": TEXTS,
+    "is_new": FLAGS,
+}
+_ROOT = {
+    "problem_id": TEXT,
+    "tree_id": TEXT,
+    "problem": TEXT,
+    "problem_n_right": NUMBER,
+    "problem_n_rollouts": NUMBER,
+}
+_COLUMNS = {**_ROOT, "messages": TURNS, **_LISTS}
 UNKNOWN = math.nan
 
 

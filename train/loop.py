@@ -106,7 +106,7 @@ def run_loop(
         TreewardError: The gradient stopped being a number.
     """
     optimizer = adamw(model, weight_decay=settings.weight_decay, beta2=settings.adam_beta2)
-    state: State = {"step": 0, "done": False, "metrics_bytes": 0, "since_logged": 0, **job.start()}
+    state: State = {"step": 0, "done": False, "metrics_bytes": 0, **job.start()}
     if checkpoint := latest_checkpoint(out):
         state = load_checkpoint(checkpoint, model, optimizer)
     facts: Json = {}
@@ -114,8 +114,10 @@ def run_loop(
     def update() -> None:
         facts.update(_update(model, optimizer, state, settings))
 
-    with closing(Metrics(out, state["metrics_bytes"], settings.report_to)) as metrics:
-        started = time.perf_counter()
+    with closing(
+        Metrics(out, state["metrics_bytes"], settings.report_to, state["step"])
+    ) as metrics:
+        started, since_started = time.perf_counter(), 0
         while state["step"] < settings.steps and not state["done"]:
             # Dropout is drawn from the seed and the step.
             torch.manual_seed(seed_of_step(settings.seed, state["step"]))
@@ -125,15 +127,15 @@ def run_loop(
             taken = bool(facts) or not state["done"]
             tried = state["step"] + 1
             state["step"] += taken
-            state["since_logged"] += 1
+            since_started += 1
             last = state["done"] or state["step"] == settings.steps
             if last or tried % settings.log_every == 0:
                 now = time.perf_counter()
-                seconds = (now - started) / state["since_logged"]
+                seconds = (now - started) / since_started
                 line = {"step": tried, **job.record(state), **facts, "step_time": seconds}
                 metrics.append(line)
                 progress(line)
-                state["since_logged"], started = 0, now
+                started, since_started = now, 0
             due = state["step"] % settings.save_every == 0
             if (last or due) and (taken or not due):
                 state["metrics_bytes"] = metrics.sync()

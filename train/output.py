@@ -83,14 +83,20 @@ def _flat(sections: Json) -> Json:
 class Metrics:
     """Appends one JSON object a line to `metrics.jsonl`, and tells TensorBoard where asked."""
 
-    def __init__(self, out: Path, size: int, report_to: ReportTo) -> None:
-        """Opens the file and cuts off what was written after its first `size` bytes.
+    def __init__(self, out: Path, size: int, report_to: ReportTo, steps: int) -> None:
+        """Opens the file and cuts off what was written later than a checkpoint.
+
+        Args:
+            out: The training output folder.
+            size: What the checkpoint has of the file, in bytes.
+            report_to: Who else is told.
+            steps: Those that the checkpoint has behind it; 0 at the start.
 
         Raises:
             MissingExtra: TensorBoard is asked for and not installed.
             DamagedData: The file is shorter than that.
         """
-        self._board = _tensorboard(out) if report_to is ReportTo.TENSORBOARD else None
+        self._board = _tensorboard(out, steps) if report_to is ReportTo.TENSORBOARD else None
         path = out / "metrics.jsonl"
         self._file = path.open("ab")
         if self._file.tell() < size:
@@ -123,14 +129,14 @@ class Metrics:
             self._board.close()
 
 
-def _tensorboard(out: Path) -> Any:
-    """Returns a writer of TensorBoard's event files."""
+def _tensorboard(out: Path, steps: int) -> Any:
+    """Returns a writer of TensorBoard's event files; later points than those steps are no more."""
     if importlib.util.find_spec("tensorboard") is None:
         raise MissingExtra("train.report_to=tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
     writer: Any = SummaryWriter
-    return writer(str(out / "tensorboard"))
+    return writer(str(out / "tensorboard"), purge_step=steps + 1 if steps else None)
 
 
 def write_model(

@@ -1,6 +1,9 @@
 """What SRL and RLVR read alike: a model's template and tokens, and problems in dataset rows."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ from treeward.search.models import cache_root, resolve_model
 from treeward.search.prompts import Template
 from treeward.search.templates import load_template
 from treeward.search.tokens import Tokens, load_tokens
+from treeward.train.environment import Prompt
 from treeward.train.rl_settings import RlSettings
 
 
@@ -29,3 +33,14 @@ def problem_row(record: dict[str, Any], **fields: Any) -> dict[str, Any]:
             return {"prompt": prompt, **fields}
         case prompt:
             return {"prompt": prompt, **fields}
+
+
+def told_apart(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Returns prompts whose ids differ: rows that repeat one are each drawn for on their own."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for prompt in prompts:
+        seen[prompt.id] += 1
+        n = seen[prompt.id]
+        apart.append(prompt if n == 1 else replace(prompt, id=f"{prompt.id}\x1f{n}"))
+    return apart

@@ -28,15 +28,22 @@ from treeward.train.environment import Grades, Prompt
 from treeward.train.loop import Progress
 from treeward.train.output import Json
 from treeward.train.rl import Trained, train_rl
-from treeward.train.rl_data import problem_row, template_and_tokens
+from treeward.train.rl_data import problem_row, template_and_tokens, told_apart
 from treeward.train.rl_settings import RlSettings
-from treeward.train.rows import records
+from treeward.train.rows import ANYTHING, TEXT, records
 from treeward.train.settings import check_least
 
 if TYPE_CHECKING:
     from treeward.train.stored_values import StoredValues
 
-_COLUMNS = ("problem_id", "prompt", "answer", "dataset", "data_source", "info")
+_COLUMNS = {
+    "problem_id": TEXT,
+    "prompt": ANYTHING,
+    "answer": ANYTHING,
+    "dataset": TEXT,
+    "data_source": TEXT,
+    "info": TEXT,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +159,9 @@ class Rlvr:
         self.template: Template = reader.template
         template = self.template
         self.rule: StepRule = template.rule
-        self.prompts = [
+        self.prompts = told_apart(
             Prompt(id=problem.id, prompt_ids=reader.prompt_ids(problem)) for problem in problems
-        ]
+        )
         most = settings.max_completion_length
         self.sampling = PolicySettings(
             temperature=settings.temperature,
@@ -181,7 +188,7 @@ class Rlvr:
         shares = {"completions/no_answer_ratio": silent / len(draws)}
         if self._stored is None:
             return Grades(rewards=rewards, shares=shares)
-        steps = [self._reader.cut(draw.token_ids) for draw in draws]
+        steps = [self._stored.cut(draw.token_ids) for draw in draws]
         spans = tuple(self._stored.differences(problem.id, each) for each in steps)
         known = sum(map(len, spans)) / sum(map(len, steps))
         return Grades(

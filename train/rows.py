@@ -1,6 +1,7 @@
 """Reads the Parquet files of a dataset, record by record, with the place where each stands."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,33 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treeward.search.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Says what a column holds, where it is not null."""
+
+    words: str
+    types: tuple[type, ...]
+    listed: bool = False
+    """Whether it holds lists of these; entries may be null."""
+
+    def allows(self, value: object) -> bool:
+        """Returns whether a value may stand there."""
+        if not self.listed:
+            return isinstance(value, self.types)
+        entries = value if isinstance(value, list) else [self]
+        return all(entry is None or isinstance(entry, self.types) for entry in entries)
+
+
+ANYTHING = Cell("anything", (object,))
+TEXT, TEXTS = Cell("a text", (str,)), Cell("a list of texts", (str,), listed=True)
+NUMBER, NUMBERS = (
+    Cell("a number", (int, float)),
+    Cell("a list of numbers", (int, float), listed=True),
+)
+FLAGS = Cell("a list of true and false", (bool,), listed=True)
+TURNS = Cell("a list of messages", (dict,), listed=True)
 
 
 def parquet_files(data: Path, kind: str) -> list[Path]:
@@ -45,18 +73,18 @@ def check_messages(where: str, messages: Sequence[object]) -> None:
 
 
 def records(
-    data: Path, kind: str, columns: Sequence[str], *, nullable: Collection[str] = ()
+    data: Path, kind: str, columns: Mapping[str, Cell], *, nullable: Collection[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields where each record stands, and the record.
 
     Args:
         data: A file or folder.
         kind: Which export makes one.
-        columns: Its columns that are read.
+        columns: Its columns that are read, and what each holds.
         nullable: Those of them that may be null.
 
     Raises:
-        BadInput: There is no file, it lacks a column, or a value is missing.
+        BadInput: There is no file, it lacks a column, or a value is missing or of another type.
     """
     for path in parquet_files(data, kind):
         with open_parquet(path) as file:
@@ -73,5 +101,8 @@ def records(
                     for name, value in record.items():
                         if value is None and name not in nullable:
                             raise BadInput(f"{where}: {name} is null; leave that row out")
+                        if value is not None and not columns[name].allows(value):
+                            words = columns[name].words
+                            raise BadInput(f"{where}: {name} must be {words}, got {value!r:.60}")
                     yield where, record
                     index += 1

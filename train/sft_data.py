@@ -73,12 +73,11 @@ def read_sft(data: Path, model: Path, *, room: int, skip_long: bool) -> SftRows:
 
 
 def _row(parts: list[Part], where: str, tokens: Tokens) -> Row:
-    ids = np.array([token for part, _ in parts for token in part], dtype=np.int32)
-    learned = np.array([flag for part, flag in parts for _ in part], dtype=np.bool_)
-    if tokens.unknown_id is not None and tokens.unknown_id in ids:
-        place = int(np.flatnonzero(ids == tokens.unknown_id)[0])
-        before = tokens.text_of(ids[:place].tolist())[-20:]
+    tokens_in = [token for part, _ in parts for token in part]
+    if (before := tokens.before_unread(tokens_in)) is not None:
         raise BadInput(f"{where}: the model's tokenizer cannot read what follows {before!r}")
+    ids = np.array(tokens_in, dtype=np.int32)
+    learned = np.array([flag for part, flag in parts for _ in part], dtype=np.bool_)
     if len(ids) < 2 or learned[0] or not learned.any():
         raise BadInput(f"{where}: needs something to learn after a prompt of at least one token")
     return Row(ids=ids, learned=learned)
@@ -129,15 +128,20 @@ def _chat_reader(tokens: Tokens, model: Path) -> Reader:
     Raises:
         BadInput: The model has no chat template.
     """
+    from jinja2 import TemplateError
     from transformers import AutoTokenizer
 
     if tokens.render_chat is None:
         raise BadInput(f"{model}: no chat template; train it on prompt and completion")
     tokenizer: Any = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
 
-    def render(messages: list[dict[str, str]], ask: bool) -> str:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
-        return str(text)
+    def render(messages: list[dict[str, str]], where: str, *, ask: bool) -> str:
+        try:
+            return str(
+                tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+            )
+        except TemplateError as e:
+            raise BadInput(f"{where}: the chat template refuses the messages: {e}") from e
 
     def read(record: dict[str, Any], where: str) -> list[Part]:
         messages = record["messages"] or []
@@ -147,7 +151,8 @@ def _chat_reader(tokens: Tokens, model: Path) -> Reader:
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            asked, told = render(messages[:turn], True), render(messages[: turn + 1], False)
+            asked = render(messages[:turn], where, ask=True)
+            told = render(messages[: turn + 1], where, ask=False)
             if not (asked.startswith(done) and told.startswith(asked)):
                 raise BadInput(
                     f"{where}: the chat template rewrites earlier turns, so what the model was "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from treeward.critics.similarity import Similarity, similarity, units
-from treeward.export.dataset_mark import read_mark
+from treeward.export.dataset_mark import mark_of
 from treeward.export.prompt_settings import with_steps_of
 from treeward.export.run_folder import digest
 from treeward.search.errors import BadInput
@@ -27,15 +27,15 @@ from treeward.train.environment import Grades, Prompt
 from treeward.train.loop import Progress
 from treeward.train.output import Json
 from treeward.train.rl import Trained, train_rl
-from treeward.train.rl_data import problem_row, template_and_tokens
+from treeward.train.rl_data import problem_row, template_and_tokens, told_apart
 from treeward.train.rl_settings import RlSettings
-from treeward.train.rows import records
+from treeward.train.rows import ANYTHING, TEXT, TEXTS, records
 from treeward.train.settings import check_member
 
 BAD_FORMAT = -1.0
 """The reward of what is no step: it did not end, it is empty, or its thoughts are not closed."""
 
-_COLUMNS = ("id", "prompt", "prefix_steps", "target_step")
+_COLUMNS = {"id": TEXT, "prompt": ANYTHING, "prefix_steps": TEXTS, "target_step": TEXT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ def as_written(data: Path, template: Template, *, named: bool) -> Template:
         BadInput: It is another.
         DamagedData: The dataset's folder says what it was made of and cannot be read.
     """
-    mark = read_mark(data)
+    mark = mark_of(data)
     written = mark.get("template")
     if written and not named and written["fingerprint"] != digest(asdict(template)):
         raise BadInput(
@@ -135,6 +135,7 @@ class Srl:
             digest.update(json.dumps([prompt.id, prompt.ids, self._targets[-1]]).encode())
         if not self.prompts:
             raise BadInput(f"{data}: no rows to learn from")
+        self.prompts = told_apart(self.prompts)
         matched = settings.match_ends
         self._match_ends = any(map(self._answers, self._targets)) if matched is None else matched
         longest = max(len(prompt.prefix_ids) for prompt in self.prompts)
@@ -193,10 +194,14 @@ def _prompt(where: str, record: dict[str, Any], template: Template, tokens: Toke
     except BadInput as e:
         raise BadInput(f"{where}: {e}") from e
     before = record["prefix_steps"]
-    if not isinstance(before, list) or not all(isinstance(step, str) for step in before):
-        raise BadInput(f"{where}: prefix_steps must be texts, got {record['prefix_steps']!r:.60}")
-    prefix = "".join(step + template.rule.delimiter for step in record["prefix_steps"])
-    return Prompt(id=record["id"], prompt_ids=prompt_ids, prefix_ids=tuple(tokens.encode(prefix)))
+    if None in before:
+        raise BadInput(f"{where}: prefix_steps must not have nulls, got {before!r:.60}")
+    prefix_ids = tokens.encode("".join(step + template.rule.delimiter for step in before))
+    if (unread := tokens.before_unread(prefix_ids)) is not None:
+        raise BadInput(
+            f"{where}: prefix_steps hold what the model's tokenizer cannot read, after {unread!r}"
+        )
+    return Prompt(id=record["id"], prompt_ids=prompt_ids, prefix_ids=tuple(prefix_ids))
 
 
 def _target(where: str, record: dict[str, Any], template: Template, by: Similarity) -> str:
@@ -205,8 +210,8 @@ def _target(where: str, record: dict[str, Any], template: Template, by: Similari
     Raises:
         BadInput: There is nothing in it to be like.
     """
-    text = record["target_step"]
-    target = text if isinstance(text, str) else ""
+    text: str = record["target_step"]
+    target = text
     if template.rule.think:
         target = without_thoughts(target).strip()
     if not units(target, by):

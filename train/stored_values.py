@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from treeward.export.prompt_settings import with_steps_of
 from treeward.export.run_folder import RunFolder, digest, open_run_folder
 from treeward.export.tree_stream import stream
 from treeward.search.errors import BadInput
 from treeward.search.prompts import Template
+from treeward.search.reader import Reader
+from treeward.search.steps import Cut, Steps
 from treeward.search.tokens import Tokens
 from treeward.train.spans import Span
 
@@ -26,6 +29,9 @@ class StoredValues:
     """Holds the values of prefixes, by problem and by the ids of all steps up to their end."""
 
     values: Mapping[str, Mapping[Ids, float]]
+
+    cut: Cut
+    """Splits the ids of a solution into steps as the run did."""
 
     fingerprint: str
     """A digest of all of them."""
@@ -63,7 +69,7 @@ def read_stored_values(path: Path, template: Template, tokens: Tokens) -> Stored
     values: dict[str, dict[Ids, float]] = {}
     seen = hashlib.sha256()
     run = open_run_folder(path)
-    _check_template(run, template)
+    cut = Reader(_written(run, template), tokens).cut
     for item in stream(run, _COLUMNS):
         if item.tree is None:
             continue
@@ -76,19 +82,26 @@ def read_stored_values(path: Path, template: Template, tokens: Tokens) -> Stored
                 found[tuple(token for at in node["path"] for token in by_id[at])] = value
         values[item.problem.id] = found
         seen.update(json.dumps([item.problem.id, [[*found.items()]]]).encode())
-    return StoredValues(values=values, fingerprint=seen.hexdigest())
+    return StoredValues(values=values, cut=cut, fingerprint=seen.hexdigest())
 
 
-def _check_template(run: RunFolder, template: Template) -> None:
+def _written(run: RunFolder, template: Template) -> Template:
+    """Returns a template with the run's steps, which change nothing in how problems are put.
+
+    Raises:
+        BadInput: The run's template is another, as far as can be told: not where a callable ended
+            its steps.
+    """
     asked = run.identity.settings
-    other = asked["prompt.fingerprint"] != digest(asdict(template))
-    # Steps of one's own are part of a template, and change nothing in how problems are put.
-    if other and "prompt.steps" not in asked:
+    written = with_steps_of(template, asked)
+    by_callable = "prompt.steps" in asked and asked["prompt.steps"] not in set(Steps)
+    if not by_callable and asked["prompt.fingerprint"] != digest(asdict(written)):
         raise BadInput(
             f"{run.path}: its problems were put by the template {asked['prompt.template']!r}, and "
             f"this model is asked by {template.name!r}: its values are of other prompts; set "
             "train.template, or search with the template of this model"
         )
+    return written
 
 
 def _check_tokens(path: Path, text: str, ids: Ids, tokens: Tokens) -> None:
