@@ -159,6 +159,12 @@ class Column:
 
 ID = Column("id", TEXT, "Hash of what the row is about; the same in every export that has the row.")
 PROBLEM_ID = Column("problem_id", TEXT, "The problem in the run.")
+CHAT = Column(
+    "messages",
+    MESSAGES,
+    "The problem as the chat that ends with the question; null where it was plain text.",
+    optional=True,
+)
 
 
 @dataclass(slots=True)

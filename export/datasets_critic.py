@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from treeward.critics.progress import Count, unbiased_progress
 from treeward.export.dataset_spec import (
+    CHAT,
     COUNT,
     FLAG,
     ID,
-    MESSAGES,
     PROBLEM_ID,
     REAL,
     TEXT,
@@ -33,12 +33,7 @@ COLUMNS = (
     PROBLEM_ID,
     Column("tree_id", TEXT, "The tree in the run."),
     Column("problem", TEXT, "The question."),
-    Column(
-        "messages",
-        MESSAGES,
-        "The problem as the chat that ends with the question; null where it was plain text.",
-        optional=True,
-    ),
+    CHAT,
     Column("problem_n_right", COUNT, "Right rollouts from the bare question."),
     Column("problem_n_rollouts", COUNT, "Right and wrong ones together."),
     Column("steps", list_of(TEXT), "The steps' texts, as sampled but without delimiters."),

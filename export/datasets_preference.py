@@ -21,6 +21,7 @@ from treeward.export.dataset_spec import (
     row_id,
     template_of,
 )
+from treeward.export.label_spec import TIE
 from treeward.export.labels import Nodes
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Grown, Item
@@ -81,7 +82,7 @@ def preference(run: RunFolder, settings: ExportSettings, tally: Tally) -> Datase
         by_id = {node["node_id"]: node for node in item.tree.nodes}
         for best, worst in _extremes(item.tree, tally):
             margin = best["value"] - worst["value"]
-            if margin < least:
+            if margin < least - TIE:
                 tally.left_out["pairs whose values are closer than the margin"] += 1
                 continue
             tally.kept["pairs"] += 1

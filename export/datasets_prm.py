@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from treeward.export.added_scores import require_scores
 from treeward.export.dataset_spec import (
+    CHAT,
     COUNT,
     FLAG,
     ID,
@@ -40,6 +41,7 @@ COLUMNS = (
     PROBLEM_ID,
     Column("tree_id", TEXT, "The tree in the run."),
     Column("prompt", TEXT, "The question."),
+    CHAT,
     Column("completions", list_of(TEXT), "The steps' texts, as sampled but without delimiters."),
     Column("labels", list_of(FLAG), "Whether each step is right, by the label rule; never null."),
     Column(
@@ -47,7 +49,8 @@ COLUMNS = (
         list_of(REAL, gaps=True),
         "The value after each step: the chance that the policy finishes right from there. The mean "
         "of the posterior of `n_right` in `n_rollouts`; exactly 0 or 1 where a solution ends; null "
-        "where no rollout counts, and then the label comes from steps below.",
+        "where no rollout counts, and then the label comes from steps below. By a rule with "
+        "`soft(of=...)` the measure that it names.",
     ),
     Column(
         "label_mask",
@@ -184,7 +187,9 @@ def _rows(
     of_nodes = {
         "completions": clean_steps(nodes["step_text"].combine_chunks(), delimiter),
         "labels": pa.array(kept.learn_N & (said.sign_N == RIGHT)),
-        "soft_labels": nodes["value"],
+        "soft_labels": nodes["value"]
+        if said.soft_N is None
+        else pa.array(said.soft_N, from_pandas=True),
         "label_mask": pa.array(kept.learn_N),
         **{name: nodes[name] for name in (*_COUNTS, *_REALS)},
         "right_chances": pa.nulls(batch.size, REAL)
@@ -220,6 +225,7 @@ def _part(
         "problem_id": problems["problem_id"],
         "tree_id": trees["tree_id"].take(tree_R),
         "prompt": problems["prompt"],
+        "messages": problems["messages"],
         **{name: lists.of(column, kinds[name]) for name, column in of_nodes.items()},
         "label_rule": pa.repeat(pa.scalar(label_rule, TEXT), len(ends)),
         "first_error": lists.first(wrong_N),

@@ -32,6 +32,8 @@ def plan_label(options: Options) -> Plan:
     for problem_id, given in found.solutions.items():
         if len(solutions) == options.limit:
             break
+        if problem_id not in problems:  # the policy cannot be asked it
+            continue
         places = None if context is None else context - len(reader.prompt_ids(problems[problem_id]))
         steps = set()
         for each in given:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from treeward.export.label_beliefs import READS as BELIEF_READS
 from treeward.export.label_beliefs import learned_prior, right_chances, seen
-from treeward.export.label_spec import BY_CRITIC, COUNTED, PartSpec, Value, critic_of
+from treeward.export.label_spec import BY_CRITIC, COUNTED, TIE, PartSpec, Value, critic_of
 from treeward.export.tree_batch import Flags, Reals, TreeBatch
 from treeward.search.error_grid import grid
 from treeward.search.verdicts import Verdict
@@ -40,6 +40,8 @@ class Said(NamedTuple):
     sign_N: Signs
     chance_N: Reals | None = None
     """The probability that each prefix is right; None where the part has none."""
+    soft_N: Reals | None = None
+    """What is to be learned of each prefix, NaN where it is unknown; None where signs are."""
 
 
 class Part(NamedTuple):
@@ -194,7 +196,8 @@ def _ratio(values: Mapping[str, Value]) -> Part:
         known_N = batch.is_step & ~np.isnan(own_N) & (base_N > 0)
         ratio_N = own_N / np.where(known_N, base_N, 1.0)
         with np.errstate(invalid="ignore"):
-            return Said(signs(known_N & (ratio_N >= at), known_N & (ratio_N < at)))
+            right_N = ratio_N >= at - TIE
+        return Said(signs(known_N & right_N, known_N & ~right_N))
 
     before = "of its parent, the prefix before it" if to == "parent" else "of the bare question"
     return Part(
@@ -212,7 +215,7 @@ def _soft(values: Mapping[str, Value]) -> Part:
     def judge(batch: TreeBatch) -> Said:
         found_N = measure(batch, of)
         with np.errstate(invalid="ignore"):
-            return Said(signs(found_N >= SOFT, found_N < SOFT))
+            return Said(signs(found_N >= SOFT, found_N < SOFT), soft_N=found_N)
 
     return Part(
         says=f"`{of}` itself is what to learn; for those who need right or wrong, right stands for "

@@ -29,6 +29,9 @@ MEASURES = (*COUNTED, "value_tree", "progress", *BY_CRITIC)
 
 END, MASK, KEEP = "end", "mask", "keep"
 
+TIE = 1e-9
+"""Computed numbers that differ by no more are equal: .3 - .1 is less than .2 in binary."""
+
 _PART = re.compile(r"([^@()]*?)\s*(?:@([^()]*?))?\s*(?:\((.*)\))?", re.DOTALL)
 
 

@@ -63,6 +63,8 @@ class JudgedTrees(NamedTuple):
 
     sign_N: Signs
     chance_N: Reals | None
+    soft_N: Reals | None
+    """What is to be learned of each prefix where a part says so, NaN where it is unknown."""
     causes: Mapping[str, Flags]
     """Why steps are undecided, with the nodes that each is the reason for; none where the rule has
     but one part."""
@@ -98,9 +100,11 @@ class LabelRule:
         """Returns what the rule says of every node of many trees."""
         said = [part.judge(batch) for part in self.parts]
         chances = [each.chance_N for each in said if each.chance_N is not None]
+        softs = [each.soft_N for each in said if each.soft_N is not None]
         return JudgedTrees(
             sign_N=_agreed(said),
             chance_N=chances[0] if chances else None,
+            soft_N=softs[0] if softs else None,
             causes=self._causes(said) if len(said) > 1 else {},
         )
 

@@ -7,6 +7,8 @@ without reading the others, and scans it once, which takes longer than the rest.
 
 import re
 
+from treeward.export.label_spec import TIE
+
 MIN_ROLLOUTS = 8
 """Rollouts without a success that make a prefix wrong under the default label rule."""
 
@@ -56,7 +58,7 @@ CREATE MACRO contrastive_pairs(margin := 0.2) AS TABLE
         good.value_low > bad.value_high AS separated
     FROM nodes good JOIN nodes bad
     ON good.tree_id = bad.tree_id AND good.parent_id = bad.parent_id
-    AND good.value - bad.value >= margin AND good.node_id <> bad.node_id;
+    AND good.value - bad.value >= margin - {TIE} AND good.node_id <> bad.node_id;
 
 -- What a critic said of nodes beside what rollouts from them came to, by what it said.
 CREATE MACRO critic_agreement(bins := 10) AS TABLE

@@ -19,6 +19,10 @@ from treeward.search.step_ends import CustomEnd
 TASK = "task:"
 
 
+MOST_PROVER_K = 1024
+"""Best of so many is as good as sure wherever a rollout ever ends right; work grows with K."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSettings:
     """What is computed from evidence when trees are written; section `label.`."""
@@ -28,8 +32,10 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         """Checks K."""
-        if self.prover_k is not None and self.prover_k < 1:
-            raise BadInput(f"label.prover_k must be at least 1, got {self.prover_k!r}")
+        if self.prover_k is not None and not 1 <= self.prover_k <= MOST_PROVER_K:
+            raise BadInput(
+                f"label.prover_k must be from 1 to {MOST_PROVER_K}, got {self.prover_k!r}"
+            )
 
 
 SECTIONS: dict[str, type] = {

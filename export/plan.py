@@ -36,7 +36,7 @@ from treeward.search.backends import (
     prepare,
 )
 from treeward.search.critic import Critic
-from treeward.search.errors import BadInput
+from treeward.search.errors import BadInput, UnreadablePrompt
 from treeward.search.fast import FastSettings
 from treeward.search.given import Given, Steps
 from treeward.search.models import ModelFolder, cache_root
@@ -173,6 +173,32 @@ class Plan:
         return make_verifier(self.problems)
 
 
+def readable(found: ProblemSet, reader: Reader, *, skip_bad: bool) -> tuple[ProblemSet, int]:
+    """Returns the problems that a policy can be asked, and the tokens of the shortest prompt.
+
+    Args:
+        found: The problems, at least one.
+        reader: Writes their prompts.
+        skip_bad: Whether the others are left out; else the first is an error.
+
+    Raises:
+        BadInput: The policy cannot be asked some, or with `skip_bad` any.
+    """
+    kept, skipped, lengths = [], [*found.skipped], []
+    for problem in found.problems:
+        try:
+            lengths.append(len(reader.prompt_ids(problem)))
+        except UnreadablePrompt as e:
+            if not skip_bad:
+                raise BadInput(f"{e} (--skip-bad leaves such problems out)") from e
+            skipped.append(str(e))
+        else:
+            kept.append(problem)
+    if not kept:
+        raise BadInput(f"this policy can be asked none of the problems; {skipped[-1]}")
+    return ProblemSet(problems=tuple(kept), skipped=tuple(skipped)), min(lengths)
+
+
 def make_plan(
     options: Options,
     sections: Mapping[str, type] = MappingProxyType(SECTIONS),
@@ -211,7 +237,7 @@ def make_plan(
     )
     template = choose_template(prompt, model.default_template, options.step_end)
     reader = Reader(template, load_tokens(model.path))
-    shortest = min(len(reader.prompt_ids(problem)) for problem in found.problems)
+    found, shortest = readable(found, reader, skip_bad=options.skip_bad)
     sampling = build_sampling(values, template)
     check_room(model, backend, "policy", sampling, shortest)
     check_temperature(backend, "policy.temperature", sampling.temperature)

@@ -88,7 +88,7 @@ def windows(
     Raises:
         DamagedData: A file of the run is not what was written.
     """
-    problems = RowGroups("problems", ("problem_id", "prompt")).whole(run.problems_path)
+    problems = RowGroups("problems", ("problem_id", "prompt", "messages")).whole(run.problems_path)
     forest = _survey(committed_parts(run.path))
     files = RowGroups(
         "nodes",

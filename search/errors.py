@@ -2,6 +2,7 @@
 
     TreewardError            1  anything that ends a command
     +-- BadInput             2  what a user gave breaks a rule (also a ValueError)
+    |   +-- UnreadablePrompt 2  a policy cannot be asked one problem
     +-- SettingsConflict     3  the run folder holds other settings
     +-- DamagedData          5  a file does not hold what was written to it
     +-- MissingExtra         1  an optional dependency is not installed
@@ -21,6 +22,10 @@ class BadInput(TreewardError, ValueError):
     """Says that something a user gave breaks a rule, and what would satisfy it."""
 
     exit_code = 2
+
+
+class UnreadablePrompt(BadInput):
+    """Says why a policy cannot be asked one problem; others it may."""
 
 
 class SettingsConflict(TreewardError):

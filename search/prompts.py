@@ -7,7 +7,7 @@ solution for training, and reading the answer out of a sampled one.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from treeward.search.errors import BadInput
+from treeward.search.errors import BadInput, UnreadablePrompt
 from treeward.search.problem import Message, Problem
 from treeward.search.steps import StepRule, without_thoughts
 from treeward.search.tokens import Tokens
@@ -97,8 +97,8 @@ class Template:
         """Returns the token ids of a problem's prompt.
 
         Raises:
-            BadInput: The policy cannot read the prompt, or has no chat template where one is
-                needed.
+            UnreadablePrompt: The policy cannot read the prompt.
+            BadInput: It has no chat template where one is needed.
         """
         text = self.text(problem, tokens)
         # A chat template writes the special tokens itself.
@@ -106,12 +106,12 @@ class Template:
         if tokens.unknown_id is not None and tokens.unknown_id in ids:
             readable = {piece.decode("utf-8", "ignore") for piece in tokens.pieces}
             strange = sorted({char for char in text if char not in readable})
-            raise BadInput(
+            raise UnreadablePrompt(
                 f"problem {problem.id}: this policy cannot read {''.join(strange)[:20]!r} in "
                 f"{problem.prompt[:60]!r}; choose another --policy"
             )
         if not ids:
-            raise BadInput(f"problem {problem.id}: its prompt has no tokens")
+            raise UnreadablePrompt(f"problem {problem.id}: its prompt has no tokens")
         return ids
 
     def text(self, problem: Problem, tokens: Tokens) -> str:
@@ -122,7 +122,10 @@ class Template:
                     f"template {self.name!r} is for chat models and this policy has no chat "
                     "template; set prompt.template=steps"
                 )
-            return tokens.render_chat(self.chat_messages(problem))
+            try:
+                return tokens.render_chat(self.chat_messages(problem))
+            except BadInput as e:
+                raise UnreadablePrompt(f"problem {problem.id}: {e}") from e
         return self.plain_text(problem)
 
     def plain_text(self, problem: Problem) -> str:

@@ -14,7 +14,7 @@ EXTREMES = """
 SELECT tree_id, parent_id, max(value) - min(value) AS margin,
     arg_max(node_id, (value, -node_id)) AS best, arg_min(node_id, (value, node_id)) AS worst
 FROM nodes WHERE value IS NOT NULL AND depth > 0
-GROUP BY tree_id, parent_id HAVING count(*) > 1 AND max(value) - min(value) >= {margin}
+GROUP BY tree_id, parent_id HAVING count(*) > 1 AND max(value) - min(value) >= {margin} - 1e-9
 """
 
 
@@ -38,6 +38,18 @@ def test_the_best_step_of_each_node_against_the_worst(
     }
     assert found == expected
     assert len(rows) == len(found) > 0
+
+
+def test_a_pair_just_at_the_margin_is_kept(run: RunFolder, tmp_path: Path) -> None:
+    """A quarter of four and none have values .3 and .1, which floats put less than .2 apart."""
+    rows = export(run, Kind.PREFERENCE, tmp_path / "out", margin=0.05)
+    place = min(rows, key=lambda row: row["margin"])["id"]
+    at = min(row["margin"] for row in rows)
+    for margin, kept in ((at + 1e-12, True), (at + 1e-6, False)):
+        found = export(run, Kind.PREFERENCE, tmp_path / str(margin), margin=margin)
+        assert (place in {row["id"] for row in found}) is kept
+        pairs = sql(run, f"FROM contrastive_pairs(margin := {margin!r}) WHERE difference <= {at!r}")
+        assert bool(pairs) is kept
 
 
 def test_a_prompt_and_a_step_are_what_the_policy_reads_and_writes(

@@ -54,6 +54,7 @@ def export(
 PRM: Row = {
     "id": "i",
     "prompt": "1 + 1 + 1 = ?",
+    "messages": None,
     "completions": ["1 + 1 = 2", "2 + 1 = 4", "so 4"],
     "labels": [True, False, False],
     "label_mask": [True, True, True],
@@ -198,6 +199,26 @@ def test_rows_are_as_the_consumer_documents_them(
     shape: Shape, row: Row, golden: Mapping[str, Any]
 ) -> None:
     assert shape.convert(row, Tally()) == golden
+
+
+def test_a_question_that_goes_on_from_a_chat_is_asked_whole_or_left_out() -> None:
+    turns = [("user", "1 + 1 = ?"), ("assistant", "2"), ("user", "1 + 1 + 1 = ?")]
+    history = [{"role": role, "content": content} for role, content in turns]
+    system = {"role": "system", "content": "Count."}
+    tally = Tally()
+    for shape in (stepwise.TRL, stepwise.OPENRLHF):
+        assert shape.convert(PRM | {"messages": history}, tally) is None
+        assert shape.convert(PRM | {"messages": [system, history[2]]}, tally) is not None
+    assert tally.left_out.total() == 2
+    given = (history, stepwise.QWEN_SYSTEM), ([system, *history], "Count.")
+    for messages, first in given:
+        row = stepwise.QWEN.convert(PRM | {"messages": messages}, tally)
+        assert row is not None
+        assert row["messages"][0] == {"role": "system", "content": first}
+        asked = [turn for turn in row["messages"][:-1] if turn["role"] != "system"]
+        assert asked == [turn for turn in messages if turn["role"] != "system"]
+    marked = [{"role": "user", "content": "a<extra_0>"}, *history[1:]]
+    assert stepwise.QWEN.convert(PRM | {"messages": marked}, tally) is None
 
 
 @pytest.mark.parametrize("shape", [stepwise.TRL, stepwise.OPENRLHF, stepwise.QWEN])

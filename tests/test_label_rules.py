@@ -9,7 +9,7 @@ from tests.plain_rules import PLAIN, chances, parents_of, path_to, rows_kept
 from tests.random_trees import random_tree
 
 from treeward.export.label_cut import count_steps, cut
-from treeward.export.labels import load_rule
+from treeward.export.labels import Label, load_rule
 from treeward.export.schema import NODES
 from treeward.export.tree_batch import TreeBatch
 from treeward.search.errors import DamagedData
@@ -79,6 +79,18 @@ def chain(k: int) -> list[Row]:
         }
         for node in range(4)
     ]
+
+
+def test_a_step_just_at_the_ratio_is_right() -> None:
+    """4 of n is .8 of 5 of n for every n, also where the quotient of floats comes out below."""
+    for n in range(5, 41):
+        rows = [
+            {**dict.fromkeys(COLUMNS), "node_id": at, "parent_id": at - 1 if at else None}
+            | {"pre": at, "post_end": 1, "n_right": 5 - at, "n_rollouts": n}
+            for at in range(2)
+        ]
+        assert load_rule("ratio").label(rows) == [None, Label.RIGHT], n
+        assert load_rule("ratio(at=0.801)").label(rows) == [None, Label.WRONG], n
 
 
 def test_what_is_learned_does_not_depend_on_how_trees_are_handed_over() -> None:

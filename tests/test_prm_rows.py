@@ -27,7 +27,7 @@ from treeward.export.schema import SCHEMAS, SCORES
 from treeward.export.score_store import write_scores
 from treeward.export.tree_windows import windows
 from treeward.search.errors import BadInput, DamagedData
-from treeward.search.problem import Problem
+from treeward.search.problem import Message, Problem
 from treeward.search.steps import clean_step
 
 Row = dict[str, Any]
@@ -71,10 +71,19 @@ def trees() -> dict[str, list[Row]]:
     return forest(0, 40)
 
 
+def chat_of(name: str) -> tuple[Message, ...] | None:
+    """The chat that asks a problem; every problem whose name ends with 7 goes on from one."""
+    asked = (Message("user", "first"), Message("assistant", "yes"))
+    return (*asked, Message("user", f"what is {name}?")) if name.endswith("7") else None
+
+
 @pytest.fixture
 def run(trees: dict[str, list[Row]], tmp_path: Path) -> Iterator[RunFolder]:
     """A run whose parts hold the trees of every third problem, and one problem without a tree."""
-    problems = [Problem(id=name, prompt=f"what is {name}?") for name in [*trees, "not grown"]]
+    problems = [
+        Problem(id=name, prompt=f"what is {name}?", messages=chat_of(name))
+        for name in [*trees, "not grown"]
+    ]
     identity = Identity(settings={"prompt.template": "steps"}, samplers=(), versions={})
     with writing(tmp_path / "run", identity, problems) as run:
         for first in range(3):
@@ -120,6 +129,7 @@ def test_rows_are_those_made_one_by_one(
                     "problem_id": name,
                     "tree_id": tree[0]["tree_id"],
                     "prompt": f"what is {name}?",
+                    "messages": (chat := chat_of(name)) and [turn._asdict() for turn in chat],
                     "completions": [clean_step(step["step_text"], "\n") for step in steps],
                     "labels": [f and signs[at] == 1 for at, f in zip(path, flags, strict=True)],
                     "soft_labels": [step["value"] for step in steps],
@@ -141,6 +151,22 @@ def test_rows_are_those_made_one_by_one(
     assert found == expected
     assert len({*ids}) == len(ids)
     assert all(len(id_) == 32 and int(id_, 16) >= 0 for id_ in ids)
+
+
+@pytest.mark.parametrize("rule", ["soft(of=share)", "any_success & soft(of=share)"])
+def test_what_is_learned_by_soft_is_the_measure_that_it_names(
+    run: RunFolder, trees: dict[str, list[Row]], tmp_path: Path, rule: str
+) -> None:
+    other = 0
+    for row in exported(run, tmp_path / "out", rule=rule + " | cut(wrong=keep, undecided=mask)"):
+        by_id = {node["node_id"]: node for node in trees[row["problem_id"]]}
+        for at, soft in zip(row["node_ids"], row["soft_labels"], strict=True):
+            node = by_id[at]
+            n, verdict = node["n_rollouts"], node["verdict"]
+            share = node["n_right"] / n if n else None
+            assert soft == {"right": 1.0, "wrong": 0.0}.get(verdict, share)
+            other += soft != node["value"]
+    assert other
 
 
 @pytest.mark.parametrize("most", [1, 40, 300, 10**6])

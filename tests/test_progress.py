@@ -17,6 +17,8 @@ from treeward.critics.progress import (
     unbiased_progress,
 )
 from treeward.critics.value import posterior_mean
+from treeward.export.options import LabelSettings
+from treeward.search.errors import BadInput
 from treeward.search.intervals import Reals
 
 
@@ -124,3 +126,9 @@ def test_the_end_of_a_solution_is_as_far_as_progress_goes() -> None:
     assert unbiased_progress(Count(0, 0, 1.0), Count(2, 6), 5) == pytest.approx(0.2)
     assert unbiased_progress(Count(0, 0, 0.0), Count(2, 6), 5) == pytest.approx(-0.8)
     assert unbiased_progress(Count(0, 0, 0.0), Count(1, 1), 5) == -1.0
+
+
+@pytest.mark.parametrize("k", [0, 1025])
+def test_a_prover_has_from_one_to_1024_tries(k: int) -> None:
+    with pytest.raises(BadInput, match=r"label\.prover_k must be from 1 to 1024, got "):
+        LabelSettings(prover_k=k)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,21 @@ def test_one_problem_that_leaves_room_is_enough(tmp_path: Path) -> None:
         f"more than the {CONTEXT} positions of 'nano'; set policy.max_rollout_tokens to at most "
         f"{room}"
     )
+
+
+def test_problems_that_the_policy_cannot_be_asked_can_be_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    prompts = ("7 +5", "three plus four")
+    file.write_text("\n".join(json.dumps({"prompt": each, "answer": "7"}) for each in prompts))
+    asked = Options(problems=str(file), policy="nano")
+    with pytest.raises(BadInput, match=r"^problem \w+: .* cannot read .*--skip-bad leaves such"):
+        make_plan(asked)
+    plan = make_plan(replace(asked, skip_bad=True))
+    assert [problem.prompt for problem in plan.problems] == ["7 +5"]
+    assert len(plan.skipped) == 1
+    file.write_text(json.dumps({"prompt": prompts[1], "answer": "7"}))
+    with pytest.raises(BadInput, match=r"can be asked none of the problems; problem \w+: .*read"):
+        make_plan(replace(asked, skip_bad=True))
 
 
 @pytest.mark.parametrize("command", [["generate"], ["eval", "policy", "nano"]])

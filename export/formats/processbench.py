@@ -23,6 +23,7 @@ from treeward.export.dataset_spec import (
 )
 from treeward.export.datasets_prm import rule_of
 from treeward.export.formats.spec import Shape, fixed
+from treeward.export.formats.stepwise import has_history
 from treeward.export.labels import Label, Labels
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
@@ -57,6 +58,9 @@ def whole_solutions(run: RunFolder, settings: ExportSettings, tally: Tally) -> D
     def rows(item: Item) -> Iterator[Row]:
         if item.tree is None:
             tally.left_out["problems without a finished tree"] += 1
+            return
+        roles = [turn.role for turn in item.problem.messages or ()]
+        if has_history(roles, tally, "problems"):
             return
         nodes = item.tree.nodes
         labels = rule.judge(nodes).labels

@@ -4,6 +4,8 @@ None of them has a place for steps that are not to be learned from (`label_mask`
 before its first such step. None takes a value beside the label, so evidence stays behind.
 """
 
+from collections.abc import Sequence
+
 from treeward.export.dataset_spec import (
     COUNT,
     FLAG,
@@ -25,7 +27,7 @@ QWEN_MARK = "<extra_0>"
 
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
-_READS = frozenset({"id", "prompt", "completions", "labels", "label_mask"})
+_READS = frozenset({"id", "prompt", "messages", "completions", "labels", "label_mask"})
 
 
 def kept_steps(row: Row, tally: Tally) -> int:
@@ -41,13 +43,35 @@ def kept_steps(row: Row, tally: Tally) -> int:
 
 def _holds(row: Row, mark: str, tally: Tally) -> bool:
     """Returns whether a text already holds the mark of steps, and counts it."""
-    found = any(mark in text for text in (row["prompt"], *row["completions"]))
+    asked = [turn["content"] for turn in row["messages"] or ()]
+    found = any(mark in text for text in (row["prompt"], *asked, *row["completions"]))
     if found:
         tally.left_out[f"rows whose text holds {mark}, the mark of a step"] += 1
     return found
 
 
+def has_history(roles: Sequence[str], tally: Tally, what: str = "rows") -> bool:
+    """Returns whether a question goes on from a chat, which no text stands for, and counts it.
+
+    A system message is how a question is put, as a template is.
+
+    Args:
+        roles: Those of its turns.
+        tally: Counts it.
+        what: What is left out then.
+    """
+    if found := sum(role != "system" for role in roles) > 1:
+        tally.left_out[f"{what} that go on from a chat, for which the format has no place"] += 1
+    return found
+
+
+def _roles(row: Row) -> list[str]:
+    return [turn["role"] for turn in row["messages"] or ()]
+
+
 def _trl(row: Row, tally: Tally) -> Row | None:
+    if has_history(_roles(row), tally):
+        return None
     n_kept = kept_steps(row, tally)
     if not n_kept:
         return None
@@ -60,7 +84,7 @@ def _trl(row: Row, tally: Tally) -> Row | None:
 
 
 def _openrlhf(row: Row, tally: Tally) -> Row | None:
-    if _holds(row, STEP_MARK, tally):
+    if has_history(_roles(row), tally) or _holds(row, STEP_MARK, tally):
         return None
     n_kept = kept_steps(row, tally)
     if not n_kept:
@@ -80,13 +104,12 @@ def _qwen(row: Row, tally: Tally) -> Row | None:
     if not n_kept:
         return None
     said = "".join(step + QWEN_MARK for step in row["completions"][:n_kept])
+    asked = row["messages"] or [{"role": "user", "content": row["prompt"]}]
+    if asked[0]["role"] != "system":
+        asked = [{"role": "system", "content": QWEN_SYSTEM}, *asked]
     return {
         "id": row["id"],
-        "messages": [
-            {"role": "system", "content": QWEN_SYSTEM},
-            {"role": "user", "content": row["prompt"]},
-            {"role": "assistant", "content": said},
-        ],
+        "messages": [*asked, {"role": "assistant", "content": said}],
         "labels": [int(label) for label in row["labels"][:n_kept]],
     }
 
