@@ -24,7 +24,8 @@ class ScaleRewards(StrEnum):
     GROUP = "group"
     """The group's standard deviation (GRPO): a lone success of 8 counts 2.5."""
     BATCH = "batch"
-    """The standard deviation of all rewards of the step."""
+    """The standard deviation of all rewards that a step learns from; TRL's counts groups without
+    spread too."""
     NONE = "none"
     """Nothing (Dr. GRPO, Liu et al. 2025, section 3.2): hard and easy prompts weigh alike."""
 

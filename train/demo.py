@@ -92,6 +92,7 @@ def run_demo(out: Path, console: Console) -> None:
         f"  treeward eval policy {out / 'training' / 'model'} 'task:arithmetic?n=50&steps=7'\n"
         f"  treeward generate PROBLEMS.jsonl --policy smollm2-135m-instruct --out runs/mine",
         highlight=False,
+        soft_wrap=True,
     )
 
 
