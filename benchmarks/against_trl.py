@@ -4,11 +4,10 @@
 
 nano is so small that the libraries are most of its memory. The same of a model that people have:
 
-    TERMS='min_terms=3&max_terms=3&min_digits=1&max_digits=1'
+    TERMS='min_terms=2&max_terms=2&min_digits=1&max_digits=1'
     python benchmarks/against_trl.py --trl-python ENV/bin/python --out runs/against-trl-smollm2 \
-        --model smollm2-135m-instruct --problems "gym:chain_sum?n=60&seed=1&$TERMS" \
-        --fresh "gym:chain_sum?n=20&seed=2&$TERMS" --least-rate 0.1 --prompts 1 --length 64 \
-        --learning-rate 1e-5 --gradient-checkpointing --seeds 1
+        --model smollm2-135m-instruct --problems "gym:chain_sum?n=80&seed=1&$TERMS" \
+        --fresh "gym:chain_sum?n=20&seed=2&$TERMS" --prompts 1 --length 32 --learning-rate 1e-5
 
 ENV is an environment of its own with trl==1.16.0 and the torch of constraints.txt. Both train in
 float32 on one CPU thread, one process after the other: the same problems, 8 prompts of 8

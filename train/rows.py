@@ -24,16 +24,15 @@ class Cell:
         """Returns whether a value may stand there."""
         if not self.listed:
             return isinstance(value, self.types)
-        entries = value if isinstance(value, list) else [self]
-        return all(entry is None or isinstance(entry, self.types) for entry in entries)
+        return isinstance(value, list) and all(
+            entry is None or isinstance(entry, self.types) for entry in value
+        )
 
 
 ANYTHING = Cell("anything", (object,))
 TEXT, TEXTS = Cell("a text", (str,)), Cell("a list of texts", (str,), listed=True)
-NUMBER, NUMBERS = (
-    Cell("a number", (int, float)),
-    Cell("a list of numbers", (int, float), listed=True),
-)
+NUMBER = Cell("a number", (int, float))
+NUMBERS = Cell("a list of numbers", (int, float), listed=True)
 FLAGS = Cell("a list of true and false", (bool,), listed=True)
 TURNS = Cell("a list of messages", (dict,), listed=True)
 
