@@ -136,6 +136,11 @@ def test_without_refilling_a_step_learns_from_what_it_draws_at_once(tmp_path: Pa
     assert [line["groups/kept_share"] for line in lines] == kept
     assert ["grad_norm" in line for line in lines] == [share > 0 for share in kept]
     assert [line["epoch"] for line in lines] == pytest.approx([0.4 * step for step in range(1, 7)])
+    train(World(one), tmp_path / "pairs", steps=6, refill=False, log_every=2)
+    norms = [line.get("grad_norm") for line in lines]
+    assert [line.get("grad_norm") for line in metrics(tmp_path / "pairs")] == [
+        first if last is None else last for first, last in zip(norms[::2], norms[1::2], strict=True)
+    ]
     spent = lines[2]["sampled_tokens"]
     short = train(World(one), tmp_path / "short", steps=6, refill=False, token_budget=spent)
     assert short.ended == f"the budget of {spent} sampled tokens is spent"

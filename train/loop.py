@@ -106,7 +106,7 @@ def run_loop(
         TreewardError: The gradient stopped being a number.
     """
     optimizer = adamw(model, weight_decay=settings.weight_decay, beta2=settings.adam_beta2)
-    state: State = {"step": 0, "done": False, "metrics_bytes": 0, **job.start()}
+    state: State = {"step": 0, "done": False, "metrics_bytes": 0, "updated": {}, **job.start()}
     if checkpoint := latest_checkpoint(out):
         state = load_checkpoint(checkpoint, model, optimizer)
     facts: Json = {}
@@ -125,6 +125,7 @@ def run_loop(
             job.step(state, update)
             # One that finds nothing more and updates nothing is none.
             taken = bool(facts) or not state["done"]
+            state["updated"] |= facts
             tried = state["step"] + 1
             state["step"] += taken
             since_started += 1
@@ -132,7 +133,10 @@ def run_loop(
             if last or tried % settings.log_every == 0:
                 now = time.perf_counter()
                 seconds = (now - started) / since_started
-                line = {"step": tried, **job.record(state), **facts, "step_time": seconds}
+                # With what the last update said; a step may have had none.
+                line = {"step": tried, **job.record(state), **state["updated"]}
+                line["step_time"] = seconds
+                state["updated"] = {}
                 metrics.append(line)
                 progress(line)
                 started, since_started = now, 0
