@@ -182,6 +182,17 @@ class LearnedCritic:
             }
         return identity
 
+    def standing_alone(self, threads: int | None) -> "LearnedCritic":
+        """Returns the same critics, each prefix with a pass of its own; see `load_critics`."""
+        return LearnedCritic(
+            self._model,
+            self._reader,
+            self.trained,
+            fingerprint=self._fingerprint,
+            threads=threads or self._threads,
+            alone=True,
+        )
+
     def read(self, prefix: Prefix) -> Reading:
         """Returns a prefix as the model's tokens.
 

@@ -77,20 +77,37 @@ class Run:
 
     def tree(self, tree_id: str) -> TreeView:
         """Returns one tree; raises BadInput where the run has none of this id."""
-        return TreeView(tree_id, read_nodes(self.folder, tree_id))
+        return TreeView(tree_id, read_nodes(self.folder, str(tree_id)))
 
     def trees(self) -> Iterator[TreeView]:
         """Yields all trees by their ids, one in memory at a time."""
         for row in self.sql("SELECT tree_id FROM trees ORDER BY tree_id").to_pylist():
             yield self.tree(row["tree_id"])
 
-    def view(self, out: Path | str, *tree_ids: str, **settings: Any) -> Written:
+    def view(
+        self,
+        out: Path | str,
+        *tree_ids: str,
+        against: "Run | Path | str | None" = None,
+        **settings: Any,
+    ) -> Written:
         """Writes a page of the run, or of one tree, or of two side by side.
 
-        Settings are those of `write_tree_page`.
+        Args:
+            out: The page.
+            tree_ids: One or two of the run's trees; none for the whole run.
+            against: Another run, whose tree of the same problem is set beside one tree.
+            settings: Further ones of `write_tree_page`.
         """
         if tree_ids:
-            return write_tree_page(self.folder, tree_ids, Path(out), **settings)
+            other = open_run(against) if isinstance(against, Path | str) else against
+            return write_tree_page(
+                *(self.folder, tree_ids, Path(out)),
+                against=None if other is None else other.folder,
+                **settings,
+            )
+        if against is not None:
+            raise BadInput("against: needs the id of a tree")
         return write_run_page(self.folder, Path(out), **settings)
 
     def export(self, kind: str, out: Path | str, **settings: Any) -> ExportReport:
@@ -100,7 +117,9 @@ class Run:
             BadInput: There is no such kind, or `export_dataset` refuses what is asked for.
         """
         if kind not in {*Kind}:
-            raise BadInput(f"kind: no {kind!r}; {nearest(kind, [*Kind])}")
+            raise BadInput(f"kind: no {kind!r}; {nearest(kind, [each.value for each in Kind])}")
+        if "test_sets" in settings:
+            settings["test_sets"] = tuple(map(Path, settings["test_sets"]))
         return export_dataset(self.folder, Kind(kind), Path(out), ExportSettings(**settings))
 
 
@@ -132,6 +151,10 @@ def generate(
             on.
         SystemExit: SIGTERM ended it, likewise; where an event loop runs, that ends the process.
     """
+    if concurrency < 1:
+        raise BadInput(f"concurrency must be at least 1, got {concurrency!r}")
+    if options.get("config") is not None:
+        options["config"] = Path(options["config"])
     plan = make_plan(Options(problems=str(problems), **options))
     growing = _grow_apart if _in_a_loop() else grow
     outcome = growing(plan, Path(out), concurrency=concurrency)

@@ -22,6 +22,10 @@ _EXTRAS = {
     "math_verify": ("math", "checking of mathematical answers (verifier math)"),
     "gguf": ("smollm", f"the policy {smollm.NAME}"),
     "httpx2": ("http", "policies behind the URLs of servers"),
+    "peft": ("lora", "training of adapters (train.lora_r)"),
+    "resvg_py": ("png", "plots as PNG (view --png)"),
+    "tensorboard": ("tensorboard", "metrics for TensorBoard (train.report_to)"),
+    "vllm": ("vllm", "models in this process on vLLM (--backend vllm)"),
 }
 
 
@@ -130,7 +134,7 @@ def _extras() -> Iterator[Check]:
 def _disk(out: Path) -> Check:
     place = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
-    writable = os.access(place, os.W_OK)
+    writable = place.is_dir() and os.access(place, os.W_OK)
     return Check(
         name="disk",
         ok=writable and free > 1,

@@ -20,16 +20,20 @@ def open_critic(
         critics: A folder that `treeward train critics` made, or critics of one's own.
         device: A torch device, for those in a folder.
         threads: Threads of a pass, likewise; None takes their own default.
-        alone: Whether each prefix has a pass of its own, likewise.
+        alone: Whether each prefix has a pass of its own, also for learned ones that are given.
 
     Raises:
         BadInput: The folder holds no critics.
     """
-    if not isinstance(critics, Path | str):
-        return critics
-    from treeward.critics.learned import load_critics
+    if isinstance(critics, Path | str):
+        from treeward.critics.learned import load_critics
 
-    return load_critics(critics, device=device, threads=threads, alone=alone)
+        return load_critics(critics, device=device, threads=threads, alone=alone)
+    from treeward.critics.learned import LearnedCritic
+
+    if alone and isinstance(critics, LearnedCritic):
+        return critics.standing_alone(threads)
+    return critics
 
 
 def critic_name(critic: Critic) -> str:

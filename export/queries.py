@@ -7,7 +7,7 @@ access to any file. With access, even to the run's files alone, one SELECT can w
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -72,7 +72,17 @@ def run_statement(
     """Returns what `run_query` does, from a database that is open already."""
     with _sql_errors(run.path), _stopped_after(connection, timeout):
         check_statement(connection, sql, NAMES)
-        return connection.sql(sql).to_arrow_table()
+        return _with_integers(connection.sql(sql).to_arrow_table())
+
+
+def _with_integers(found: pa.Table) -> pa.Table:
+    """Returns a table with 64-bit integers for DuckDB's 128-bit ones, its sums, where all fit."""
+    for place, field in enumerate(found.schema):
+        if pa.types.is_decimal(field.type) and field.type.scale == 0:
+            with suppress(pa.ArrowInvalid):
+                column = found.column(place).cast(pa.int64())
+                found = found.set_column(place, field.name, column)
+    return found
 
 
 @contextmanager

@@ -46,12 +46,12 @@ def memory_bytes(text: str) -> int:
     """Returns a size such as `4GB` in bytes.
 
     Raises:
-        BadInput: It is no such size, or less than the 100MB that a query needs.
+        BadInput: It is no such size, or less than the 200MB that a query needs.
     """
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT]B)", text.strip().upper())
     size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
-    if size < 100 * _UNITS["MB"]:
-        raise BadInput(f"memory must be a size of at least 100MB such as 4GB, got {text!r}")
+    if size < 200 * _UNITS["MB"]:
+        raise BadInput(f"memory must be a size of at least 200MB such as 4GB, got {text!r}")
     return size
 
 
@@ -130,6 +130,8 @@ def _require_success(code: int, said: str, memory: str) -> None:
     """Raises what a child that failed said of it."""
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
     if code > 0:
+        if not lines and "cannot allocate memory" in said:
+            raise TreewardError(f"query: the database ended; {_more(memory)}")
         message = lines[-1].removeprefix("error: ") if lines else f"query: failed: {said[-200:]!r}"
         raise _ERRORS.get(code, TreewardError)(message)
     if code < 0:

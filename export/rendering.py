@@ -3,13 +3,17 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from treeward.export.console import table
+from treeward.export.console import clean, table
 from treeward.search.errors import BadInput
+
+_PLAN = ["explain_key", "explain_value"]
+"""The columns of what EXPLAIN gives: drawings of many lines."""
 
 
 def write_table(result: pa.Table, form: str, out: BinaryIO) -> None:
@@ -17,7 +21,8 @@ def write_table(result: pa.Table, form: str, out: BinaryIO) -> None:
 
     Args:
         result: The rows.
-        form: `table`, `json` (a list of objects), `csv`, or `arrow` (an IPC stream).
+        form: `table`, `json` (a list of objects), `csv`, or `arrow` (an IPC stream). In `csv` text
+            that a spreadsheet would run as a formula gets a quote before it.
         out: Where to.
 
     Raises:
@@ -34,6 +39,9 @@ def write_table(result: pa.Table, form: str, out: BinaryIO) -> None:
             dict(zip(result.column_names, map(_plain, row), strict=True)) for row in _rows(result)
         ]
         out.write(json.dumps(rows, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+    elif result.column_names == _PLAN:
+        for _, plan in _rows(result):
+            out.write(("\n".join(map(clean, str(plan).splitlines())) + "\n").encode())
     else:
         out.write((table(result.column_names, [*_rows(result)]) + "\n").encode())
     out.flush()
@@ -73,6 +81,8 @@ def _plain(value: Any) -> Any:
     """Returns a value as JSON has it: other than finite numbers as null, other types as text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -68,6 +68,8 @@ def check_statement(
             raise BadInput("query: EXPLAIN is refused but directly before one SELECT")
     else:
         tree = _parse(connection, sql) if kind == "SELECT" else None
+    if tree is None and kind == "MULTI":
+        raise BadInput("query: PIVOT needs its values: PIVOT ... ON column IN (value, ...)")
     if tree is None:
         raise BadInput(f"query: {kind} is refused; a run is only read: {_ALLOWED}")
     for node in _nodes(tree):

@@ -1,5 +1,7 @@
 """The command that shows trees: in the terminal, or as a page in a file."""
 
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,12 +58,14 @@ def view(
         if refused:
             raise click.UsageError(says)
     folder = open_run_folder(run)
-    if plots is not None:
-        for path in write_figures(run_data(folder)[1], plots, png=png):
-            click.echo(f"{path}", err=True)
+    drawn = [] if plots is None else [*write_figures(run_data(folder)[1], plots, png=png)]
+    for path in drawn:
+        click.echo(f"{path}", err=True)
     if out is None:
         if trees or plots is None:
             _show(run, trees[0] if trees else None, as_json=as_json)
+        elif as_json:
+            print_result({"plots": [str(path) for path in drawn]}, as_json=True, text=str)
         return
     if trees:
         other = None if against is None else open_run_folder(against)
@@ -87,4 +91,6 @@ def _show(path: Path, tree_id: str | None, *, as_json: bool) -> None:
         print_result(nodes, as_json=True, text=str)
     else:
         with output_errors():
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")
             Console(highlight=False).print(draw_tree(nodes), end="", soft_wrap=True)

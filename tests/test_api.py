@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import treeward
@@ -100,6 +101,39 @@ def test_problems_may_be_a_path(tmp_path: Path) -> None:
     problems.write_text('{"prompt": "1 +2", "answer": "3"}\n')
     grown = treeward.generate(problems, tmp_path / "run", policy="nano", assignments=QUICK)
     assert grown.sql("FROM trees").num_rows == 1
+
+
+def test_at_least_one_tree_grows_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="concurrency must be at least 1, got 0"):
+        treeward.generate(PROBLEMS, tmp_path / "run", concurrency=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_paths_may_be_texts(tmp_path: Path) -> None:
+    config, tests = tmp_path / "c.toml", tmp_path / "tests.jsonl"
+    config.write_text("[search]\nsimulations = 2\nrollouts = 1\n")
+    tests.write_text('{"prompt": "1 +2"}\n')
+    runs = [
+        treeward.generate(
+            "task:arithmetic?n=1", str(tmp_path / name), config=str(config), seed=seed
+        )
+        for seed, name in enumerate(("one", "two"))
+    ]
+    (tree,) = runs[0].sql("SELECT tree_id FROM trees").to_pylist()
+    for other in (runs[1], str(tmp_path / "two")):
+        written = runs[0].view(tmp_path / "both.html", tree["tree_id"], against=other)
+        assert written.out.exists()
+    with pytest.raises(BadInput, match="against: needs the id of a tree"):
+        runs[0].view(tmp_path / "run.html", against=runs[1])
+    report = runs[0].export("prm", str(tmp_path / "data"), test_sets=[str(tests)])
+    assert sum(report.rows.values()) > 0
+
+
+def test_sums_are_integers(tmp_path: Path) -> None:
+    run = treeward.generate("task:arithmetic?n=1", tmp_path / "run", assignments=QUICK)
+    (kind,) = run.sql("SELECT sum(n_nodes) AS k FROM trees").schema.types
+    assert kind == pa.int64()
+    assert run.sql("SELECT sum(2::HUGEINT ** 70::INT) AS k").num_rows == 1
 
 
 def test_a_kind_that_does_not_exist_is_bad_input(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import treeward
 from treeward.critics.learned import LearnedCritic, load_critics, passes
+from treeward.export.open_critic import critic_name, open_critic
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
 from treeward.search.critic import Critic, Prefix, Scores
@@ -114,6 +115,14 @@ def test_alone_not_a_bit_depends_on_companions(folder: Path) -> None:
     assert critics.score([*PREFIXES, *PREFIXES[::-1]])[:4] == critics.score(PREFIXES)
     assert [critics.score([asked])[0] for asked in PREFIXES] == critics.score(PREFIXES)
     assert torch.get_num_threads() == before
+
+
+def test_critics_are_the_same_by_their_folder_and_as_an_object(folder: Path) -> None:
+    loaded = load_critics(folder)
+    assert open_critic(loaded) is loaded
+    given, named = open_critic(loaded, alone=True), open_critic(folder, alone=True)
+    assert critic_name(given) == critic_name(named) != critic_name(loaded)
+    assert given.score(PREFIXES) == named.score(PREFIXES)
 
 
 def test_a_delimiter_at_the_end_makes_no_difference(critics: LearnedCritic) -> None:

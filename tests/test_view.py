@@ -300,6 +300,9 @@ def test_a_terminal_is_shown_no_control_characters(
 def test_plots_are_files_too(treeward: Command, run: RunFolder, tmp_path: Path) -> None:
     ran = treeward("view", run.path, "--plots", tmp_path / "plots", "--png")
     assert ran.code == 0
+    listed = treeward("view", run.path, "--plots", tmp_path / "again", "--json")
+    drawn = {Path(path).name for path in json.loads(listed.out)["plots"]}
+    assert drawn == {path.name for path in (tmp_path / "again").iterdir()}
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert {"pass_rates.svg", "labels.svg", "tokens.svg", "labels.png"} <= names
     assert "critic.svg" not in names
