@@ -63,6 +63,8 @@ class Evidence:
     """Among these, those that were not cut into nodes."""
     drawn: NDArray[np.int64]
     """Right and wrong ones of its parent that go into it."""
+    drawn_right: NDArray[np.int64]
+    """Among these, the right ones."""
     entered: NDArray[np.int64]
     """Among these, those that do not count for it, as none does where a solution ends."""
     entered_right: NDArray[np.int64]
@@ -110,11 +112,12 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
         into = way.into if way.end is None else way.end
+        passed = way.nodes if into is None else [*way.nodes, into]
+        places["drawn"] += passed
+        places["drawn_right"] += passed * is_right
         if into is None:
-            places["drawn"] += way.nodes
             strayed.append((index, way))
         else:
-            places["drawn"] += [*way.nodes, into]
             places["entered"].append(into)
             places["entered_right"] += [into] * is_right
             places["entered_before"] += [into] * (way.end is None)

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 
 from treeward.critics.evidence import Evidence
 from treeward.search.intervals import Reals
+from treeward.search.stopping import StopRule
 from treeward.search.tree import NO_PARENT, Creation, Tree
 
 ICC = 0.5
 """Share of the outcomes' variance that is assumed to lie between next steps."""
+
+_BY_OUTCOMES = {StopRule.SETTLED, StopRule.LOCATED}
+"""Rules by which a first success may be the last rollout: then shares are too high, most of all
+where that is the only one. What an interval's width decides is off by a hundredth or two."""
 
 SAMPLE_WEIGHT = 1 / ICC
 """What a draw whose child is well known is worth in lone rollouts."""
@@ -41,8 +46,10 @@ class NextSteps:
     """That made it; 0 at parents some of whose children were not sampled."""
     rollouts: Reals
     """Of its parent that went into it."""
+    right: Reals
+    """Among these, the right ones."""
     entered: Reals
-    """Among these, those that do not count for it."""
+    """Among all of these, those that do not count for it."""
     entered_right: Reals
     """Among these, the right ones."""
     ends: NDArray[np.bool_]
@@ -51,6 +58,8 @@ class NextSteps:
     """Whether it was chosen for an outcome."""
     given: NDArray[np.bool_]
     """Whether no draw at its parent led to it."""
+    stopped: NDArray[np.bool_]
+    """Whether outcomes decided how many rollouts were asked for there, not their number alone."""
     own: Reals
     """Draws at itself, in rollouts."""
 
@@ -101,11 +110,13 @@ def _nodes(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, NDA
         "logprob": of_nodes("logprob"),
         "samples": samples,
         "rollouts": counted("drawn"),
+        "right": counted("drawn_right"),
         "entered": counted("entered"),
         "entered_right": counted("entered_right"),
         "ends": np.concatenate([ended(tree) for tree in trees]),
         "chosen": chosen,
         "given": made(Creation.GIVEN) | (chosen & (counted("entered_before") == 0)),
+        "stopped": np.concatenate([stopped(tree) for tree in trees]),
         "own": SAMPLE_WEIGHT * sum_below(samples) + counted("n_rollouts"),
     }
 
@@ -131,9 +142,15 @@ def _strayed(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, N
         "parent": parent,
         "logprob": logprob,
         "rollouts": n,
+        "right": (n_right := sum_at(at, right, n_steps)),
         "entered": n,
-        "entered_right": sum_at(at, right, n_steps),
+        "entered_right": n_right,
     }
+
+
+def stopped(tree: Tree) -> NDArray[np.bool_]:
+    """Returns of which nodes outcomes decided how many rollouts they had."""
+    return np.array([rule in _BY_OUTCOMES for rule in tree.nodes.stop_rule], dtype=bool)
 
 
 def ended(tree: Tree) -> NDArray[np.bool_]:

@@ -172,12 +172,16 @@ def rows_below(
         return np.asarray(sum_at(at, column.astype(float), len(level))[at] > 0)
 
     entered, right = steps.entered[below], steps.entered_right[below]
+    # Where outcomes decided when there was enough, draws at the same place alone tell.
+    stopped = steps.stopped[below] & (settled < _SETTLED) & (steps.rollouts[below] > 0)
+    entered = np.where(stopped, steps.rollouts[below], entered)
+    right = np.where(stopped, steps.right[below], right)
     ends, chosen = steps.ends[below], steps.chosen[below] & ~steps.ends[below]
     tells = (entered > 0) & (chosen | (settled < _SETTLED))
     own = steps.own[below] / (1 - np.minimum(settled, _SETTLED)) ** 2
     # What led to a choice is to be weighed with nothing but draws at the same place.
     own = np.where(chosen, steps.rollouts[below] - entered, own)
-    known = np.where(np.isnan(value), 0.0, own)
+    known = np.where(np.isnan(value) | stopped, 0.0, own)
     draws = np.maximum(known + entered, 1.0)
     mean = (known * np.nan_to_num(value) + right) / draws
     error = known**2 * np.nan_to_num(variance) + entered * outcome_variance(mean, draws)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import exp
 from typing import Any
 
+from treeward.critics.evidence import POLICY_SAMPLER
 from treeward.critics.votes import elect
 from treeward.search.settings import Algorithm
 from treeward.search.tree import ROOT, Creation
@@ -23,13 +24,20 @@ The verifier says which answers read alike.
 """
 
 
+def _own(rollouts: Rows) -> list[Row]:
+    """Returns those of the policy's own that have an answer; what others draw only steers."""
+    return [
+        row for row in rollouts if row["answer"] is not None and row["sampler_id"] == POLICY_SAMPLER
+    ]
+
+
 def majority(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
     """Returns the answer of most finished solutions; None where none has an answer.
 
     Rollouts from the bare problem have a vote each, and ends that were asked for step by step one
     for each sample. Where an end was cut from a rollout, its rollout has voted.
     """
-    whole = [row for row in rollouts if row["node_id"] == ROOT and row["answer"] is not None]
+    whole = [row for row in _own(rollouts) if row["node_id"] == ROOT]
     sampled = [end for end in _ends(nodes) if end["creation"] == Creation.SAMPLED]
     ballots = [(row["answer"], 1) for row in whole]
     return elect(verifier, ballots + [(end["answer"], end["n_samples"]) for end in sampled])
@@ -44,28 +52,23 @@ def weighted(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
     """
     q = {row["node_id"]: row["q"] for row in nodes if row["q"] is not None}
     ballots = [(end["answer"], end["n_samples"] * end["q"]) for end in _known(nodes)]
-    below = [row for row in rollouts if row["node_id"] != ROOT and row["node_id"] in q]
-    return elect(
-        verifier,
-        ballots
-        + [(row["answer"], q[row["node_id"]]) for row in below if row["answer"] is not None],
-    )
+    below = [row for row in _own(rollouts) if row["node_id"] != ROOT and row["node_id"] in q]
+    return elect(verifier, ballots + [(row["answer"], q[row["node_id"]]) for row in below])
 
 
 def likeliest(verifier: str, nodes: Rows, rollouts: Rows) -> str | None:
     """Returns the answer whose solutions the policy finds likeliest together, each counted once.
 
-    A solution's probability is what its share among more and more samples tends to, so this is the
-    vote without the noise of how often each was drawn; and it does not matter where a search looked
-    more often. Solutions with a step of unknown probability, and those of another sampler than the
-    policy's own, have no vote.
+    A solution's probability, at temperature 1 and without top-p, is what its share among more and
+    more such samples tends to, so this is their vote without the noise of how often each was drawn;
+    and it does not matter where a search looked more often. Solutions with a step of unknown
+    probability, and those of another sampler than the policy's own, have no vote.
     """
     steps = {row["node_id"]: row for row in nodes}
     said: dict[tuple[int, ...], tuple[float, str]] = {}
     drawn = [(end["path"], (), 0.0, end["answer"]) for end in _ends(nodes)]
-    for row in rollouts:
-        known = row["answer"] is not None and row["logprob"] is not None
-        if known and row["sampler_id"] == 0:
+    for row in _own(rollouts):
+        if row["logprob"] is not None:
             path = steps[row["node_id"]]["path"]
             drawn.append((path, (*row["token_ids"],), row["logprob"], row["answer"]))
     for path, rest, logprob, answer in drawn:

@@ -1,6 +1,6 @@
 """What a run would take, before anything is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treeward.export.plan import Plan
 from treeward.search.algorithms import METHODS, Bounds
@@ -21,7 +21,8 @@ class Estimate:
     """Of that prompt."""
 
     max_nodes: int
-    """Nodes a tree, at most."""
+    """Nodes a tree, at most; where whole solutions are cut, if these have no more than
+    `search.max_depth` steps."""
 
     max_calls: int
     """Requests of the whole run, at most."""
@@ -96,16 +97,17 @@ def _within(budget: int | None, tokens: int) -> int:
 
 
 def _bounds(plan: Plan) -> Bounds:
-    """Returns the most that a tree comes to; of given solutions the mean over trees, rounded up."""
-    most = METHODS[plan.search.algorithm].bounds(plan.search, plan.own)
+    """Returns the most that a tree comes to; of what given solutions ask, the mean, rounded up."""
+    method = METHODS[plan.search.algorithm]
     if not plan.solutions:
-        return most
-    count = sum(map(len, plan.solutions.values()))
-    steps = sum(len(steps) for given in plan.solutions.values() for steps in given)
+        return method.bounds(plan.search, plan.own)
+    lengths = [[len(steps) for steps in given] for given in plan.solutions.values()]
+    longest = max(map(max, lengths))
+    most = method.bounds(replace(plan.search, max_depth=longest), plan.own)
+    count, trees = sum(map(len, lengths)), len(lengths)
     looks = (most.rollouts - plan.search.rollouts) * count
-    trees = len(plan.solutions)
     return Bounds(
-        nodes=1 + -(-steps // trees),
+        nodes=1 + max(map(sum, lengths)),
         samples=0,
         rollouts=plan.search.rollouts + -(-looks // trees),
         calls=1 + -(-(count + looks) // trees),

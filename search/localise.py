@@ -17,6 +17,7 @@ from treeward.search.errors import BadInput
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request
 from treeward.search.settings import SearchSettings
+from treeward.search.stopping import StopRule
 from treeward.search.survey import Survey
 
 Finding = Generator[list[Request], list[Reply], int]
@@ -127,7 +128,7 @@ def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | N
         middle = (low + high) // 2
         node = path[middle]
         while (left := k - survey.asked[node]) > 0 and not (wave and survey.right[node]):
-            yield from survey.roll([node], min(wave or left, left))
+            yield from _roll(survey, node, min(wave or left, left))
         if not survey.known[node]:
             break
         if survey.right[node]:
@@ -135,6 +136,12 @@ def find_by_halves(survey: Survey, path: Sequence[int], k: int, *, wave: int | N
         else:
             high = middle
     return low
+
+
+def _roll(survey: Survey, node: int, n: int) -> Growth:
+    """Asks for rollouts from a node because of how others ended."""
+    yield from survey.roll([node], n)
+    survey.tree.nodes.stop_rule[node] = StopRule.LOCATED
 
 
 def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSettings) -> Finding:
@@ -168,5 +175,5 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
             return likeliest
         node = last_right if clear else inner[int((told / cost).argmax())]
         n = min(settings.batch, settings.most - asked)
-        yield from survey.roll([node], n)
+        yield from _roll(survey, node, n)
         asked += n

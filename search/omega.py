@@ -123,12 +123,16 @@ def omega(tree: Tree, settings: SearchSettings, own: OmegaSettings, cut: Cut) ->
     """
     survey, pool = Survey(tree, cut), Pool(own)
     yield from survey.sample_solutions(settings.width)
-    for _ in range(settings.simulations):
+    looked: set[int] = set()
+    while len(looked) < settings.simulations:
         pool.refill(tree)
         index = pool.take(survey)
         if index is None:
             break
         start = tree.rollouts.node[index]
         end = survey.choose(index)
+        if end in looked:  # the same solution once more
+            continue
+        looked.add(end)
         right = tree.nodes.depth[start]
         yield from find_first_error(survey, tree.path(end), settings, own, right=right)

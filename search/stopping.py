@@ -36,6 +36,8 @@ class StopRule(StrEnum):
     """The interval lies on one side of the threshold."""
     MOST = "most"
     """There were as many as a node may have."""
+    LOCATED = "located"
+    """It was clear enough where a solution through the node first goes wrong."""
     BUDGET = "budget"
     """The budget of tokens ended the tree first."""
 

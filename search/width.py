@@ -84,4 +84,7 @@ def allowed(worth: float | None, own: MctsSettings, *, node: int, least: int) ->
     most = own.width_max_root if at_root else own.width_max
     assert most is not None
     alpha = most - 1 if own.width_alpha is None else own.width_alpha
-    return least if worth is None else max(least, min(floor(alpha * worth) + 1, most))
+    if worth is None:
+        return least
+    # .3 alpha is the same whether the values were .7 and .4 or .6 and .3.
+    return max(least, min(floor(alpha * worth + 1e-9) + 1, most))

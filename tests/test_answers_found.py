@@ -63,6 +63,10 @@ def test_the_ways_by_hand() -> None:
     assert weighted("number", TREE, []) == "7"
     assert best("number", TREE, ROLLOUTS) == "8"
     assert most_visited("number", TREE, ROLLOUTS) == "9"
+    fast = [row | {"sampler_id": 1} for row in ROLLOUTS]
+    for way in (majority, weighted):
+        assert way("number", TREE, [*ROLLOUTS, *fast * 3]) == way("number", TREE, ROLLOUTS)
+        assert way("number", TREE, fast) == way("number", TREE, [])
 
 
 def test_the_likeliest_counts_each_solution_once() -> None:

@@ -143,6 +143,7 @@ def test_a_dry_run_bounds_the_cost(treeward: Command, tmp_path: Path) -> None:
     ran = treeward(
         "label", file, "--policy", "nano", "--out", tmp_path / "x", "--dry-run", "--json"
     )
+    assert json.loads(ran.out)["max_nodes"] == 1 + 3 + 3, "those of the first problem"
     assert json.loads(ran.out)["max_rollouts"] == 2 * (8 + 48)
     assert json.loads(ran.out)["max_calls"] == 2 * (1 + 50), "and a look at each solution"
     assert not (tmp_path / "x").exists()

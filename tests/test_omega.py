@@ -2,6 +2,8 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from treeward.search.localise import (
     Stop,
     find_by_halves,
     find_by_posterior,
+    find_first_error,
 )
 from treeward.search.omega import OmegaSettings, Pool, omega
 from treeward.search.problem import Problem
@@ -24,6 +27,7 @@ from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Growth, Request
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish, StepRule, cut
+from treeward.search.stopping import StopRule
 from treeward.search.survey import Survey
 from treeward.search.tokens import byte_tokens
 from treeward.search.tree import ROOT, Creation, Tree
@@ -115,17 +119,48 @@ def test_a_wrong_rollout_is_taken_once_and_counts_as_a_visit(
         for completion in tree.rollouts.completion
         if completion and completion.judgement and completion.judgement.verdict is Verdict.WRONG
     ]
-    assert taken <= min(20, len(wrong))
+    assert taken <= len(wrong)
     if tree.nodes.visits[ROOT] and failing == 0:
         # Nothing is left over unless the turns ran out.
         states = {node for node in set(tree.rollouts.node) if right_of(tree, node)}
-        waiting = sum(
-            1
+        waiting = [
+            (*tree.prefix_ids(at), *c.token_ids)
             for at, c in zip(tree.rollouts.node, tree.rollouts.completion, strict=True)
             if at in states and c in wrong
-        )
-        assert taken == min(20, waiting)
+        ]
+        assert taken == len(waiting) if len({*waiting}) < 20 else taken >= 20
     assert all(tree.nodes.n_samples[node] >= 1 for node in chosen)
+
+
+def test_a_solution_is_looked_into_once_however_often_it_was_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Eight rollouts of short chains repeat each other; each look is at another solution."""
+    ends: list[int] = []
+
+    def look(survey: Survey, path: Sequence[int], *rest: Any, **named: Any) -> Growth:
+        ends.append(path[-1])
+        yield from find_first_error(survey, path, *rest, **named)
+
+    monkeypatch.setattr("treeward.search.omega.find_first_error", look)
+    repeats = 0
+    for seed in range(20):
+        ends.clear()
+        tree = new_tree()
+        drive(omega_of(tree, OmegaSettings(), looks=5), seed)
+        assert len(ends) == len({*ends}) <= 5
+        repeats += sum(tree.nodes.visits) - len(ends)
+    assert repeats
+
+
+def test_where_outcomes_decide_how_much_is_asked_the_tree_says_so() -> None:
+    """What they decided is not taken for a number that was settled before."""
+    tree = new_tree()
+    batches = drive(omega_of(tree, OmegaSettings(localiser=Localiser.BINARY)))
+    asked = {request.node for batch in batches[1:] for request in batch}
+    assert asked
+    rules = [tree.nodes.stop_rule[node] for node in range(len(tree))]
+    assert {node for node, rule in enumerate(rules) if rule == StopRule.LOCATED} == asked
 
 
 def right_of(tree: Tree, node: int) -> int:

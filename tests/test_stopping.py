@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.test_rollouts import cut_steps, random_solution
+from tests.test_rollouts import cut_steps, random_solution, solution
 from tests.worlds import RIGHT, WRONG, completion, drive, new_tree
 
 from treeward.critics.evidence import strict_evidence
+from treeward.critics.tree_value import tree_values
 from treeward.critics.value import interval
 from treeward.search.errors import BadInput
-from treeward.search.replies import Failure, Reply
+from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Kind, Request
 from treeward.search.rollouts import fund, rollouts
 from treeward.search.settings import SearchSettings
@@ -154,6 +155,28 @@ def test_a_prefix_whose_calls_fail_is_left_at_the_cap() -> None:
     assert [request.n for batch in batches for request in batch] == [4, 2]
     assert tree.nodes.stop_rule[1] is StopRule.MOST
     assert len(tree.rollouts.failure) == 6
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_that_asking_stops_at_a_success_makes_no_value_above_too_high(threshold: float) -> None:
+    """Every prefix is worth 1/2; at half of the first steps the first rollout is right."""
+    rng, values = random.Random(0), []
+
+    def draw(request: Request) -> Completion:
+        first = "" if request.prefix_ids else f"{rng.randrange(50)}\n"
+        right = rng.random() < 0.5
+        return solution(f"{first}A{right:d}\n", Finish.END, RIGHT if right else WRONG)
+
+    def reply(request: Request) -> Reply:
+        return Reply(tuple(draw(request) for _ in range(request.n)))
+
+    settings, own = SearchSettings(width=4, rollouts=8), RolloutsSettings(threshold=threshold)
+    for _ in range(200):
+        tree = new_tree()
+        drive(rollouts(tree, settings, cut_steps, own), reply)
+        evidence = strict_evidence(tree, cut_steps)
+        values.append(tree_values(tree, evidence, as_is=False).value[ROOT])
+    assert np.mean(values) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_tree_that_is_ended_from_outside_says_so() -> None:
