@@ -4,8 +4,9 @@
 
 Bias of k / n and of `value`, and how often the 90 % interval covers, for as many rollouts from
 every prefix, for rollouts that stop by what they say (`rollouts.width`, `rollouts.threshold`), and
-for a budget over all trees. "outward" is how much farther from 1/2 an estimate lies than the value.
-"fixed" is the error that as many rollouts from every prefix would have for the same tokens.
+for a budget over all trees; and how far `value_tree` of roots is off. "outward" is how much farther
+from 1/2 an estimate lies than the value. "fixed" is the error that as many rollouts from every
+prefix would have for the same tokens.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from spending import (
     tokens_of,
 )
 
+from treeward.critics.evidence import strict_evidence
+from treeward.critics.tree_value import tree_values
 from treeward.critics.value import interval, posterior_mean
 from treeward.search.forest import Forest
 from treeward.search.policy import PolicySampler, PolicySettings
@@ -36,7 +39,7 @@ from treeward.search.problem import Problem
 from treeward.search.rollouts import rollouts
 from treeward.search.settings import SearchSettings
 from treeward.search.stopping import RolloutsSettings
-from treeward.search.tree import Tree
+from treeward.search.tree import ROOT, Tree
 
 Reals = NDArray[np.float64]
 LABELS = [
@@ -46,6 +49,7 @@ LABELS = [
         most=64,
         own=RolloutsSettings(threshold=0.5, level=0.99),
     ),
+    Way(name="until one is right", most=64, own=RolloutsSettings(threshold=0.0)),
 ]
 WAYS = [*FIXED, *STOPPING, *LABELS, *BUDGETS]
 
@@ -83,6 +87,16 @@ def line(k: Reals, n: Reals, V: Reals) -> str:
     )
 
 
+def at_roots(trees: list[Tree]) -> str:
+    """Returns how far `value_tree` of roots is off, and its standard error."""
+    found = [
+        tree_values(tree, strict_evidence(tree, READER.cut), as_is=True).value[ROOT]
+        for tree in trees
+    ]
+    off = np.array(found) - [truth(tree, ROOT) for tree in trees]
+    return f"{off.mean():+.4f} +- {off.std(ddof=1) / len(off) ** 0.5:.4f}"
+
+
 def main() -> None:
     """Prints a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -95,8 +109,8 @@ def main() -> None:
     print(f"{a.trees} trees, {len(V)} prefixes; mid: values in [.05, .95]")
     print(
         f"{'':40} tokens a   squared error   bias            outward         covers 90 %     "
-        f"side of .5\n{'':40} prefix     value  (fixed)   k/n     value     k/n     value     "
-        "mid / others    right, mid"
+        f"side of .5  value_tree\n{'':40} prefix     value  (fixed)   k/n     value     k/n     "
+        "value     mid / others    right, mid  of roots, bias"
     )
     fixed: list[tuple[float, float]] = []
     for way, trees in zip(WAYS, grown, strict=True):
@@ -106,7 +120,7 @@ def main() -> None:
         fixed += [(tokens, error)] if way.own.fixed else []
         print(
             f"{way.name:40} {tokens:7.1f}    {error:.4f} {at_equal_tokens(tokens, fixed):8} "
-            f"{line(k, n, V)}"
+            f"{line(k, n, V)}       {at_roots(trees)}"
         )
     print(f"{time.monotonic() - began:.0f} s")
 

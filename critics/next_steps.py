@@ -21,9 +21,9 @@ from treeward.search.tree import NO_PARENT, Creation, Tree
 ICC = 0.5
 """Share of the outcomes' variance that is assumed to lie between next steps."""
 
-_BY_OUTCOMES = {StopRule.SETTLED, StopRule.LOCATED}
-"""Rules by which a first success may be the last rollout: then shares are too high, most of all
-where that is the only one. What an interval's width decides is off by a hundredth or two."""
+_BY_OUTCOMES = {StopRule.ONE, StopRule.LOCATED}
+"""Rules by which one outcome may be the last: shares are then far off, too high if it is a right
+one. What the width or the side of an interval decides is off by a hundredth or two."""
 
 SAMPLE_WEIGHT = 1 / ICC
 """What a draw whose child is well known is worth in lone rollouts."""

@@ -34,6 +34,8 @@ class StopRule(StrEnum):
     """The interval of the value is narrow enough."""
     SETTLED = "settled"
     """The interval lies on one side of the threshold."""
+    ONE = "one"
+    """Likewise, where one outcome may be enough for that, as a right one is at 0."""
     MOST = "most"
     """There were as many as a node may have."""
     LOCATED = "located"
@@ -132,11 +134,18 @@ def enough(right: int, known: int, asked: int, most: int, own: RolloutsSettings)
         own: When it is enough.
     """
     low, high = _interval(right, known, own.level)
-    if own.threshold is not None and (low > own.threshold or high <= own.threshold):
-        return StopRule.SETTLED
+    if _is_settled(right, known, own):
+        one = _is_settled(1, 1, own) or _is_settled(0, 1, own)
+        return StopRule.ONE if one else StopRule.SETTLED
     if own.width is not None and high - low <= own.width:
         return StopRule.NARROW
     return StopRule.MOST if asked >= most else None
+
+
+def _is_settled(right: int, known: int, own: RolloutsSettings) -> bool:
+    """Returns whether the interval lies on one side of the threshold."""
+    low, high = _interval(right, known, own.level)
+    return own.threshold is not None and (low > own.threshold or high <= own.threshold)
 
 
 @lru_cache(maxsize=1 << 14)

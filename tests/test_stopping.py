@@ -71,7 +71,8 @@ def test_every_prefix_is_funded_until_it_is_enough_and_no_further(
         below = own.threshold is not None and high[node] <= own.threshold
         narrow = high[node] - low[node] <= (own.width or 0)
         assert n <= most
-        assert rule == ("settled" if above or below else "narrow" if narrow else "most")
+        settled = "one" if own.threshold == 0 else "settled"
+        assert rule == (settled if above or below else "narrow" if narrow else "most")
         assert n == most or rule != "most"
 
 
@@ -142,7 +143,7 @@ def test_why_a_prefix_gets_no_more() -> None:
     assert enough(1, 8, 8, 16, above) is StopRule.SETTLED
     assert enough(5, 8, 8, 16, above) is None
     assert enough(5, 8, 16, 16, above) is StopRule.MOST
-    assert enough(1, 9, 4, 16, success) is StopRule.SETTLED
+    assert enough(1, 9, 4, 16, success) is StopRule.ONE
     assert enough(0, 9, 4, 16, success) is None
     assert enough(0, 0, 0, 16, success) is None
 
@@ -155,6 +156,18 @@ def test_a_prefix_whose_calls_fail_is_left_at_the_cap() -> None:
     assert [request.n for batch in batches for request in batch] == [4, 2]
     assert tree.nodes.stop_rule[1] is StopRule.MOST
     assert len(tree.rollouts.failure) == 6
+
+
+@pytest.mark.parametrize(
+    ("threshold", "rule"), [(0.0, "one"), (0.2, "one"), (0.5, "settled"), (0.8, "one")]
+)
+def test_one_outcome_may_be_enough_for_a_threshold_that_is_near_0_or_1(
+    threshold: float, rule: str
+) -> None:
+    own = RolloutsSettings(threshold=threshold)
+    assert rule in {enough(k, 8, 8, 16, own) for k in (0, 8)}
+    alone = {enough(k, 1, 1, 16, own) for k in (0, 1)}
+    assert alone == ({None, rule} if rule == "one" else {None})
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
