@@ -137,12 +137,12 @@ def _strayed(trees: Sequence[Tree], evidence: Sequence[Evidence]) -> dict[str, N
     parent[at] = parents
     heard = ~np.isnan(logprobs)
     logprob[at[heard]] = logprobs[heard]
-    n = sum_at(at, np.ones(len(at)), n_steps)
+    n, n_right = sum_at(at, np.ones(len(at)), n_steps), sum_at(at, right, n_steps)
     return {
         "parent": parent,
         "logprob": logprob,
         "rollouts": n,
-        "right": (n_right := sum_at(at, right, n_steps)),
+        "right": n_right,
         "entered": n,
         "entered_right": n_right,
     }

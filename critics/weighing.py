@@ -24,7 +24,8 @@ for the child, whose making it may have caused; for the node it tells of the chi
 V_c <- (m_c V_c + k_entered) / (m_c + n_entered). Of the solutions through the child the share
 s_c = sum p s is known with their probabilities, 1 at an end: m_c = (draws at the child) /
 (1 - s_c)^2, so that nothing tells of what is known. If it was chosen for an outcome, rollouts that
-went into it later are m_c, and s_c = 0 for what is above.
+went into it later are m_c, and s_c = 0 for what is above. If one outcome may have been the last
+that was asked for there, all rollouts of the node that went into it tell of it, and m_c = 0.
 
 Of the variance of one outcome the share b lies between next steps,
 
@@ -171,11 +172,9 @@ def rows_below(
         """Returns whether it is so of any step of the same node."""
         return np.asarray(sum_at(at, column.astype(float), len(level))[at] > 0)
 
-    entered, right = steps.entered[below], steps.entered_right[below]
-    # Where outcomes decided when there was enough, draws at the same place alone tell.
     stopped = steps.stopped[below] & (settled < _SETTLED) & (steps.rollouts[below] > 0)
-    entered = np.where(stopped, steps.rollouts[below], entered)
-    right = np.where(stopped, steps.right[below], right)
+    entered = np.where(stopped, steps.rollouts[below], steps.entered[below])
+    right = np.where(stopped, steps.right[below], steps.entered_right[below])
     ends, chosen = steps.ends[below], steps.chosen[below] & ~steps.ends[below]
     tells = (entered > 0) & (chosen | (settled < _SETTLED))
     own = steps.own[below] / (1 - np.minimum(settled, _SETTLED)) ** 2
