@@ -18,9 +18,8 @@ from treeward.search.step_ends import CustomEnd
 
 TASK = "task:"
 
-
 MOST_PROVER_K = 1024
-"""Best of so many is as good as sure wherever a rollout ever ends right; work grows with K."""
+"""Work grows with K, and best of more tells nothing apart but the rarest successes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

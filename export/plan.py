@@ -173,17 +173,21 @@ class Plan:
         return make_verifier(self.problems)
 
 
-def readable(found: ProblemSet, reader: Reader, *, skip_bad: bool) -> tuple[ProblemSet, int]:
+def readable(
+    found: ProblemSet, template: Template, model: ModelFolder, *, skip_bad: bool
+) -> tuple[ProblemSet, int]:
     """Returns the problems that a policy can be asked, and the tokens of the shortest prompt.
 
     Args:
         found: The problems, at least one.
-        reader: Writes their prompts.
+        template: Writes their prompts.
+        model: Has the policy's tokens.
         skip_bad: Whether the others are left out; else the first is an error.
 
     Raises:
         BadInput: The policy cannot be asked some, or with `skip_bad` any.
     """
+    reader = Reader(template, load_tokens(model.path))
     kept, skipped, lengths = [], [*found.skipped], []
     for problem in found.problems:
         try:
@@ -236,15 +240,13 @@ def make_plan(
         policy, options.model, how, deterministic=options.deterministic, cache=cache
     )
     template = choose_template(prompt, model.default_template, options.step_end)
-    reader = Reader(template, load_tokens(model.path))
-    found, shortest = readable(found, reader, skip_bad=options.skip_bad)
+    found, shortest = readable(found, template, model, skip_bad=options.skip_bad)
     sampling = build_sampling(values, template)
     check_room(model, backend, "policy", sampling, shortest)
     check_temperature(backend, "policy.temperature", sampling.temperature)
     main = Main(model=model, kind=chosen, settings=how, running=backend, sampling=sampling)
     check_seed("seed", options.seed)
-    critic = _open_critic(options, backend)
-    _check_heads(critic, search, fast=asked.rollouts > 0)
+    critic = _open_critic(options, backend, search, fast=asked.rollouts > 0)
     return Plan(
         problems=found.problems,
         skipped=found.skipped,
@@ -298,17 +300,22 @@ def _check_sections(values: Values, algorithm: Algorithm) -> None:
             )
 
 
-def _open_critic(options: Options, backend: Running) -> Critic | None:
+def _open_critic(
+    options: Options, backend: Running, search: SearchSettings, *, fast: bool
+) -> Critic | None:
     """Returns the critics asked for, to run where the policy runs; here where that is a server."""
     if options.critics is None:
         return None
-    if not isinstance(backend, TransformersSettings):
-        return open_critic(options.critics)
-    threads, alone = backend.threads_used, is_deterministic(backend)
-    return open_critic(options.critics, device=backend.device, threads=threads, alone=alone)
+    if isinstance(backend, TransformersSettings):
+        threads, alone = backend.threads_used, is_deterministic(backend)
+        critic = open_critic(options.critics, device=backend.device, threads=threads, alone=alone)
+    else:
+        critic = open_critic(options.critics)
+    _check_heads(critic, search, fast=fast)
+    return critic
 
 
-def _check_heads(critic: Critic | None, search: SearchSettings, *, fast: bool) -> None:
+def _check_heads(critic: Critic, search: SearchSettings, *, fast: bool) -> None:
     """Raises BadInput where critics alone steer a search and nothing that they say counts.
 
     Those of `treeward train critics` name the heads that had something to learn; others need not.
