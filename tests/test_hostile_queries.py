@@ -14,7 +14,7 @@ from tests.fakes import SAMPLER
 
 from treeward.export.parts import write_part
 from treeward.export.queries import connected, run_statement
-from treeward.export.query_process import memory_bytes, query_in_process
+from treeward.export.query_process import _require_success, memory_bytes, query_in_process
 from treeward.export.run_folder import Identity, RunFolder, open_run_folder, writing
 from treeward.search.errors import BadInput, TreewardError
 from treeward.search.problem import Problem
@@ -403,6 +403,12 @@ def test_a_limit_that_the_system_sets_already_stays() -> None:
 )
 def test_sizes_are_read(text: str, size: int) -> None:
     assert memory_bytes(text) == size
+
+
+def test_a_database_without_memory_says_what_to_do() -> None:
+    said = "query: cannot allocate memory for thread-local data: ABORT\n"
+    with pytest.raises(TreewardError, match=r"needs more than 200MB: .* with --memory"):
+        _require_success(1, said, "200MB")
 
 
 @pytest.mark.parametrize("text", ["", "4", "GB", "-1GB", "99MB", "nanGB", "1e9GB", "4 G B"])

@@ -3,9 +3,12 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -295,6 +298,15 @@ def test_a_terminal_is_shown_no_control_characters(
     ran = treeward("view", hostile_run.path, "--tree", "tree-h")
     assert "[31mred" in ran.out
     assert all(char == "\n" or char.isprintable() for char in ran.out)
+
+
+def test_a_terminal_without_unicode_is_shown_what_it_can(hostile_run: RunFolder) -> None:
+    command = [sys.executable, "-m", "treeward.cli", "view", str(hostile_run.path)]
+    env = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ran = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert b"?" in ran.stdout
+    assert b"Traceback" not in ran.stderr
 
 
 def test_plots_are_files_too(treeward: Command, run: RunFolder, tmp_path: Path) -> None:
