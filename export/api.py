@@ -3,10 +3,11 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from treeward.export.generate import generate as grow
 from treeward.export.notebook import tree_html
 from treeward.export.open_critic import open_critic
 from treeward.export.options import Options
-from treeward.export.plan import Plan, make_plan
+from treeward.export.plan import make_plan
 from treeward.export.queries import Session, run_query, session
 from treeward.export.run_folder import RunFolder, open_run_folder
 from treeward.export.scores import score_run
@@ -133,7 +134,12 @@ def open_run(path: Path | str) -> Run:
 
 
 def generate(
-    problems: Path | str, out: Path | str, *, concurrency: int = 64, **options: Any
+    problems: Path | str,
+    out: Path | str,
+    *,
+    concurrency: int = 64,
+    retry_failed: bool = False,
+    **options: Any,
 ) -> Run:
     """Grows a tree for each problem, or goes on with a run that was begun; returns the run.
 
@@ -141,6 +147,7 @@ def generate(
         problems: A file, `task:arithmetic?n=200` or `gym:NAME?n=200`.
         out: The run folder.
         concurrency: Trees that grow at once.
+        retry_failed: Whether trees in which calls failed are taken out and grown anew.
         options: Fields of `treeward.export.plan.Options`: policy, critics, limit, seed,
             config, ...
 
@@ -156,8 +163,8 @@ def generate(
     if options.get("config") is not None:
         options["config"] = Path(options["config"])
     plan = make_plan(Options(problems=str(problems), **options))
-    growing = _grow_apart if _in_a_loop() else grow
-    outcome = growing(plan, Path(out), concurrency=concurrency)
+    growing = partial(grow, plan, Path(out), concurrency=concurrency, retry_failed=retry_failed)
+    outcome = _apart(growing) if _in_a_loop() else growing()
     if outcome.interrupted == signal.SIGINT:
         raise KeyboardInterrupt
     if outcome.interrupted is not None:
@@ -174,7 +181,7 @@ def _in_a_loop() -> bool:
     return True
 
 
-def _grow_apart(plan: Plan, out: Path, *, concurrency: int) -> Outcome:
+def _apart(growing: Callable[..., Outcome]) -> Outcome:
     """Grows a run on a thread of its own, beside the event loop of the caller.
 
     Ctrl-C reaches the main thread alone, which passes it on where it is the caller; an event loop
@@ -188,10 +195,10 @@ def _grow_apart(plan: Plan, out: Path, *, concurrency: int) -> Outcome:
             raise KeyboardInterrupt
 
     with ThreadPoolExecutor(1, "generate") as thread:
-        growing = thread.submit(grow, plan, out, concurrency=concurrency, watch=watch)
+        outcome = thread.submit(growing, watch=watch)
         with _heard_here():
             try:
-                return growing.result()
+                return outcome.result()
             except KeyboardInterrupt:
                 stopping.set()
                 raise

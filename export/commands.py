@@ -54,6 +54,11 @@ def grows(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SHARE",
             help="Exit with 1 where calls failed in more than this share of the trees.",
         ),
+        click.option(
+            "--retry-failed",
+            is_flag=True,
+            help="Take trees in which calls failed out of RUN and grow them anew.",
+        ),
         config_option,
         set_option,
         json_option,
@@ -111,6 +116,7 @@ def grow(
     concurrency: int,
     dry_run: bool,
     fail_on_error: float | None,
+    retry_failed: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -131,7 +137,7 @@ def grow(
         return 0
     progress = RunProgress(progress_console())
     try:
-        outcome = run(plan, out, concurrency=concurrency, watch=progress)
+        outcome = run(plan, out, concurrency=concurrency, watch=progress, retry_failed=retry_failed)
     finally:
         progress.close()
     print_result(outcome, as_json=as_json, text=lambda: f"{out}: {outcome}")

@@ -1,30 +1,22 @@
 """Merges small parts of a run into larger ones; no row changes.
 
-    RUN/.staging/parts/                 the parts as they will be: merged ones, links to the rest
     RUN/parts/merged-<digest>/          a part that was merged, named by its trees
 
-The new parts are written whole beside the old, and one call to the operating system exchanges the
-two folders: whoever opens the run before it finds the old parts, whoever opens it after it the new
-ones. What critics said later is merged likewise, one folder a critic. Merged parts of several
-shards never share a name, so that they can still be put into one folder.
+What critics said later is merged likewise, one folder a critic. Merged parts of several shards
+never share a name, so that they can still be put into one folder.
 """
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-import pyarrow as pa
-
-from treeward.export import disk
 from treeward.export.durable import disk_errors
-from treeward.export.parts import parts_in, read_manifest, write_tables
+from treeward.export.parts import parts_in, read_manifest
+from treeward.export.rewriting import NewPart, rewrite
 from treeward.export.run_folder import RunFolder, clear_staging, locked, open_run_folder
 from treeward.export.schema import TABLES
 from treeward.export.score_store import TABLE, score_sets
-from treeward.export.verify import read_checked
-from treeward.search.errors import DamagedData, TreewardError
 
 WORKER = "merged"
 PART_ROWS = 262_144
@@ -70,36 +62,11 @@ def _merge(run: RunFolder, place: Path, tables: Sequence[str]) -> None:
     groups = _groups(parts_in(place))
     if all(len(group) == 1 for group in groups):
         return
-    staged = run.path / ".staging" / place.name
-    disk.make_folder(staged)
-    for file in (path for path in place.iterdir() if path.is_file()):
-        disk.link(file, staged / file.name)
-    for group in groups:
-        if len(group) == 1:
-            _link_part(group[0], staged / group[0].name)
-            continue
-        folder = staged / _name(group)
-        disk.make_folder(folder)
-        merged = {name: _read(group, name) for name in tables}
-        write_tables(folder, merged, run.identity.versions)
-    disk.sync(staged)
-    _exchange(staged, place)
-    # The old parts, which are staged now, may go only when the exchange is on the disk.
-    disk.sync(place.parent)
-    disk.sync(staged.parent)
-    disk.remove_tree(staged)
-
-
-def _exchange(staged: Path, place: Path) -> None:
-    try:
-        disk.exchange(staged, place)
-    except OSError as e:
-        if e.errno not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise
-        raise TreewardError(
-            f"{place}: the file system cannot exchange two folders at once; merge the parts of a "
-            "copy on another one"
-        ) from e
+    parts = [
+        NewPart(name=group[0].name if len(group) == 1 else _name(group), parts=group)
+        for group in groups
+    ]
+    rewrite(run, place, tables, parts)
 
 
 def _groups(parts: Sequence[Path]) -> list[list[Path]]:
@@ -124,24 +91,3 @@ def _name(parts: Sequence[Path]) -> str:
     """Returns the name of what some parts are merged into; no other trees have it."""
     trees = sorted(tree for part in parts for tree in read_manifest(part).trees)
     return f"{WORKER}-{blake2b(' '.join(trees).encode(), digest_size=8).hexdigest()}"
-
-
-def _link_part(part: Path, to: Path) -> None:
-    """Lets a part be in two folders at once."""
-    disk.make_folder(to)
-    for file in sorted(part.iterdir()):
-        disk.link(file, to / file.name)
-    disk.sync(to)
-
-
-def _read(parts: Sequence[Path], name: str) -> pa.Table:
-    """Returns the rows of one table in some parts."""
-    found = []
-    for part in parts:
-        path = part / f"{name}.parquet"
-        record = read_manifest(part).files.get(path.name)
-        table = read_checked(path, name, record) if record else "not in the manifest"
-        if isinstance(table, str):
-            raise DamagedData(f"{path}: {table}; `treeward verify --set-aside` puts it away")
-        found.append(table)
-    return pa.concat_tables(found)

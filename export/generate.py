@@ -8,15 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from treeward.export.columns import Origin
+from treeward.export.failed_trees import drop_trees, failed_trees
 from treeward.export.funding import open_funds
 from treeward.export.journal import Journal
 from treeward.export.part_writer import PartWriter
 from treeward.export.parts import committed_parts, committed_trees, require_columns
 from treeward.export.plan import Plan
-from treeward.export.row_groups import RowGroups
 from treeward.export.run_folder import writing
 from treeward.search import forest
 from treeward.search.backends import is_deterministic, open_policy
@@ -75,7 +73,7 @@ class Outcome:
             f"{count} {what}"
             for count, what in (
                 (self.before, "were there before"),
-                (self.failed_before, "of them with failed calls"),
+                (self.failed_before, "of them with failed calls (--retry-failed grows them anew)"),
                 (self.failed, "with failed calls (see the column error of trees)"),
                 (self.left, "still to grow: the same command goes on"),
             )
@@ -84,7 +82,14 @@ class Outcome:
         return ", ".join(parts)
 
 
-def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = None) -> Outcome:
+def generate(
+    plan: Plan,
+    out: Path,
+    *,
+    concurrency: int,
+    watch: Watch | None = None,
+    retry_failed: bool = False,
+) -> Outcome:
     """Grows a tree for each problem that has none yet.
 
     Args:
@@ -92,10 +97,12 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         out: The run folder; made where missing.
         concurrency: Trees that grow at once; no row depends on it.
         watch: Is told how far it is.
+        retry_failed: Whether trees in which calls failed are taken out and grown anew.
 
     Raises:
         SettingsConflict: The folder holds a run with other settings.
-        BadInput: The folder holds trees of an earlier version, which have fewer columns.
+        BadInput: The folder holds trees of an earlier version, which have fewer columns, or with
+            `retry_failed` a run with a budget.
         TreewardError: The run cannot be written, or the policy cannot be loaded.
     """
     with contextlib.ExitStack() as stack:
@@ -103,13 +110,17 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
         run = stack.enter_context(writing(out, plan.identity, plan.problems))
         for part in committed_parts(run.path):
             require_columns(part / "nodes.parquet", "nodes")
-        done = committed_trees(run.path)
         ids = {problem.id: run.identity.tree_id(problem.id) for problem in plan.share}
+        failed_before = failed_trees(run.path).intersection(ids.values())
+        if retry_failed and failed_before:
+            drop_trees(run, failed_before)
+            failed_before.clear()
+        done = committed_trees(run.path)
         left = [problem for problem in plan.share if ids[problem.id] not in done]
         before = len(plan.share) - len(left)
-        failed_before = len(_failed_trees(run.path).intersection(ids.values()))
         if not left:
-            return Outcome(grown=0, before=before, failed=0, failed_before=failed_before, left=0)
+            failed = len(failed_before)
+            return Outcome(grown=0, before=before, failed=0, failed_before=failed, left=0)
         funds = open_funds(plan, run)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
@@ -139,18 +150,10 @@ def generate(plan: Plan, out: Path, *, concurrency: int, watch: Watch | None = N
             grown=writer.grown,
             before=before,
             failed=writer.failed,
-            failed_before=failed_before,
+            failed_before=len(failed_before),
             left=len(left) - writer.grown,
             interrupted=interrupted,
         )
-
-
-def _failed_trees(run: Path) -> set[str]:
-    """Returns the ids of committed trees in which calls failed."""
-    files = RowGroups("trees", ("tree_id", "status"))
-    tables = (files.whole(part / "trees.parquet") for part in committed_parts(run))
-    failed = (table.filter(pc.not_equal(table["status"], "ok")) for table in tables)
-    return {tree_id for table in failed for tree_id in table["tree_id"].to_pylist()}
 
 
 def _open_samplers(plan: Plan) -> list[PolicySampler]:

@@ -132,7 +132,9 @@ def test_a_file_system_that_cannot_exchange_folders_is_said_so(
 
     monkeypatch.setattr(disk, "exchange", refuse)
     parts = committed_parts(run)
-    with pytest.raises(TreewardError, match="cannot exchange two folders at once; merge"):
+    with pytest.raises(
+        TreewardError, match="cannot exchange two folders at once; do this to a copy"
+    ):
         compact.compact(run)
     assert committed_parts(run) == parts
     assert verify_run(run)[0].level == "info"
