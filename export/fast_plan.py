@@ -124,6 +124,12 @@ def _prepare_other(policy: str, main: Main, cache: Path) -> tuple[ModelFolder, R
     """Returns another model, and how it runs: as the run's policy does where both can."""
     in_process = not is_url(policy) and main.kind is not Backend.HTTP
     kind = choose_backend(main.kind if in_process else AUTO, policy)
+    if kind is main.kind is Backend.VLLM:
+        raise BadInput(
+            f"fast.policy={policy!r} would be a second model, and vLLM runs one at a time in a "
+            "process; serve it and give its URL, or take --backend transformers, or leave "
+            "fast.policy out and set fast.max_rollout_tokens"
+        )
     settings = main.settings if kind is main.kind else SETTINGS_OF[kind]()
     deterministic = is_deterministic(main.running)
     return prepare(policy, None, settings, deterministic=deterministic, cache=cache)

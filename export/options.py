@@ -10,6 +10,7 @@ from treeward.search.backends import AUTO, BackendSettings
 from treeward.search.critic import Critic
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastSettings
+from treeward.search.groups import SameStep
 from treeward.search.models import NANO
 from treeward.search.policy import PolicySettings
 from treeward.search.settings import SearchSettings
@@ -73,6 +74,10 @@ class Options:
 
     step_end: CustomEnd | None = None
     """Ends steps in a way of one's own; None leaves it to `prompt.steps` or the template."""
+
+    same_step: SameStep | None = None
+    """Tells which siblings are one to `mcts`, in a way of one's own; None leaves it to
+    `mcts.group_distance`."""
 
     limit: int | None = None
     """Takes the first problems only; None takes all."""

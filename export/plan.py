@@ -39,6 +39,7 @@ from treeward.search.critic import Critic
 from treeward.search.errors import BadInput, UnreadablePrompt
 from treeward.search.fast import FastSettings
 from treeward.search.given import Given, Steps
+from treeward.search.groups import SameStep
 from treeward.search.models import ModelFolder, cache_root
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
@@ -76,6 +77,8 @@ class Plan:
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
     """None where there are no fast rollouts."""
+    same_step: SameStep | None = None
+    """What of one's own tells siblings apart, if anything."""
     steps: Values
     """What a step is, by setting, where the template does not say it."""
     budget: BudgetSettings
@@ -104,6 +107,8 @@ class Plan:
             **(flatten("budget", self.budget) if self.budget.tokens is not None else {}),
             "seed": self.seed,
         }
+        if self.same_step:
+            settings["mcts.same_step"] = str(self.same_step)
         if self.solutions:
             settings["given.solutions"] = digest(dict(self.solutions))
         backend = identity_without_loading(self.model, self.backend)
@@ -165,6 +170,7 @@ class Plan:
             seed=self.seed,
             solutions=given,
             fast=self.fast.rollouts if self.fast else None,
+            same=self.same_step.of_texts(reader.text) if self.same_step else None,
         )
         return METHODS[self.search.algorithm].start(self.search, self.own, tools)
 
@@ -260,6 +266,7 @@ def make_plan(
         label=label,
         critic=critic,
         fast=plan_fast(asked, main, template, found.problems, shortest, cache),
+        same_step=options.same_step,
         steps=steps_of(prompt, options.step_end),
         budget=budget,
         shard=shard,
@@ -287,6 +294,11 @@ def _search_settings(
     _check_sections(values, search.algorithm)
     own: Any = build(METHODS[search.algorithm].own, search.algorithm.value, values)
     check_guides(search, own, scored=options.critics is not None, fast=fast)
+    if options.same_step is not None and getattr(own, "group_distance", 1.0) is not None:
+        raise BadInput(
+            f"same_step={options.same_step} groups siblings for the search mcts without "
+            f"mcts.group_distance; leave one of them out, or take --search mcts"
+        )
     return search, own
 
 

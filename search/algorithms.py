@@ -15,6 +15,7 @@ from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastRollouts
 from treeward.search.given import Given, label_given
+from treeward.search.groups import Same
 from treeward.search.localise import Localiser, LocaliserSettings
 from treeward.search.mcts import mcts
 from treeward.search.mcts_settings import MctsSettings
@@ -50,6 +51,9 @@ class Tools:
 
     fast: FastRollouts | None = None
     """None where there are no fast rollouts."""
+
+    same: Same | None = None
+    """Tells which siblings are one to `mcts`; None leaves it to the settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +94,8 @@ class Method:
 
 
 def _start_mcts(settings: SearchSettings, own: MctsSettings, tools: Tools) -> Search:
-    return partial(mcts, settings=settings, own=own, scored=tools.scored, fast=tools.fast)
+    scored, fast, same = tools.scored, tools.fast, tools.same
+    return partial(mcts, settings=settings, own=own, scored=scored, fast=fast, same=same)
 
 
 def _mcts_bounds(settings: SearchSettings, own: MctsSettings) -> Bounds:
@@ -239,13 +244,8 @@ def check_guides(settings: SearchSettings, own: Any, *, scored: bool, fast: bool
             fast rollouts.
     """
     method = METHODS[settings.algorithm]
-    for name in ("width_max", "width_max_root"):
-        most = getattr(own, name, None)
-        if most is not None and most < settings.width:
-            raise BadInput(
-                f"{settings.algorithm.value}.{name}={most} is below search.width="
-                f"{settings.width}, the samples of an expansion; lower that too"
-            )
+    if isinstance(own, MctsSettings):
+        own.check_beside(settings)
     if fast and not (method.steered and method.rolls):
         able = [name.value for name, other in METHODS.items() if other.steered and other.rolls]
         raise BadInput(
@@ -260,6 +260,8 @@ def check_guides(settings: SearchSettings, own: Any, *, scored: bool, fast: bool
             raise BadInput(
                 "search.rollouts must be at least 1 without critics and fast rollouts, got 0; "
                 "give --critics DIR or fast.rollouts=4"
+                if method.steered
+                else f"search.rollouts must be at least 1 for {settings.algorithm.value}, got 0"
             )
     elif not method.steered:
         raise BadInput(

@@ -6,11 +6,12 @@ is no evidence for the policy's value: no label reads it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from treeward.search.errors import BadInput
 from treeward.search.policy import require_temperature
 from treeward.search.requests import Kind, Request, ask
+from treeward.search.settings import refuse_unread
 from treeward.search.tree import Tree
 
 FAST_SAMPLER = 1
@@ -54,13 +55,8 @@ class FastSettings:
         if self.max_rollout_tokens is not None and self.max_rollout_tokens < 1:
             least = f"at least 1, got {self.max_rollout_tokens!r}"
             raise BadInput(f"fast.max_rollout_tokens must be {least}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if self.rollouts == 0 and value != field.default:
-                raise BadInput(
-                    f"fast.{field.name}={value!r} is read only with fast rollouts; give "
-                    f"fast.rollouts=4 as well, or leave fast.{field.name} out"
-                )
+        if self.rollouts == 0:
+            refuse_unread("fast", self, "fast.rollouts=4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ Hyyro (2003): one machine operation handles a column of the table, and Python's 
 many bits as a step has tokens, so a pair of steps takes microseconds and no library is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from treeward.search.critic import Prefix
 from treeward.search.tree import Tree
 
 
@@ -27,6 +28,37 @@ class Same(Protocol):
     def __call__(self, tree: Tree, first: int, other: int) -> bool:
         """Returns whether a node is in the group of a sibling that founded one."""
         ...
+
+
+class SameStep:
+    """Tells siblings by a function of their texts, such as an embedding's cosine or a judge."""
+
+    def __init__(self, name: str, same: Callable[[Prefix, str, str], bool]) -> None:
+        """Takes a name and a function.
+
+        Args:
+            name: Stands for the function in a run's identity: the same name promises the same one.
+            same: Given what stands before two steps and the texts of both, whether they come to
+                the same. The search waits for its answer; it is asked once for a new step and each
+                group that its siblings have.
+        """
+        self.name = name
+        self._same = same
+
+    def of_texts(self, text: Callable[[tuple[int, ...]], str]) -> Same:
+        """Returns what tells nodes apart, where texts of token ids are read like this."""
+
+        def same(tree: Tree, first: int, other: int) -> bool:
+            ids = tree.nodes.step_ids
+            above = tree.path(tree.nodes.parent[first])[1:]
+            prefix = Prefix(tree.problem, tuple(text(ids[node]) for node in above))
+            return self._same(prefix, text(ids[first]), text(ids[other]))
+
+        return same
+
+    def __str__(self) -> str:
+        """Returns what stands for it."""
+        return f"custom:{self.name}"
 
 
 def within_distance(limit: float) -> Same:

@@ -16,7 +16,7 @@ import numpy as np
 from treeward.search.errors import BadInput
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request
-from treeward.search.settings import SearchSettings
+from treeward.search.settings import SearchSettings, refuse_unread
 from treeward.search.stopping import StopRule
 from treeward.search.survey import Survey
 
@@ -83,6 +83,14 @@ class LocaliserSettings:
                 raise BadInput(
                     f"{self.section}.{name} must be at least 1, got {getattr(self, name)!r}"
                 )
+        if self.localiser is Localiser.BAYES:
+            refuse_unread(self.section, self, f"{self.section}.localiser=binary", ("stop",))
+        else:
+            refuse_unread(self.section, self, f"{self.section}.localiser=bayes", BAYES)
+
+
+BAYES = ("confidence", "most", "least", "batch")
+"""The settings that a search by posterior reads."""
 
 
 def find_first_error(

@@ -21,7 +21,7 @@ from treeward.search.requests import Growth, Kind, ask
 from treeward.search.settings import SearchSettings
 from treeward.search.tree import ROOT, Tree
 from treeward.search.tree_policy import SCORES, select
-from treeward.search.width import Opinions, allowed, importance
+from treeward.search.width import Opinions, allowed, importance, samples
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,7 +112,7 @@ def samples_for(tree: Tree, notes: Notes, node: int) -> int:
     width = notes.settings.width
     if tree.nodes.children[node]:
         return min(missing(tree, notes, node), width)
-    return notes.own.width_root or width if node == ROOT else width
+    return samples(notes.own, node=node, width=width)
 
 
 def missing(tree: Tree, notes: Notes, node: int) -> int:
@@ -121,7 +121,8 @@ def missing(tree: Tree, notes: Notes, node: int) -> int:
     if own.width_max is None or node in notes.full:
         return 0
     worth_asking = importance(tree, notes.opinions, node, own.width_sd)
-    most = allowed(worth_asking, own, node=node, least=notes.settings.width)
+    least = samples(own, node=node, width=notes.settings.width)
+    most = allowed(worth_asking, own, node=node, least=least)
     return max(0, most - count_different(tree, notes, node))
 
 

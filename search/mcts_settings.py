@@ -1,10 +1,12 @@
 """The settings that only `mcts` has."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from treeward.search.errors import BadInput
+from treeward.search.settings import SearchSettings, refuse_unread
 
 
 class TreePolicy(StrEnum):
@@ -64,7 +66,8 @@ class MctsSettings:
     """The same for the root; None takes `mcts.width_max`."""
 
     width_root: int | None = None
-    """Samples of the root's first expansion; None takes `search.width`, which all others get."""
+    """Samples of the root's first expansion, and the least different children that it is to come
+    to where widths adapt; None takes `search.width`, which all other nodes have."""
 
     width_alpha: float | None = None
     """Children that a difference in value of 1 pays for; None takes the most that a node may come
@@ -95,21 +98,31 @@ class MctsSettings:
                 raise BadInput(f"mcts.{name} must be at least 0, got {value!r}")
         if self.group_distance is not None and not 0 <= self.group_distance < 1:
             raise BadInput(f"mcts.group_distance must be in [0, 1), got {self.group_distance!r}")
+        refuse = partial(refuse_unread, "mcts", self)
         if self.width_max is None:
-            self._refuse(("width_max_root", "width_alpha", "width_sd"), "mcts.width_max")
+            refuse("mcts.width_max", ("width_max_root", "width_alpha", "width_sd"))
         if self.selection is Selection.TREE:
-            self._refuse((*FRONTIER, "backup"), "mcts.selection=frontier")
+            refuse("mcts.selection=frontier", (*FRONTIER, "backup"))
         else:
-            self._refuse(("tree_policy",), "mcts.selection=tree")
+            refuse("mcts.selection=tree", ("tree_policy",))
 
-    def _refuse(self, names: tuple[str, ...], reader: str) -> None:
-        """Raises BadInput for what is set and would be read only along with another setting."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in names and value != field.default:
+    def check_beside(self, settings: SearchSettings) -> None:
+        """Checks that these fit the settings that every search knows.
+
+        Raises:
+            BadInput: An expansion has more samples than a node may come to have children, or
+                something is set and nothing would read it.
+        """
+        if self.selection is Selection.FRONTIER:
+            refuse_unread("search", settings, "mcts.selection=tree", ("c",))
+        width = "search.width", settings.width
+        root = width if self.width_root is None else ("mcts.width_root", self.width_root)
+        for name, (of, least) in (("width_max", width), ("width_max_root", root)):
+            most = getattr(self, name)
+            if most is not None and most < least:
                 raise BadInput(
-                    f"mcts.{field.name}={value!r} is read only with {reader}; give that as well, "
-                    f"or leave mcts.{field.name} out"
+                    f"mcts.{name}={most} is below {of}={least}, the samples of an expansion; lower "
+                    "that too"
                 )
 
 

@@ -1,8 +1,10 @@
 """The settings that every search knows."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from treeward.search.errors import BadInput
 
@@ -49,7 +51,8 @@ class SearchSettings:
     """Nodes that are asked about at once; for omega rollouts at a middle."""
 
     max_depth: int = 32
-    """Steps from the root at which nothing is expanded any more (all but best_of_n)."""
+    """Steps from the root at which nothing is expanded (mcts, adaptive, beam) or rolled out
+    (rollouts) any more."""
 
     c: float = 1.0
     """Weight of exploration in PUCT and UCT, for values in [0, 1] (mcts)."""
@@ -82,6 +85,27 @@ class SearchSettings:
         if not 0 < self.critic_rollouts < math.inf:
             raise BadInput(
                 f"search.critic_rollouts must be greater than 0, got {self.critic_rollouts!r}"
+            )
+
+
+def refuse_unread(
+    section: str, settings: Any, reader: str, names: Collection[str] | None = None
+) -> None:
+    """Raises BadInput for a setting that is no default and would be read only with another.
+
+    Args:
+        section: The section of the settings.
+        settings: A dataclass with defaults.
+        reader: What would have to be given, so that something read them.
+        names: Its fields that nothing reads now; None for all.
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if (names is None or field.name in names) and value != field.default:
+            shown = value.value if isinstance(value, StrEnum) else value
+            raise BadInput(
+                f"{section}.{field.name}={shown!r} is read only with {reader}; give that as well, "
+                f"or leave {section}.{field.name} out"
             )
 
 

@@ -70,6 +70,11 @@ def deviation(opinions: Opinions, node: int) -> float:
     return sqrt(mean * (1 - mean) / (weight + 2))
 
 
+def samples(own: MctsSettings, *, node: int, width: int) -> int:
+    """Returns the samples of a node's first expansion, its c_min, where most have so many."""
+    return width if node != ROOT or own.width_root is None else own.width_root
+
+
 def allowed(worth: float | None, own: MctsSettings, *, node: int, least: int) -> int:
     """Returns n(s), the children that a node may have.
 

@@ -22,8 +22,10 @@ from treeward.export.queries import run_query
 from treeward.export.run_folder import open_run_folder, writing
 from treeward.export.status import describe, run_status
 from treeward.export.verify import verify_run
+from treeward.search.critic import Prefix
 from treeward.search.errors import BadInput, SettingsConflict
 from treeward.search.fast import FastRollouts
+from treeward.search.groups import SameStep
 from treeward.search.models import NANO_FAST, resolve_model
 from treeward.search.phases import weigh
 from treeward.search.replies import Reply
@@ -172,7 +174,10 @@ def test_without_fast_rollouts_a_run_knows_nothing_of_them() -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (options("fast.policy=nano-fast"), "fast.policy='nano-fast' is read only with fast rollou"),
+        (
+            options("fast.policy=nano-fast"),
+            "fast.policy='nano-fast' is read only with fast.rollouts",
+        ),
         (options("fast.rollouts=-1"), "fast.rollouts must be at least 0, got -1"),
         (options("fast.rollouts=4"), "would be drawn just as the policy's own rollouts"),
         (options("fast.rollouts=4", "fast.policy=nano"), "drawn just as the policy's own rollouts"),
@@ -181,6 +186,10 @@ def test_without_fast_rollouts_a_run_knows_nothing_of_them() -> None:
         (
             replace(options("fast.rollouts=4", "fast.temperature=2.5"), backend="vllm"),
             "fast.temperature must be from 0.01 to 2.0 with vLLM, got 2.5",
+        ),
+        (
+            replace(options("fast.rollouts=4", "fast.policy=nano-fast"), backend="vllm"),
+            "'nano-fast' would be a second model, and vLLM runs one at a time in a process; serve",
         ),
         (options("fast.rollouts=4", "fast.max_rollout_tokens=97"), "must be at most .* is 96, got"),
         (options("fast.rollouts=4", "fast.polcy=nano"), "did you mean 'fast.policy'"),
@@ -272,3 +281,42 @@ def test_a_callable_ends_steps_and_its_name_stands_for_it(tmp_path: Path) -> Non
         generate(plan_with("others"), tmp_path, concurrency=1)
     with pytest.raises(BadInput, match="both say what a step is"):
         plan_with("equations", steps="prompt.steps=line")
+
+
+def test_a_callable_tells_siblings_apart_and_its_name_stands_for_it(tmp_path: Path) -> None:
+    asked: list[tuple[Prefix, str, str]] = []
+
+    def alike(prefix: Prefix, first: str, other: str) -> bool:
+        asked.append((prefix, first, other))
+        return True
+
+    def plan_with(name: str, algorithm: str, *assignments: str) -> Plan:
+        few = ("search.simulations=6", "search.rollouts=1", "policy.temperature=1.5")
+        return make_plan(
+            Options(
+                problems=PROBLEMS,
+                algorithm=algorithm,
+                assignments=(*few, *assignments),
+                same_step=SameStep(name, alike),
+            )
+        )
+
+    generate(plan_with("alike", "mcts"), tmp_path, concurrency=1)
+    assert asked
+    siblings = run_query(
+        open_run_folder(tmp_path),
+        "SELECT p.depth, a.step_text AS first, b.step_text AS other FROM nodes a "
+        "JOIN nodes b USING (tree_id, parent_id) JOIN nodes p "
+        "ON p.tree_id = a.tree_id AND p.node_id = a.parent_id WHERE a.node_id < b.node_id",
+    ).to_pylist()
+    pairs = {(row["depth"], row["first"], row["other"]) for row in siblings}
+    assert {(len(prefix.steps), first, other) for prefix, first, other in asked} <= pairs
+    assert {prefix.problem.id for prefix, *_ in asked} <= {
+        problem.id for problem in plan_with("alike", "mcts").problems
+    }
+    with pytest.raises(SettingsConflict, match="run has 'custom:alike', asked"):
+        generate(plan_with("others", "mcts"), tmp_path, concurrency=1)
+    with pytest.raises(BadInput, match="same_step=custom:alike groups siblings for the search"):
+        plan_with("alike", "beam")
+    with pytest.raises(BadInput, match=r"without mcts.group_distance; leave one"):
+        plan_with("alike", "mcts", "mcts.group_distance=0.2")

@@ -99,6 +99,26 @@ def test_the_root_may_have_a_width_of_its_own() -> None:
     assert allowed(0.5, MctsSettings(width_max=10), node=ROOT, least=2) == 5
 
 
+def test_the_roots_least_width_is_its_own_too() -> None:
+    """Values differ by nothing, so that all nodes come to their least: 5 at the root, else 2."""
+    steps = iter("abcdefghijklmnopqrstuvwxyz")
+
+    def reply(request: Request) -> Reply:
+        if request.kind is Kind.SAMPLE:
+            found = [completion(next(steps)) for _ in range(request.n)]
+            if request.node == ROOT and request.first == 0:
+                found[1:] = found[:1] * (request.n - 1)
+            return Reply(tuple(found))
+        return Reply((completion("r", RIGHT), completion("r", WRONG)))
+
+    tree = new_tree()
+    search = SearchSettings(simulations=4, width=2, rollouts=2, wave=1)
+    own = MctsSettings(width_max=3, width_root=5, width_max_root=9)
+    asked = grow(mcts(tree, search, own=own), reply)
+    assert [request.n for request in asked if request.node == ROOT] == [5, 2, 2]
+    assert len(tree.nodes.children[ROOT]) == 5, "one of five was new at first"
+
+
 def test_importance_is_the_largest_difference_to_the_node() -> None:
     tree = new_tree()
     children = [add(tree, ROOT, step) for step in "abc"]
@@ -435,6 +455,18 @@ def test_a_widest_node_is_no_narrower_than_an_expansion(name: str) -> None:
     with pytest.raises(BadInput, match=says):
         check_guides(SearchSettings(width=4), own, scored=False, fast=False)
     check_guides(SearchSettings(width=3), own, scored=False, fast=False)
+
+
+def test_a_root_that_is_asked_for_more_may_come_to_as_many() -> None:
+    own = MctsSettings(width_max=4, width_max_root=6, width_root=8)
+    with pytest.raises(BadInput, match=r"mcts.width_max_root=6 is below mcts.width_root=8"):
+        check_guides(SearchSettings(), own, scored=False, fast=False)
+
+
+def test_exploration_that_a_frontier_does_not_read_is_refused() -> None:
+    own = MctsSettings(selection=FRONTIER)
+    with pytest.raises(BadInput, match=r"search.c=2.0 is read only with mcts.selection=tree"):
+        check_guides(SearchSettings(c=2.0), own, scored=False, fast=False)
 
 
 def test_a_group_has_the_samples_of_all_its_members() -> None:
