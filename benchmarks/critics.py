@@ -10,7 +10,6 @@ hard targets give instead of counts, and what one pass for a whole prefix saves.
 
 import argparse
 import asyncio
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,11 +124,13 @@ def describe(name: str, critics: LearnedCritic, true: Truth, n_fresh: int) -> st
     scores = [scores[-1] for scores in critics.score(true.prefixes)]
     said, fresh = np.array([score.value for score in scores], dtype=float), true.fresh
     rose = np.array([scores[at].progress for at in true.steps], dtype=float)
-    found = calibrate(said, fresh * n_fresh, np.full(len(fresh), float(n_fresh)))
+    ids = [prefix.problem.id for prefix in true.prefixes]
+    problems = np.unique(ids, return_inverse=True)[1]
+    found = calibrate(said, fresh * n_fresh, np.full(len(fresh), float(n_fresh)), problems)
     assert found is not None
     error = learned_error(said, fresh, n_fresh)
     return (
-        f"{name}: ECE {found.ece:.3f}, AUC {found.auc or float('nan'):.3f}, "
+        f"{name}: ECE {found.ece:.3f} (noise {found.ece_noise:.3f}), AUC {found.auc or float('nan'):.3f}, "
         f"bias {np.mean(said - fresh):+.3f}, RMSE {max(error, 0) ** 0.5:.3f}, "
         f"worth {worth(error, fresh, n_fresh):.1f} rollouts; "
         f"progress: mean {rose.mean():+.3f} (true {true.progress.mean():+.3f}), "
@@ -154,11 +155,10 @@ def passes_a_second(critics: LearnedCritic, seconds: float) -> tuple[float, floa
 
 
 def train(data: Path, out: Path, targets: Targets, seed: int, steps: int) -> LearnedCritic:
-    """Returns critics with a seed of their own; trained ones of that seed are trained anew."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Returns critics with a seed of their own; what was begun before goes on, or is done."""
     settings = CriticSettings(targets=targets, seed=seed, steps=steps, eval_every=100)
     nano = resolve_model(NANO, out).path
-    print(train_critics(data, nano, out, settings, resume=False, progress=lambda _: None))
+    print(train_critics(data, nano, out, settings, resume=out.exists(), progress=lambda _: None))
     return load_critics(out)
 
 

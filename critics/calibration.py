@@ -44,7 +44,8 @@ class Calibration:
     """Expected calibration error: the mean over rollouts of |predicted - observed| of the bin."""
 
     ece_noise: float
-    """What a critic without error would have, about, were the rollouts independent."""
+    """What a critic without error would have, about, for so few problems: rollouts of one problem
+    go wrong together."""
 
     brier: float
     """Mean over rollouts of (prediction - outcome)^2; the outcomes' own variance is part of it."""
@@ -58,7 +59,12 @@ class Calibration:
 
 
 def calibrate(
-    predicted: Reals, n_right: Reals, n_rollouts: Reals, *, n_bins: int = 10
+    predicted: Reals,
+    n_right: Reals,
+    n_rollouts: Reals,
+    problems: NDArray[np.int64],
+    *,
+    n_bins: int = 10,
 ) -> Calibration | None:
     """Returns how predictions agree with counts; None where no rollout says anything.
 
@@ -66,16 +72,21 @@ def calibrate(
         predicted: Probabilities of success.
         n_right: Right rollouts of each.
         n_rollouts: Right and wrong ones together; those without any are left out.
+        problems: A number for each, the same for those of one problem.
         n_bins: Bins of equal width that [0, 1] is cut into.
     """
     known = n_rollouts > 0
     predicted, k, n = predicted[known], n_right[known], n_rollouts[known]
     if not known.any():
         return None
-    bins = _bins(predicted, k, n, n_bins)
+    band = np.minimum((predicted * n_bins).astype(int), n_bins - 1)
+    bins = _bins(predicted, k, n, band, n_bins)
     gaps = sum(b.rollouts * abs(b.predicted - b.observed) for b in bins)
-    # Of a normal variable with standard deviation s, the mean absolute value is s sqrt(2 / pi).
-    noise = sum(np.sqrt(b.rollouts * b.predicted * (1 - b.predicted) * 2 / np.pi) for b in bins)
+    # The gap of a bin is a sum over its problems, whose squares add up to its variance. Of a normal
+    # variable with standard deviation s, the mean absolute value is s sqrt(2 / pi).
+    cells, cell = np.unique(np.stack([band, problems[known]]), axis=1, return_inverse=True)
+    squares = np.bincount(cell, predicted * n - k) ** 2
+    noise = np.sqrt(np.bincount(cells[0], squares) * 2 / np.pi).sum()
     errors = k * (1 - predicted) ** 2 + (n - k) * predicted**2
     return Calibration(
         places=len(n),
@@ -88,8 +99,9 @@ def calibrate(
     )
 
 
-def _bins(predicted: Reals, k: Reals, n: Reals, n_bins: int) -> tuple[Bin, ...]:
-    band = np.minimum((predicted * n_bins).astype(int), n_bins - 1)
+def _bins(
+    predicted: Reals, k: Reals, n: Reals, band: NDArray[np.int64], n_bins: int
+) -> tuple[Bin, ...]:
     bins = []
     for at in np.unique(band):
         inside = band == at

@@ -7,7 +7,7 @@ from treeward.critics.calibration import Reals, auc, calibrate, fit
 def test_a_report_worked_out_by_hand() -> None:
     predicted = np.array([0.1, 0.15, 0.9, 1.0, 0.5])
     k, n = np.array([1.0, 0.0, 3.0, 1.0, 0.0]), np.array([4.0, 1.0, 4.0, 1.0, 0.0])
-    found = calibrate(predicted, k, n, n_bins=2)
+    found = calibrate(predicted, k, n, np.arange(5), n_bins=2)
     assert found is not None
     low, high = found.bins
     assert (low.low, low.high, low.places, low.rollouts) == (0.0, 0.5, 2, 5)
@@ -35,23 +35,32 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order() -> None:
 
 def test_without_evidence_there_is_no_number() -> None:
     some, none = np.array([0.2, 0.8]), np.zeros(2)
-    assert calibrate(some, none, none) is None
+    assert calibrate(some, none, none, np.arange(2)) is None
     assert auc(some, np.array([1.0, 2.0]), none) is None
     assert fit(some, np.full(2, np.nan)) is None
 
 
-def test_the_error_of_perfect_predictions_is_the_noise() -> None:
-    # 200 rounds of 10 bins with 160 rollouts each: the mean error is within 6 % of the noise at
-    # three standard errors (each round's error varies by about a quarter of it).
+@pytest.mark.parametrize("together", [1, 4])
+def test_the_error_of_perfect_predictions_is_the_noise(together: int) -> None:
+    """Outcomes of one problem come out alike here: fewer problems, more noise."""
     rng = np.random.default_rng(1)
     predicted: Reals = rng.uniform(size=400)
+    by_value = np.argsort(predicted)
+    problems = np.empty(400, np.int64)
+    problems[by_value] = np.arange(400) // together
     n = np.full(400, 4.0)
-    rounds = [
-        calibrate(predicted, rng.binomial(4, predicted).astype(np.float64), n) for _ in range(200)
-    ]
-    errors = [found.ece for found in rounds if found]
-    assert rounds[0] is not None
-    assert np.mean(errors) == pytest.approx(rounds[0].ece_noise, rel=0.06)
+    rounds = []
+    for _ in range(200):
+        alike = rng.uniform(size=400)[problems, None]
+        luck = rng.uniform(size=(400, 4)) if together == 1 else alike.repeat(4, axis=1)
+        k: Reals = (luck < predicted[:, None]).sum(axis=1).astype(np.float64)
+        found = calibrate(predicted, k, n, problems)
+        assert found is not None
+        rounds.append((found.ece, found.ece_noise))
+    error, noise = np.mean(rounds, axis=0)
+    # 10 bins: each round's error varies by about a quarter of it, more where problems are few.
+    assert error == pytest.approx(noise, rel=0.1)
+    assert noise > 0.08 if together > 1 else noise < 0.04
 
 
 def test_a_fit_is_compared_with_the_mean() -> None:

@@ -163,6 +163,9 @@ def _measure(
         np.concatenate([getattr(row, name) for row in rows])
         for name in ("n_right", "n_rollouts", "progress", "outcome")
     )
+    numbers: dict[str, int] = {}
+    of_row = [numbers.setdefault(row.problem_id, len(numbers)) for row in rows]
+    problems = np.repeat(of_row, [len(row.n_right) for row in rows])
     ended = np.isfinite(outcome)
     rights, ends = np.where(ended, outcome, 0.0), ended.astype(np.float64)
     value, progress, finished = (head in heads for head in Head)
@@ -170,9 +173,9 @@ def _measure(
         out=out,
         steps=state["step"],
         best_step=state["best_step"],
-        value=calibrate(said[:, 0], k, np.where(ended, 0.0, n)) if value else None,
+        value=calibrate(said[:, 0], k, np.where(ended, 0.0, n), problems) if value else None,
         progress=fit(said[:, 1], gained) if progress else None,
-        outcome=calibrate(said[:, 2], rights, ends) if finished else None,
+        outcome=calibrate(said[:, 2], rights, ends, problems) if finished else None,
     )
     body = {"schema_version": SCHEMA_VERSION, **asdict(report)}
     del body["out"]
