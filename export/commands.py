@@ -95,7 +95,7 @@ def generate(problems: str, **options: Any) -> int:
 @click.argument("solutions", type=PATH)
 @grows
 def label(solutions: Path, **options: Any) -> int:
-    """Gather evidence on SOLUTIONS that exist: a file of problems with steps or completions.
+    """Gather evidence on SOLUTIONS that exist: rollouts of TRL or verl, ProcessBench, or text.
 
     No search of its own. --policy says whose chance of success is measured: whoever wrote them. It
     is asked how likely each step is, and goes on from where that and outcomes leave doubt.

@@ -1,11 +1,19 @@
 """What a `label` command means: given solutions, read, spelt in the policy's tokens, checked."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from treeward.export.options import Options
 from treeward.export.plan import Plan, make_plan
-from treeward.export.solutions import encode, read_solutions
+from treeward.export.solutions import (
+    Solution,
+    SolutionSet,
+    encode,
+    read_solutions,
+    with_references,
+)
 from treeward.search.backends import context_of
 from treeward.search.errors import BadInput
 from treeward.search.given import Steps
@@ -22,8 +30,11 @@ def plan_label(options: Options) -> Plan:
         MissingExtra: Something asked for needs an extra.
     """
     check_limit(options.limit)
-    found = read_solutions(Path(options.problems), skip_bad=options.skip_bad)
+    path = Path(options.problems)
+    found = read_solutions(path, skip_bad=options.skip_bad)
     plan = make_plan(replace(options, algorithm=Algorithm.GIVEN), found=found.found)
+    if not found.complete:
+        plan, found = _with_references(plan, path, found, skip_bad=options.skip_bad)
     reader = plan.reader(load_tokens(plan.model.path))
     problems = {problem.id: problem for problem in plan.problems}
     context = context_of(plan.model, plan.backend)
@@ -35,17 +46,61 @@ def plan_label(options: Options) -> Plan:
         if problem_id not in problems:  # the policy cannot be asked it
             continue
         places = None if context is None else context - len(reader.prompt_ids(problems[problem_id]))
-        steps = set()
-        for each in given:
-            try:
-                steps.add(encode(each, reader, plan.sampling, places=places))
-            except BadInput as e:
-                if not options.skip_bad:
-                    raise BadInput(f"{e} (--skip-bad leaves such rows out)") from e
-                skipped.append(str(e))
-        if steps:
-            solutions[problem_id] = tuple(sorted(steps))
+        spell = partial(encode, reader=reader, sampling=plan.sampling, places=places)
+        spelt = _spelt(given, spell, skipped, skip_bad=options.skip_bad)
+        if spelt:
+            solutions[problem_id] = tuple(sorted({steps for _, steps in spelt}))
     if not solutions:
-        raise nothing_good(Path(options.problems), skipped, "solution")
-    kept = tuple(problem for problem in plan.problems if problem.id in solutions)
-    return replace(plan, problems=kept, skipped=tuple(skipped), solutions=solutions)
+        raise nothing_good(path, skipped, "solution")
+    return replace(
+        plan,
+        problems=tuple(problem for problem in plan.problems if problem.id in solutions),
+        skipped=tuple(skipped),
+        solutions=solutions,
+    )
+
+
+def _with_references(
+    plan: Plan, path: Path, found: SolutionSet, *, skip_bad: bool
+) -> tuple[Plan, SolutionSet]:
+    """Returns both with the answers that solutions tell, found as the plan's template marks them.
+
+    Problems have other ids with an answer than without; which can be asked does not depend on it.
+    """
+    asked = {problem.asked for problem in plan.problems}
+    unreadable = plan.skipped[len(found.found.skipped) :]
+    found = with_references(path, found, plan.template.answer_in, skip_bad=skip_bad)
+    problems = tuple(each for each in found.found.problems if each.asked in asked)
+    skipped = found.found.skipped + unreadable
+    if not problems:
+        raise nothing_good(path, skipped, "solution")
+    return replace(plan, problems=problems, skipped=skipped), found
+
+
+def _spelt(
+    given: Sequence[Solution],
+    spell: Callable[[Solution], Steps],
+    skipped: list[str],
+    *,
+    skip_bad: bool,
+) -> list[tuple[Solution, Steps]]:
+    """Returns the solutions that can be spelt in the policy's tokens, with those of their steps.
+
+    Args:
+        given: The solutions.
+        spell: Returns the steps of one, or raises BadInput.
+        skipped: Gets the reasons for the others.
+        skip_bad: Whether the others are left out; else the first is an error.
+
+    Raises:
+        BadInput: One cannot be spelt, and `skip_bad` is off.
+    """
+    spelt = []
+    for each in given:
+        try:
+            spelt.append((each, spell(each)))
+        except BadInput as e:
+            if not skip_bad:
+                raise BadInput(f"{e} (--skip-bad leaves such rows out)") from e
+            skipped.append(str(e))
+    return spelt

@@ -1,15 +1,27 @@
 """Reads solutions that people already have: from TRL or verl rollouts, ProcessBench files, or text.
 
-A row is a problem's row (`search/rows.py`) with a solution beside it: `steps` or `completions`, a
-list of texts, or `completion`, `response` or `output`, one text that the template's delimiter cuts
-into steps. Rows of one problem make one tree.
+A row is a problem's row (`search/rows.py`) with one solution or several beside it, in columns whose
+names `layouts.py` knows. A text is cut into steps by the template's delimiter. Rows of one problem
+make one tree.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from treeward.critics.votes import answer_key
+from treeward.export.layouts import (
+    COLUMNS,
+    Layout,
+    Text,
+    block_fields,
+    boxed_in,
+    read_layout,
+    text_rows,
+)
 from treeward.search.errors import BadInput
 from treeward.search.given import Steps
 from treeward.search.policy import PolicySettings
@@ -20,9 +32,7 @@ from treeward.search.rows import as_problem
 from treeward.search.steps import clean_step
 from treeward.search.verdicts import Judgement, Verifier
 
-LISTS = ("steps", "completions")
-TEXTS = ("completion", "response", "output")
-FIELDS = (*LISTS, *TEXTS)
+PLAIN = ".txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +42,32 @@ class Solution:
     where: str
     """What errors about it begin with."""
 
-    text: str | tuple[str, ...]
+    text: Text
     """As given: whole, or step by step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Holds one row as read."""
+
+    where: str
+    """What errors about it begin with."""
+
+    layout: Layout
+
+    problem: Problem
+    """Without a reference answer where only solutions that are right can tell it."""
+
+    @property
+    def solutions(self) -> list[Solution]:
+        """Returns its solutions; of several, errors say which."""
+        texts, where = self.layout.solutions, self.where
+        places = (
+            [where]
+            if len(texts) == 1
+            else [f"{where}, solution {k}" for k in range(1, len(texts) + 1)]
+        )
+        return [Solution(where=at, text=text) for at, text in zip(places, texts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +76,25 @@ class SolutionSet:
 
     found: ProblemSet
 
-    solutions: Mapping[str, tuple[Solution, ...]]
-    """By problem id, in the order read."""
+    entries: tuple[Entry, ...]
+    """The rows, in the order read."""
+
+    @property
+    def solutions(self) -> dict[str, list[Solution]]:
+        """Returns the solutions by problem id, in the order read."""
+        found: dict[str, list[Solution]] = defaultdict(list)
+        for entry in self.entries:
+            found[entry.problem.id] += entry.solutions
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Returns whether all problems have a reference answer."""
+        return all(problem.answer is not None for problem in self.found.problems)
 
 
 def read_solutions(path: Path, *, skip_bad: bool = False) -> SolutionSet:
-    """Reads and checks solutions from a file (JSON Lines, JSON, Parquet).
+    """Reads and checks solutions from a file (JSON Lines, JSON, Parquet, plain text).
 
     Args:
         path: The file.
@@ -56,50 +103,126 @@ def read_solutions(path: Path, *, skip_bad: bool = False) -> SolutionSet:
     Raises:
         BadInput: Nothing good can be read, or a row is bad and `skip_bad` is off.
     """
+    rows = read_file(path, also=COLUMNS, more={PLAIN: text_rows})
+    made = ((row.where, partial(_read, row, path)) for row in rows)
+    return _gather(path, made, [], skip_bad=skip_bad)
+
+
+def with_references(
+    path: Path, read: SolutionSet, answer_in: Callable[[str], str | None], *, skip_bad: bool = False
+) -> SolutionSet:
+    """Returns what was read with the answers of problems that have none in the file.
+
+    The reference is what a solution answers that the file calls right; rows with the same question
+    share it.
+
+    Args:
+        path: The file.
+        read: What was read.
+        answer_in: Finds the answer of a solution; where there is none, one in a box is taken.
+        skip_bad: Whether rows of problems without a reference are left out and counted.
+
+    Raises:
+        BadInput: No reference is left, or one is missing and `skip_bad` is off.
+    """
+    stated, told = defaultdict(set), defaultdict(set)
+    for entry in read.entries:
+        asked, answer = entry.problem.asked, entry.problem.answer
+        if answer is not None:
+            stated[asked].add(answer)
+        elif entry.layout.right and (said := _answer(entry.layout, answer_in)):
+            told[asked].add(said)
+    made = (
+        (
+            entry.where,
+            partial(
+                _with_reference, entry, stated[entry.problem.asked] or told[entry.problem.asked]
+            ),
+        )
+        for entry in read.entries
+    )
+    return _gather(path, made, [*read.found.skipped], skip_bad=skip_bad)
+
+
+def _gather(
+    path: Path,
+    made: Iterable[tuple[str, Callable[[], Entry]]],
+    skipped: list[str],
+    *,
+    skip_bad: bool,
+) -> SolutionSet:
+    """Puts rows together that are of one problem.
+
+    Args:
+        path: The file.
+        made: Where each row stands, and what makes it or raises BadInput.
+        skipped: Why rows were left out before; consumed.
+        skip_bad: Whether bad rows are left out and counted; otherwise the first is an error.
+    """
     problems: dict[str, Problem] = {}
-    solutions: dict[str, list[Solution]] = {}
-    skipped = []
-    for row in read_file(path, also=FIELDS):
+    entries = []
+    for where, make in made:
         try:
-            problem, solution = _read(row, path.name)
-            if problems.setdefault(problem.id, problem) != problem:
-                differ = ", ".join(differences(problems[problem.id], problem))
+            entry = make()
+            problem = entry.problem
+            first = problems.setdefault(problem.id, problem)
+            if first != problem:
                 raise BadInput(
-                    f"id {problem.id!r} is that of another problem too, which differs in {differ}; "
-                    "make them equal, or give it its own"
+                    f"id {problem.id!r} is that of another problem too, which differs in "
+                    f"{', '.join(differences(first, problem))}; make them equal, or give it its own"
                 )
         except BadInput as e:
             if not skip_bad:
-                raise BadInput(f"{row.where}: {e} (--skip-bad leaves such rows out)") from e
-            skipped.append(f"{row.where}: {e}")
+                raise BadInput(f"{where}: {e} (--skip-bad leaves such rows out)") from e
+            skipped.append(f"{where}: {e}")
         else:
-            solutions.setdefault(problem.id, []).append(solution)
-    kept = list(problems.values())
-    if not kept:
+            entries.append(entry)
+    if not problems:
         raise nothing_good(path, skipped, "solution")
     return SolutionSet(
-        found=ProblemSet(problems=tuple(kept), skipped=tuple(skipped)),
-        solutions={problem.id: tuple(solutions[problem.id]) for problem in kept},
+        found=ProblemSet(problems=tuple(problems.values()), skipped=tuple(skipped)),
+        entries=tuple(entries),
     )
 
 
-def _read(row: Row, source: str) -> tuple[Problem, Solution]:
-    value = parsed(row.value)
-    problem = as_problem(value, source)
-    assert isinstance(value, Mapping), "a problem's row is an object"
-    if problem.answer is None:
-        raise BadInput("no answer; rollouts cannot be judged without the reference answer")
-    name = next((name for name in FIELDS if value.get(name) is not None), None)
-    if name is None:
-        raise BadInput(f"no solution; give it as {', '.join(FIELDS[:-1])} or {FIELDS[-1]}")
-    given = value[name]
-    if name in TEXTS and isinstance(given, str) and given.strip():
-        return problem, Solution(where=row.where, text=given)
-    listed = given if name in LISTS and isinstance(given, list) else []
-    if listed and all(isinstance(step, str) and step.strip() for step in listed):
-        return problem, Solution(where=row.where, text=tuple(listed))
-    wanted = "a list of texts" if name in LISTS else "a text"
-    raise BadInput(f"{name} must be {wanted} that is not empty, got {str(given)[:40]!r}")
+def _read(row: Row, path: Path) -> Entry:
+    plain = path.suffix.lower() == PLAIN
+    value = block_fields(row.value) if plain else parsed(row.value)
+    if not isinstance(value, Mapping):
+        raise BadInput(f"must be an object with the columns of a row, got {str(value)[:40]!r}")
+    layout = read_layout(value)
+    problem = as_problem(layout.fields, path.name)
+    if problem.answer is None and layout.right is None:
+        raise BadInput(
+            "no answer; rollouts cannot be judged without the reference answer: give a column "
+            "answer"
+        )
+    return Entry(where=row.where, layout=layout, problem=problem)
+
+
+def _answer(layout: Layout, answer_in: Callable[[str], str | None]) -> str | None:
+    """Returns the answer that a row's one solution gives; None where none can be read."""
+    (text,) = layout.solutions
+    text = text if isinstance(text, str) else "\n\n".join(text)
+    return answer_in(text) or boxed_in(text)
+
+
+def _with_reference(entry: Entry, known: Set[str]) -> Entry:
+    """Returns a row whose problem has its answer, of those known; raises BadInput without one."""
+    if entry.problem.answer is not None:
+        return entry
+    if not known:
+        raise BadInput(
+            "no answer: no solution of its problem is final_answer_correct and has an answer to be "
+            "read; give a column answer"
+        )
+    if len({answer_key("math", answer) for answer in known}) > 1:
+        raise BadInput(
+            f"no answer: of its problem the file has {' and '.join(sorted(known))[:60]}; give a "
+            "column answer"
+        )
+    fields = {**entry.layout.fields, "answer": min(known, key=lambda text: (len(text), text))}
+    return replace(entry, problem=as_problem(fields, entry.problem.source))
 
 
 def encode(
@@ -155,7 +278,7 @@ def judged(problem: Problem, steps: Steps, reader: Reader, verifier: Verifier) -
     return None if answer is None else verifier.judge(problem, answer)
 
 
-def _lines(text: str | Sequence[str], delimiter: str) -> list[str]:
+def _lines(text: Text, delimiter: str) -> list[str]:
     """Returns the steps with their delimiters."""
     if isinstance(text, str):
         parts = text.split(delimiter)

@@ -1,9 +1,10 @@
 """Reads problems from files and generators, and checks every one before anything else happens."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -143,12 +144,18 @@ def parsed(value: object) -> object:
         raise BadInput(str(e)) from e
 
 
-def read_file(path: Path, *, also: Sequence[str] = ()) -> list[Row]:
+def read_file(
+    path: Path,
+    *,
+    also: Sequence[str] = (),
+    more: Mapping[str, Callable[[Path], Iterator[Row]]] = MappingProxyType({}),
+) -> list[Row]:
     """Reads a file's rows.
 
     Args:
         path: JSON Lines, JSON or Parquet.
         also: Columns to read beside the fields of a problem.
+        more: What reads files of further kinds, by the ends of their names.
 
     Raises:
         BadInput: The file as a whole cannot be read.
@@ -158,6 +165,7 @@ def read_file(path: Path, *, also: Sequence[str] = ()) -> list[Row]:
         ".ndjson": _lines,
         ".json": _list,
         ".parquet": partial(_table, wanted=FIELDS.union(also)),
+        **more,
     }
     kind = kinds.get(path.suffix.lower())
     try:

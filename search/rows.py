@@ -74,7 +74,7 @@ def as_problem(row: object, source: str) -> Problem:
         raise BadInput(f"must be an object with the fields of a problem, got {_kind(row)}")
     given = {key: value for key, value in row.items() if value is not None}
     prompt, messages = _prompt(given)
-    answer = _answer(given.get("answer"))
+    answer = answer_text(given.get("answer"))
     metadata = _metadata(given.get("metadata", {}))
     return Problem(
         id=_id(given["id"]) if "id" in given else content_id(asked_in(prompt, messages), answer),
@@ -111,7 +111,7 @@ def _message(name: str, turn: object) -> Message:
     return Message(turn["role"], _text(f"{name}: content", turn.get("content")))
 
 
-def _answer(value: object) -> str | None:
+def answer_text(value: object, name: str = "answer") -> str | None:
     """Returns a reference answer as text; numbers are written out without an exponent."""
     if value is None:
         return None
@@ -121,7 +121,7 @@ def _answer(value: object) -> str | None:
         return format(value, "f")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text("answer", value, "text or a finite number; leave it out if there is none")
+    return _text(name, value, "text or a finite number; leave it out if there is none")
 
 
 def _id(value: object) -> str:
