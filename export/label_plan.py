@@ -11,6 +11,7 @@ from treeward.export.solutions import (
     Solution,
     SolutionSet,
     encode,
+    joined_steps,
     read_solutions,
     with_references,
 )
@@ -39,7 +40,7 @@ def plan_label(options: Options) -> Plan:
     problems = {problem.id: problem for problem in plan.problems}
     context = context_of(plan.model, plan.backend)
     solutions: dict[str, tuple[Steps, ...]] = {}
-    skipped = list(plan.skipped)
+    skipped, joined = list(plan.skipped), 0
     for problem_id, given in found.solutions.items():
         if len(solutions) == options.limit:
             break
@@ -48,6 +49,7 @@ def plan_label(options: Options) -> Plan:
         places = None if context is None else context - len(reader.prompt_ids(problems[problem_id]))
         spell = partial(encode, reader=reader, sampling=plan.sampling, places=places)
         spelt = _spelt(given, spell, skipped, skip_bad=options.skip_bad)
+        joined += sum(joined_steps(each, reader.template.rule.delimiter) for each, _ in spelt)
         if spelt:
             solutions[problem_id] = tuple(sorted({steps for _, steps in spelt}))
     if not solutions:
@@ -57,6 +59,7 @@ def plan_label(options: Options) -> Plan:
         problems=tuple(problem for problem in plan.problems if problem.id in solutions),
         skipped=tuple(skipped),
         solutions=solutions,
+        joined_steps=joined,
     )
 
 

@@ -73,6 +73,8 @@ class Plan:
     label: LabelSettings
     solutions: Mapping[str, tuple[Steps, ...]] = field(default_factory=dict)
     """Given solutions by problem id, sorted, each once; none where a search makes its own."""
+    joined_steps: int = 0
+    """How many given steps had several lines, which stand in one now."""
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
@@ -141,6 +143,13 @@ class Plan:
             found.append(
                 "search.rollouts=0: the policy's own rollouts are the evidence, so all labels will "
                 "be null but those of steps that end a solution"
+            )
+        if self.joined_steps:
+            delimiter = self.template.rule.delimiter
+            keep = ", or set prompt.steps=paragraph" if delimiter == "\n" else ""
+            found.append(
+                f"{self.joined_steps} given steps have {delimiter!r} inside, which ends a step "
+                f"here, so a space stands there now; give each part as a step of its own{keep}"
             )
         silent = [problem for problem in self.problems if not can_be_judged(problem)]
         if silent and self.critic is None:

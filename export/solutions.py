@@ -272,6 +272,12 @@ def encode(
     return tuple(cut)
 
 
+def joined_steps(solution: Solution, delimiter: str) -> int:
+    """Returns how many steps of a list have several lines, which `encode` puts into one."""
+    steps = () if isinstance(solution.text, str) else solution.text
+    return sum(len([*filter(str.strip, step.split(delimiter))]) > 1 for step in steps)
+
+
 def judged(problem: Problem, steps: Steps, reader: Reader, verifier: Verifier) -> Judgement | None:
     """Returns what is known of a given solution's answer; None where it gives none."""
     answer = reader.template.answer_in(reader.text(tuple(chain.from_iterable(steps))))

@@ -181,6 +181,28 @@ def test_bad_rows_can_be_left_out_and_one_id_is_one_problem(tmp_path: Path) -> N
     assert len(found.found.skipped) == 2
 
 
+def test_steps_that_become_one_line_are_counted(treeward: Command, tmp_path: Path) -> None:
+    """Blank lines at a step's ends are none of it; solutions that are left out do not count."""
+    rows: list[dict[str, Any]] = [
+        {**RIGHT, "steps": ["5\n+3=8", "8*2=16", "A16"]},
+        {**RIGHT, "steps": ["\n5+3=8\n", "8*2=16\n\n", "A16"]},
+        WRONG,
+        {**RIGHT, "steps": ["x\ny"]},
+    ]
+    path = write(tmp_path / "s.jsonl", *rows[1:3])
+    assert plan_label(Options(problems=str(path), policy="nano")).warnings == ()
+    write(path, *rows)
+    asked = ("label", path, "--policy", "nano", "--skip-bad", "--out", tmp_path / "x", "--dry-run")
+    ran = treeward(*asked)
+    assert ran.code == 0, ran.err
+    assert "left out: " in ran.err
+    assert [line for line in ran.err.splitlines() if "given steps" in line] == [
+        "1 given steps have '\\n' inside, which ends a step here, so a space stands there now; "
+        "give each part as a step of its own, or set prompt.steps=paragraph"
+    ]
+    assert "given steps" not in treeward(*asked, "--set", "prompt.steps=paragraph").err
+
+
 def test_solutions_that_cannot_be_read_are_left_out_too(tmp_path: Path) -> None:
     """The second row is too long, and the problem of the third is left without a solution."""
     bad: list[dict[str, Any]] = [{**RIGHT, "steps": ["5+3=8"] * 30}, {**OPEN, "response": "x=y"}]
