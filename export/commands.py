@@ -37,6 +37,11 @@ def grows(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="N",
             help="Tokens to generate in all, at most; trees whose labels are uncertain come first.",
         ),
+        click.option(
+            "--shard",
+            metavar="I/N",
+            help="Grow every N-th problem's tree from the I-th on (from 1).",
+        ),
         click.option("--seed", type=click.IntRange(min=0), default=0),
         click.option(
             "--concurrency", type=click.IntRange(min=1), default=64, help="Trees at once."
@@ -75,9 +80,6 @@ def grows(command: Callable[..., Any]) -> Callable[..., Any]:
     "algorithm",
     type=click.Choice([each.value for each in Algorithm if each is not Algorithm.GIVEN]),
     help="The search.  [default: mcts]",
-)
-@click.option(
-    "--shard", metavar="I/N", help="Grow every N-th problem's tree from the I-th on (from 1)."
 )
 @click.option("--critics", type=PATH, help="A folder of trained critics that steer the search.")
 @grows

@@ -101,7 +101,10 @@ def _bounds(plan: Plan) -> Bounds:
     method = METHODS[plan.search.algorithm]
     if not plan.solutions:
         return method.bounds(plan.search, plan.own)
-    lengths = [[len(steps) for steps in given] for given in plan.solutions.values()]
+    given = [plan.solutions[problem.id] for problem in plan.share]
+    if not given:
+        return Bounds(nodes=0, samples=0, rollouts=0, calls=0)
+    lengths = [[len(steps) for steps in each] for each in given]
     longest = max(map(max, lengths))
     most = method.bounds(replace(plan.search, max_depth=longest), plan.own)
     count, trees = sum(map(len, lengths)), len(lengths)

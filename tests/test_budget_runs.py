@@ -240,6 +240,35 @@ def test_shards_are_the_run(tmp_path: Path, treeward: Callable[..., Ran]) -> Non
     assert (again.code, "0 trees grown, 7 were there before" in again.out) == (0, True)
 
 
+def test_shards_of_given_solutions_are_the_run(
+    tmp_path: Path, treeward: Callable[..., Ran]
+) -> None:
+    """Three problems; the third shard of four has one, the fourth none."""
+    rows: list[dict[str, object]] = [
+        {"prompt": "5 +3 *2", "answer": "16", "responses": ["5+3=8\n8*2=16", "5+3=9"]},
+        {"prompt": "7 -2 +4", "answer": "9", "steps": ["7-2=5"]},
+        {"prompt": "1 +2", "answer": "3", "steps": ["1+2=3", "A3"]},
+    ]
+    file, whole = tmp_path / "s.jsonl", tmp_path / "whole"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert treeward("label", file, "--policy", "nano", "--out", whole).code == 0
+    found: dict[str, list[pa.Table]] = {name: [] for name in tables(whole)}
+    for at in (1, 2, 3, 4):
+        asked = ("label", file, "--policy", "nano", "--shard", f"{at}/4", "--json")
+        out = tmp_path / str(at)
+        planned = json.loads(treeward(*asked, "--out", out, "--dry-run").out)
+        ran = treeward(*asked, "--out", out)
+        assert (ran.code, json.loads(ran.out)["grown"]) == (0, int(at < 4)), ran.err
+        assert planned["n_problems"] == int(at < 4)
+        assert planned["max_rollouts"] == {1: 8 + 2 * 32, 2: 8 + 32, 3: 8 + 32, 4: 0}[at]
+        for name, rows_of in tables(out).items() if at < 4 else ():
+            found[name].append(rows_of)
+    for name, expected in tables(whole).items():
+        keys = ["tree_id", {"trees": "seed", "nodes": "pre", "rollouts": "rollout_id"}[name]]
+        union = pa.concat_tables(found[name])
+        assert union.sort_by([(key, "ascending") for key in keys]) == expected
+
+
 def test_shards_can_be_compacted_before_they_are_put_together(
     tmp_path: Path, treeward: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
