@@ -130,8 +130,9 @@ def describe(name: str, critics: LearnedCritic, true: Truth, n_fresh: int) -> st
     assert found is not None
     error = learned_error(said, fresh, n_fresh)
     return (
-        f"{name}: ECE {found.ece:.3f} (noise {found.ece_noise:.3f}), AUC {found.auc or float('nan'):.3f}, "
-        f"bias {np.mean(said - fresh):+.3f}, RMSE {max(error, 0) ** 0.5:.3f}, "
+        f"{name}: ECE {found.ece:.3f} (noise {found.ece_noise:.3f}), "
+        f"AUC {found.auc or float('nan'):.3f}, bias {np.mean(said - fresh):+.3f}, "
+        f"RMSE {max(error, 0) ** 0.5:.3f}, "
         f"worth {worth(error, fresh, n_fresh):.1f} rollouts; "
         f"progress: mean {rose.mean():+.3f} (true {true.progress.mean():+.3f}), "
         f"correlation {np.corrcoef(rose, true.progress)[0, 1]:.3f}"
