@@ -7,6 +7,7 @@
     +-- DamagedData          5  a file does not hold what was written to it
     +-- MissingExtra         1  an optional dependency is not installed
     +-- CallFailed           -  one model call failed; the forest turns it into data on its node
+        +-- SomeFailed       -  in `policy.py`: it failed in part, and brings the rest
 
 A message is one line: what is wrong, where, the rule, and the way out.
 """

@@ -14,7 +14,7 @@ from treeward.search.critic import Prefix, Scores
 from treeward.search.errors import BadInput, CallFailed
 from treeward.search.fast import FAST_SAMPLER
 from treeward.search.garbage import collected_rarely
-from treeward.search.policy import Ask, LogprobAsk, PolicySampler
+from treeward.search.policy import Ask, LogprobAsk, PolicySampler, SomeFailed
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.replies import Completion, Failure, Reply
@@ -68,7 +68,7 @@ class Progress:
     tokens: int = 0
     """Tokens that samplers generated."""
     failures: int = 0
-    """Calls that failed."""
+    """Completions and scores that failed calls did not bring."""
 
 
 @dataclass(slots=True)
@@ -194,30 +194,27 @@ async def _answer(
     Where it raises, nobody will read the replies to the rest of its wave, so it cancels them.
     """
     key = request_key(request)
-    reply = forest.recorder.known(tree_id, key)
-    if reply is None or reply.n_failed:
+    before = forest.recorder.known(tree_id, key) or Reply()
+    if before.n_came < request.n:
         plan.progress.asked += 1
-        scored = len(request.steps) if request.kind is Kind.SCORE else 1
-        missing = scored if reply is None else reply.n_failed
         try:
             if request.kind is Kind.SCORE:
-                reply = await _score(forest, tree, request, reply)
+                reply = await _score(forest, tree, request, before)
             elif request.kind is Kind.LOGPROBS:
                 reply = await _read(forest, tree.problem, prompt_ids, request)
             else:
-                reply = await _draw(forest, tree.problem, prompt_ids, request)
-            failed = reply.n_failed
-            if failed < missing:
+                reply = await _draw(forest, tree.problem, prompt_ids, request, before)
+            if reply.n_came > before.n_came:
                 forest.recorder.record(tree_id, key, reply)
         except Exception:
             for task in wave:
                 task.cancel()
             raise
-        plan.progress.failures += failed
+        plan.progress.failures += request.n - reply.n_came
         tokens = _drawn_tokens(request, reply)
-        plan.progress.tokens += tokens
+        plan.progress.tokens += tokens - _drawn_tokens(request, before)
     else:
-        tokens = _drawn_tokens(request, reply)
+        reply, tokens = before, _drawn_tokens(request, before)
         plan.progress.replayed += 1
     if request.kind is Kind.LOGPROBS:
         tree.prompt_tokens += len(prompt_ids) + sum(map(len, request.steps))
@@ -236,28 +233,35 @@ def _drawn_tokens(request: Request, reply: Reply) -> int:
 
 
 async def _draw(
-    forest: Forest, problem: Problem, prompt_ids: tuple[int, ...], request: Request
+    forest: Forest, problem: Problem, prompt_ids: tuple[int, ...], request: Request, before: Reply
 ) -> Reply:
-    """Asks a sampler and has what it finished checked; a failed call becomes data."""
+    """Asks a sampler for what is missing and has it checked; failed calls become data."""
     sampler = forest.samplers[request.sampler_id]
     seeds = seeds_of(forest.seed, problem.id, request)
+    came = {completion.seed: completion for completion in before.completions}
+    missing = tuple([seed for seed in seeds if seed not in came])
     call = Ask(
         prompt_ids=prompt_ids,
         prefix_ids=request.prefix_ids,
         kind=request.kind,
-        seeds=seeds,
+        seeds=missing,
         settings=sampler.settings,
         rule=forest.reader.template.rule,
         stick_to=problem.id,
     )
+    drawn, failure = {}, None
     try:
-        draws = await sampler.policy.draw(call)
+        drawn = dict(zip(missing, await sampler.policy.draw(call), strict=True))
     except CallFailed as e:
-        return Reply(failure=Failure(e.kind, e.message))
-    judge, what = forest.reader.judge, (forest.verifier, problem, request.prefix_ids, draws, seeds)
+        drawn, failure = e.draws if isinstance(e, SomeFailed) else {}, Failure(e.kind, e.message)
+    draws = [*drawn.values()]
+    judge, what = forest.reader.judge, (forest.verifier, problem, request.prefix_ids, draws, drawn)
     if forest.quick(problem) or all(draw.finish is not Finish.END for draw in draws):
-        return Reply(judge(*what))
-    return Reply(await asyncio.to_thread(judge, *what))
+        completions = judge(*what)
+    else:
+        completions = await asyncio.to_thread(judge, *what)
+    came |= {completion.seed: completion for completion in completions}
+    return Reply(tuple([came[seed] for seed in seeds if seed in came]), failure)
 
 
 async def _read(
@@ -279,7 +283,7 @@ async def _read(
     return Reply((drawn,))
 
 
-async def _score(forest: Forest, tree: Tree, request: Request, before: Reply | None) -> Reply:
+async def _score(forest: Forest, tree: Tree, request: Request, before: Reply) -> Reply:
     """Asks the critic about siblings of which it has not said anything before.
 
     A failed call becomes data.
@@ -287,7 +291,7 @@ async def _score(forest: Forest, tree: Tree, request: Request, before: Reply | N
     assert forest.critic is not None, "a search asks for scores where there is a critic"
     text, step_ids = forest.reader.text, tree.nodes.step_ids
     *above, _ = [text(step_ids[at]) for at in tree.path(request.node)]
-    said: dict[int, Scores | Failure] = dict(enumerate(before.scores)) if before else {}
+    said: dict[int, Scores | Failure] = dict(enumerate(before.scores))
     silent = [at for at in range(request.n) if not isinstance(said.get(at), Scores)]
     prefixes = [Prefix(tree.problem, (*above, text(request.steps[at]))[1:]) for at in silent]
     said |= zip(silent, await forest.critic.score(prefixes), strict=True)

@@ -21,7 +21,10 @@ def ask_rollouts(tree: Tree, nodes: Sequence[int], n: int) -> list[Request]:
 
 
 def absorb_rollouts(tree: Tree, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
-    """Adds the rollouts of some replies to the tree; a failed call adds n of unknown verdict."""
+    """Adds the rollouts of some replies to the tree; those that failed are of unknown verdict.
+
+    They stand behind the others of their request.
+    """
     nodes_before = len(tree)
     for request, reply in zip(requests, replies, strict=True):
         for completion in reply.completions:
@@ -31,7 +34,7 @@ def absorb_rollouts(tree: Tree, requests: Sequence[Request], replies: Sequence[R
                 sampler_id=request.sampler_id,
                 completion=completion,
             )
-        for _ in range(request.n if reply.failure else 0):
+        for _ in range(request.n - len(reply.completions) if reply.failure else 0):
             tree.add_rollout(
                 request.node,
                 nodes_before=nodes_before,

@@ -30,7 +30,7 @@ from treeward.search.http_protocol import (
 from treeward.search.http_replicas import Clock, Replicas, Sleep, doubled
 from treeward.search.http_settings import HttpService, http_identity_of
 from treeward.search.jobs import too_long
-from treeward.search.policy import Ask, Draw, LogprobAsk
+from treeward.search.policy import Ask, Draw, LogprobAsk, draws_of
 from treeward.search.tokens import Tokens
 
 T = TypeVar("T")
@@ -91,13 +91,17 @@ class HttpPolicy:
         """Returns one continuation for each seed.
 
         Raises:
-            CallFailed: One of them could not be had in as many attempts as there may be. The kind
-                is what befell the last: `connection`, `timeout` (no new token for too long),
+            SomeFailed: Some of them could not be had, and the others are here.
+            CallFailed: None could be had in as many attempts as there may be. The kind is what
+                befell the last of the first: `connection`, `timeout` (no new token for too long),
                 `truncated`, `bad_reply` (it contradicts itself or what was asked) or `http_429`
                 and so on; or `context_length` where the model's context is too short.
         """
         self._check_room(ask.positions)
-        return await together(self._draw_one(ask, seed) for seed in ask.seeds)
+        draws = draws_of(ask, await together(self._draw_one(ask, seed) for seed in ask.seeds))
+        if isinstance(draws, CallFailed):
+            raise draws
+        return draws
 
     async def logprobs(self, ask: LogprobAsk) -> list[float]:
         """Returns the log-probability of each id.
@@ -125,13 +129,16 @@ class HttpPolicy:
         if context is not None and (failure := too_long(positions, context)):
             raise failure
 
-    async def _draw_one(self, ask: Ask, seed: int) -> Draw:
+    async def _draw_one(self, ask: Ask, seed: int) -> Draw | CallFailed:
         body = body_of(self._service.served.name, ask, seed, self._tokens)
 
         def call(url: str, deadline: asyncio.Timeout) -> Awaitable[Draw]:
             return self._read(url, body, Reading(ask, self._tokens), deadline)
 
-        return await self._persist(ask.stick_to, call)
+        try:
+            return await self._persist(ask.stick_to, call)
+        except CallFailed as e:
+            return e
 
     async def _persist(self, stick_to: str, call: Call[T]) -> T:
         """Makes a call again until it succeeds, as often as the settings say."""

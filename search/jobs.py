@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from treeward.search.continuation import Continuation
 from treeward.search.errors import CallFailed
-from treeward.search.policy import Ask, Draw, LogprobAsk
+from treeward.search.policy import Ask, Draw, LogprobAsk, draws_of
 from treeward.search.tokens import Tokens
 
 
@@ -22,9 +22,8 @@ class Job:
     done: Callable[["list[Draw] | BaseException"], None]
     """Called once with the draws, in the order of the seeds, or with what went wrong."""
 
-    draws: list[Draw | None] = field(default_factory=list)
-    missing: int = 0
-    failure: CallFailed | None = None
+    outcomes: dict[int, Draw | CallFailed] = field(default_factory=dict)
+    """What came of each continuation that has ended, by its place."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -48,8 +47,6 @@ class Job:
 
     def start(self, tokens: Tokens) -> "list[Row]":
         """Returns its continuations, one for each seed, all at their first token."""
-        self.draws = [None] * len(self.ask.seeds)
-        self.missing = len(self.ask.seeds)
         rows = []
         for index, seed in enumerate(self.ask.seeds):
             drawn = Continuation.of(self.ask, tokens)
@@ -58,13 +55,10 @@ class Job:
 
     def settle(self, index: int, draw: Draw | CallFailed) -> None:
         """Takes what one continuation came to; the last one makes the job done."""
-        if isinstance(draw, CallFailed):
-            self.failure = draw
-        else:
-            self.draws[index] = draw
-        self.missing -= 1
-        if self.missing == 0:
-            self.done(self.failure or [draw for draw in self.draws if draw is not None])
+        self.outcomes[index] = draw
+        n = len(self.ask.seeds)
+        if len(self.outcomes) == n:
+            self.done(draws_of(self.ask, [self.outcomes[place] for place in range(n)]))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -130,5 +124,5 @@ class Row:
         return False
 
     def fail(self, failure: CallFailed) -> None:
-        """Ends the continuation without a draw, and so its whole job."""
+        """Ends the continuation without a draw."""
         self.job.settle(self.index, failure)

@@ -1,11 +1,12 @@
 """What samples text: the Protocol that every backend satisfies, and what it is asked."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from treeward.search.errors import BadInput
+from treeward.search.errors import BadInput, CallFailed
 from treeward.search.requests import Kind
 from treeward.search.steps import Finish, StepRule
 from treeward.search.tokens import Tokens
@@ -132,6 +133,30 @@ class Draw:
     """That of each step, where there are several."""
 
 
+class SomeFailed(CallFailed):
+    """Reports an ask of which some continuations failed; the others came and are here."""
+
+    def __init__(self, failure: CallFailed, draws: dict[int, Draw]) -> None:
+        """Takes the first failure, and the continuations that came by their seeds."""
+        super().__init__(failure.kind, failure.message)
+        self.draws = draws
+
+
+def draws_of(ask: Ask, outcomes: Sequence[Draw | CallFailed]) -> list[Draw] | CallFailed:
+    """Returns the draws of an ask, or what is to be raised where some are missing.
+
+    Args:
+        ask: What was asked.
+        outcomes: What came of each seed, in their order.
+    """
+    failure = next((each for each in outcomes if isinstance(each, CallFailed)), None)
+    if failure is None:
+        return [each for each in outcomes if isinstance(each, Draw)]
+    pairs = zip(ask.seeds, outcomes, strict=True)
+    draws = {seed: each for seed, each in pairs if isinstance(each, Draw)}
+    return SomeFailed(failure, draws) if draws else failure
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySampler:
     """Holds a policy and how it samples."""
@@ -166,6 +191,7 @@ class Policy(Protocol):
         """Returns one continuation for each seed, in their order.
 
         Raises:
+            SomeFailed: Some of them could not be had; the search goes on with the others.
             CallFailed: The policy could not be asked; the search goes on without the reply.
         """
         ...

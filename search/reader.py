@@ -1,6 +1,6 @@
 """Reads what a policy writes: a template and the policy's tokens, put together once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from treeward.search.policy import Draw
@@ -37,7 +37,7 @@ class Reader:
         problem: Problem,
         prefix_ids: tuple[int, ...],
         draws: Sequence[Draw],
-        seeds: Sequence[int],
+        seeds: Iterable[int],
     ) -> tuple[Completion, ...]:
         """Returns draws as completions, those that end a solution with what is known about it."""
         completions = [

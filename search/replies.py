@@ -1,4 +1,4 @@
-"""What comes back: completions with their verdicts, scores, or a failure with its cause."""
+"""What comes back: completions with their verdicts, scores, and why any of them are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,15 +52,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answers one request: as many completions as asked for or a failure alone, or scores."""
+    """Answers one request: with completions, or with scores."""
 
     completions: tuple[Completion, ...] = ()
+    """Those that came, in the order of their seeds."""
+
     failure: Failure | None = None
+    """Why the other completions did not; of several causes the first. None where all came."""
+
     scores: tuple[Scores | Failure, ...] = ()
     """Of each sibling, or why there are none of it."""
 
     @property
-    def n_failed(self) -> int:
-        """Returns how many calls failed."""
-        failed = sum([isinstance(said, Failure) for said in self.scores])
-        return failed + (self.failure is not None)
+    def n_came(self) -> int:
+        """Returns how many of the completions or scores asked for are here."""
+        return len(self.completions) + sum([isinstance(said, Scores) for said in self.scores])

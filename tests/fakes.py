@@ -45,7 +45,7 @@ class Memory:
 
     def record(self, tree_id: str, key: str, reply: Reply) -> None:
         before = self.kept.get((tree_id, key))
-        assert before is None or before.n_failed > reply.n_failed, "a reply is asked for once"
+        assert before is None or before.n_came < reply.n_came, "a reply is asked for once"
         if len(self.kept) == self.room:
             raise Crash
         self.kept[tree_id, key] = reply

@@ -250,7 +250,7 @@ def test_a_critic_that_fails_is_data_and_the_search_goes_on() -> None:
         assert tree.nodes.visits[ROOT] == len(tree)
     assert plan.progress.failures == deep > 0
     # Nothing is kept of those who know nothing, and so they are asked again.
-    assert not any(reply.n_failed == len(reply.scores) > 0 for reply in memory.kept.values())
+    assert all(reply.n_came for reply in memory.kept.values())
 
 
 def refuses(steps: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from treeward.search.errors import BadInput, CallFailed
 from treeward.search.jobs import Job
 from treeward.search.kv_cache import Chunk, PrefixCache, SlotCache
 from treeward.search.network import Network
-from treeward.search.policy import Ask, Draw, LogprobAsk, Mode, PolicySettings
+from treeward.search.policy import Ask, Draw, LogprobAsk, Mode, PolicySettings, SomeFailed
 from treeward.search.requests import Kind
 from treeward.search.sampling import uniforms
 from treeward.search.steps import Budget, Finish, Stepper, StepRule
@@ -348,6 +348,22 @@ def test_no_seeds_are_no_draws(folder: Path) -> None:
     ask = asks_for(load_tokens(folder), 1)[0]
     nothing = Ask(**{name: getattr(ask, name) for name in ask.__slots__} | {"seeds": ()})
     assert run(engine_of(folder, SMALL), [nothing]) == [[]]
+
+
+def test_a_row_that_fails_costs_no_other(folder: Path) -> None:
+    tokens = load_tokens(folder)
+    results: list[Result] = []
+    job = Job(ask=replace(rollout(tokens), seeds=(5, 6, 7)), done=results.append)
+    first, second, third = job.start(tokens)
+    second.fail(CallFailed("engine", "it broke"))
+    (end,) = tokens.eos_ids
+    for row in (third, first):
+        assert not results
+        assert not row.extend(end, -0.5)
+    (failed,) = results
+    assert isinstance(failed, SomeFailed)
+    assert (failed.kind, failed.message) == ("engine", "it broke")
+    assert {seed: draw.token_ids for seed, draw in failed.draws.items()} == {5: (end,), 7: (end,)}
 
 
 def test_logits_that_are_not_numbers_are_a_failed_call(folder: Path) -> None:

@@ -15,7 +15,7 @@ from treeward.search.fast import FastRollouts
 from treeward.search.forest import Forest, Plan, grow_forest
 from treeward.search.garbage import RARELY
 from treeward.search.mcts import mcts
-from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings
+from treeward.search.policy import Ask, Draw, PolicySampler, PolicySettings, draws_of
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -316,11 +316,65 @@ def test_a_failed_call_is_data_and_is_asked_for_again() -> None:
     trees = grow(failing(fails), search=MCTS, recorder=memory, plan=plan)
     assert trees["p3"].nodes.failure == [Failure("timeout", "late")]
     assert [f and f.message for f in trees["p3"].rollouts.failure] == ["late"] * SETTINGS.rollouts
-    assert plan.progress.failures == 2
+    assert plan.progress.failures == SETTINGS.width + SETTINGS.rollouts
     assert not any(tree_id == "tree of p3" for tree_id, _ in memory.kept)
     whole = grow(ScriptedPolicy(script))
     assert {name for name in whole if whole[name] != trees[name]} == {"p3"}
     assert grow(ScriptedPolicy(script), recorder=memory) == whole
+
+
+class Picky(Wrapped):
+    """Fails one seed in three, as often as it is told, and replies when it pleases."""
+
+    def __init__(self, order: int, *, failing: bool = True) -> None:
+        super().__init__(shuffled(order).before)
+        self.failing = failing
+        self.seeds: list[int] = []
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        self.seeds += ask.seeds
+        late = CallFailed("timeout", "late")
+        pairs = zip(ask.seeds, await super().draw(ask), strict=True)
+        draws = draws_of(ask, [late if self.fails(seed) else draw for seed, draw in pairs])
+        if isinstance(draws, CallFailed):
+            raise draws
+        return draws
+
+    def fails(self, seed: int) -> bool:
+        return self.failing and seed % 3 == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_continuation_that_failed_costs_no_other(search: Search, concurrency: int) -> None:
+    policy, memory = Picky(concurrency), Memory()
+    plan = Plan(problems=iter(PROBLEMS), concurrency=concurrency)
+    trees = grow(policy, search=search, recorder=memory, plan=plan)
+    assert trees == grow(Picky(99), search=search, concurrency=1)
+    failed = [seed for seed in policy.seeds if policy.fails(seed)]
+    own = [tree.rollouts for tree in trees.values()]
+    kept = {each.seed for rows in own for each in rows.completion if each}
+    assert plan.progress.failures == len(failed) > 20
+    assert not kept & set(failed)
+    lost = [failure for rows in own for failure in rows.failure]
+    assert {each for each in lost if each} == {Failure("timeout", "late")}
+    assert any(reply.failure and reply.completions for reply in memory.kept.values())
+
+
+def test_only_what_failed_is_asked_for_again() -> None:
+    """The first request of each tree is replayed in part; what follows was asked of other nodes."""
+    memory, before = Memory(), Picky(1)
+    grow(before, search=ROLLOUTS, recorder=memory)
+    first = {tree: reply for (tree, _), reply in reversed(memory.kept.items())}
+    assert any(reply.failure for reply in first.values())
+    after = Picky(2, failing=False)
+    plan = Plan(problems=iter(PROBLEMS), concurrency=8)
+    assert grow(after, search=ROLLOUTS, recorder=memory, plan=plan) == grow(
+        ScriptedPolicy(script), search=ROLLOUTS
+    )
+    came = {each.seed for reply in first.values() for each in reply.completions}
+    assert not came & set(after.seeds)
+    assert set(before.seeds) & set(after.seeds) <= {s for s in before.seeds if before.fails(s)}
+    assert plan.progress.failures == 0
 
 
 def test_a_prompt_that_cannot_be_read_fails_its_own_tree_only() -> None:

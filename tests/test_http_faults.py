@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -26,14 +26,16 @@ from tests.http_fakes import (
 from treeward.export.columns import Origin, tree_tables
 from treeward.search.errors import CallFailed
 from treeward.search.forest import Forest, Plan, grow_forest
+from treeward.search.growing import absorb_rollouts, ask_rollouts
 from treeward.search.http_policy import HttpPolicy
 from treeward.search.mcts import mcts
 from treeward.search.policy import PolicySampler, PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
+from treeward.search.requests import Growth, Search
 from treeward.search.settings import SearchSettings
-from treeward.search.tree import Tree
+from treeward.search.tree import ROOT, Tree
 
 
 def spoiled(change: Callable[[list[Event]], list[Event]]) -> Reply:
@@ -219,10 +221,16 @@ READER = Reader(Template(name="t", answer="A{answer}", rule=RULE), TOKENS)
 PROBLEMS = [Problem(id=f"p{n}", prompt=f"{n}", answer="1") for n in range(6)]
 
 
-def grow(policy: HttpPolicy) -> dict[str, Tree]:
+ORIGIN = Origin(reader=READER, search="mcts", policy="m", seed=7, prover_k=None)
+MCTS: Search = partial(mcts, settings=SearchSettings(simulations=4, width=3, rollouts=4))
+
+
+def grow(
+    policy: HttpPolicy, search: Search = MCTS, problems: Sequence[Problem] = PROBLEMS
+) -> dict[str, Tree]:
     trees: dict[str, Tree] = {}
     forest = Forest(
-        search=partial(mcts, settings=SearchSettings(simulations=4, width=3, rollouts=4)),
+        search=search,
         samplers=[
             PolicySampler(
                 policy=policy, settings=PolicySettings(max_step_tokens=8, max_rollout_tokens=40)
@@ -237,7 +245,7 @@ def grow(policy: HttpPolicy) -> dict[str, Tree]:
 
     async def run() -> None:
         async with asyncio.timeout(60):
-            plan = Plan(problems=iter(PROBLEMS), concurrency=6)
+            plan = Plan(problems=iter(problems), concurrency=6)
             await grow_forest(forest, plan, lambda tree: trees.update({tree.problem.id: tree}))
             await policy.close()
 
@@ -250,9 +258,8 @@ def test_no_failure_of_a_server_becomes_a_verdict() -> None:
     with serving(server):
         trees = grow(policy_of([server.url], Time(), retries=1))
     assert len(trees) == len(PROBLEMS)
-    origin = Origin(reader=READER, search="mcts", policy="m", seed=7, prover_k=None)
     for tree in trees.values():
-        tables = tree_tables(tree, "t", origin)
+        tables = tree_tables(tree, "t", ORIGIN)
         rollouts = tables["rollouts"].select(["verdict", "verdict_reason"]).to_pylist()
         assert len(rollouts) == 4
         assert all(
@@ -261,6 +268,41 @@ def test_no_failure_of_a_server_becomes_a_verdict() -> None:
         (root,) = tables["nodes"].to_pylist()
         assert (root["n_rollouts"], root["n_unknown"], root["value"]) == (0, 4, None)
         assert tables["trees"]["error_kind"].to_pylist() == ["http_500"]
+
+
+def test_what_came_beside_a_failure_is_kept_as_what_it_is() -> None:
+    """The server fails one seed of eight; the rows of the others are those of a sound server."""
+    problem, n = [PROBLEMS[0]], 8
+
+    def search(tree: Tree) -> Growth:
+        requests = ask_rollouts(tree, [ROOT], n)
+        absorb_rollouts(tree, requests, (yield requests))
+
+    def rows(server: FakeServer) -> tuple[list[Event], Event, Event]:
+        with serving(server):
+            (tree,) = grow(policy_of([server.url], Time(), retries=1), search, problem).values()
+        tables = tree_tables(tree, "t", ORIGIN)
+        (row,), (root,) = tables["trees"].to_pylist(), tables["nodes"].to_pylist()
+        return tables["rollouts"].to_pylist(), row, root
+
+    whole, _, _ = rows(FakeServer(sound(says)))
+    bad = whole[3]["seed"]
+
+    async def fails_one(body: Event, wire: Wire) -> None:
+        await (status(500) if body["seed"] == bad else sound(says))(body, wire)
+
+    server = FakeServer(fails_one)
+    rollouts, tree, root = rows(server)
+    assert [row | {"rollout_id": 0} for row in rollouts[:-1]] == [
+        row | {"rollout_id": 0} for row in whole if row["seed"] != bad
+    ]
+    assert {row["verdict"] for row in rollouts[:-1]} == {"right", "wrong"}
+    lost = {"verdict": "unknown", "verdict_reason": "call_failed", "token_ids": None, "seed": None}
+    assert rollouts[-1].items() >= lost.items()
+    assert (root["n_rollouts"], root["n_unknown"]) == (n - 1, 1)
+    assert tree["policy_tokens"] == sum(row["n_tokens"] for row in rollouts[:-1])
+    assert (tree["status"], tree["error_kind"]) == ("incomplete", "http_500")
+    assert len(server.bodies) == n + 1, "only what failed was tried again"
 
 
 @pytest.mark.parametrize("calls", [2, 4, 7, 11, 16, 25, 40, 80])
@@ -275,10 +317,9 @@ def test_a_server_may_die_at_any_moment(calls: int) -> None:
     server = FakeServer(dies)
     with serving(server):
         trees = grow(policy_of([server.url], Time(), retries=1))
-    origin = Origin(reader=READER, search="mcts", policy="m", seed=7, prover_k=None)
     drawn_at = {(tuple(body["prompt"]), body["seed"]) for body in bodies[:calls]}
     for tree in trees.values():
-        tables = tree_tables(tree, "t", origin)
+        tables = tree_tables(tree, "t", ORIGIN)
         for row in tables["rollouts"].to_pylist():
             assert (row["verdict_reason"] == "call_failed") == (row["token_ids"] is None)
             if row["token_ids"]:

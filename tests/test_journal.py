@@ -43,10 +43,8 @@ completions = st.builds(
 units = st.none() | st.floats(-1, 1)
 failures = st.builds(Failure, text, text)
 opinions = st.builds(Scores, units, units, units) | failures
-replies = (
-    st.builds(Reply, scores=st.lists(opinions, max_size=3).map(tuple))
-    | st.builds(Reply, st.lists(completions, max_size=3).map(tuple))
-    | st.builds(Reply, st.just(()), failures)
+replies = st.builds(Reply, scores=st.lists(opinions, max_size=3).map(tuple)) | st.builds(
+    Reply, st.lists(completions, max_size=3).map(tuple), st.none() | failures
 )
 
 
