@@ -13,7 +13,7 @@ import torch
 from treeward.search import smollm
 from treeward.search.backends import require_client
 from treeward.search.errors import TreewardError
-from treeward.search.http_settings import read_urls
+from treeward.search.http_settings import HttpSettings, read_urls
 from treeward.search.models import SHIPPED, cache_root, resolve_model
 from treeward.search.tokens import Tokens, load_tokens
 
@@ -62,16 +62,20 @@ def examine_servers(policy: str, model: str | None) -> list[Check]:
 
 
 def _server(url: str, model: str | None) -> Iterator[Check]:
-    from treeward.search.http_probe import find_served, probe
+    from treeward.search.http_probe import probe
+    from treeward.search.http_service import find_service
 
+    settings = HttpSettings()
     try:
-        served = find_served((url,), model)
+        served = find_service((url,), model, settings).served
     except TreewardError as e:
         yield Check(name=url, ok=False, finding=str(e), remedy="start the server, or mend the URL")
         return
     yield Check(name=url, ok=True, finding=f"serves {served.name}, {served.context} positions")
-    for found in probe(url, served.name, _tokens_of(served.name)):
+    for found in probe(url, served.name, _tokens_of(served.name), settings):
         remedy = None if found.ok else "use a server that continues token ids exactly: vLLM's does"
+        if found.silent:
+            remedy = "try again later"
         yield Check(name=found.name, ok=found.ok, finding=found.finding, remedy=remedy)
 
 

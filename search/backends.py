@@ -181,9 +181,10 @@ def _prepare_service(
         )
     urls = read_urls(policy)
     require_client()
-    from treeward.search.http_probe import find_served
+    from treeward.search.http_service import find_service
 
-    served = find_served(urls, name)
+    service = find_service(urls, name, settings)
+    served = service.served
     tokenizer = settings.tokenizer or served.name
     try:
         folder = resolve_tokenizer(tokenizer, cache)
@@ -198,7 +199,7 @@ def _prepare_service(
         fingerprint=folder.fingerprint,
         default_template=folder.default_template,
     )
-    return model, HttpService(urls=urls, served=served, settings=settings)
+    return model, service
 
 
 def require_client() -> None:

@@ -1,4 +1,4 @@
-"""Finds out what servers serve, and whether they can do what evidence needs.
+"""Finds out whether servers can do what evidence needs.
 
 A server is taken at its replies, not at its name: each check asks for a few tokens and compares.
 """
@@ -6,16 +6,16 @@ A server is taken at its replies, not at its name: each check asks for a few tok
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 
 from treeward.search.errors import BadInput, TreewardError
-from treeward.search.http_protocol import DONE, PLAIN, Fault, fault_of_status, read_event
-from treeward.search.http_settings import HttpService, Served
+from treeward.search.http_asking import Asker, asking, is_silent
+from treeward.search.http_calls import require_ok
+from treeward.search.http_protocol import DONE, PLAIN, Fault, read_event
+from treeward.search.http_settings import HttpService, HttpSettings
 from treeward.search.tokens import Tokens
-
-T = TypeVar("T")
 
 _PROMPT = (3, 4, 5, 6)
 """Ids that every vocabulary has. What they stand for does not matter."""
@@ -37,6 +37,8 @@ class Finding:
     name: str
     ok: bool
     finding: str
+    silent: bool = False
+    """Whether the server did not answer, which says nothing of what it can do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,98 +51,41 @@ class _Reply:
     """The largest log-probability at each position."""
 
 
-def find_served(urls: Sequence[str], name: str | None) -> Served:
-    """Returns the model that all servers serve by a name.
-
-    Args:
-        urls: Their base URLs.
-        name: The model's name; None takes the only one there is.
-
-    Raises:
-        TreewardError: A server cannot be reached.
-        BadInput: A server does not serve it, or serves another by that name.
-    """
-    with _client() as client:
-        found = [_served_by(client, url, name) for url in urls]
-    for url, served in zip(urls, found, strict=True):
-        if served != found[0]:
-            raise BadInput(
-                f"{url} serves {served} and {urls[0]} serves {found[0]}; give servers of one model"
-            )
-    return found[0]
-
-
-def _client() -> httpx2.Client:
-    return httpx2.Client(timeout=60.0, trust_env=False)
-
-
-def _served_by(client: httpx2.Client, url: str, name: str | None) -> Served:
-    try:
-        response = client.get(f"{url}/models")
-        cards = response.raise_for_status().json()["data"]
-        models = [
-            Served(
-                name=str(card["id"]),
-                root=_optional(card, "root", str),
-                context=_optional(card, "max_model_len", int),
-            )
-            for card in cards
-        ]
-    except httpx2.InvalidURL as e:
-        raise BadInput(f"policy {url!r} is no URL: {e}") from e
-    except httpx2.TransportError as e:
-        raise TreewardError(f"{url}: cannot be reached ({type(e).__name__}: {e})") from e
-    except (
-        *(httpx2.HTTPError, RecursionError),
-        *(AttributeError, KeyError, TypeError, ValueError),
-    ) as e:
-        raise BadInput(f"{url}/models lists no models ({e}); is this the base URL?") from e
-    names = ", ".join(model.name for model in models)
-    chosen = [model for model in models if name is None or model.name == name]
-    if len(chosen) != 1:
-        wanted = "say which model with --model" if name is None else f"--model {name!r} is not one"
-        raise BadInput(f"{url} serves {names or 'nothing'}; {wanted}")
-    return chosen[0]
-
-
-def _optional(card: dict[str, Any], name: str, kind: type[T]) -> T | None:
-    """Returns a field of a model's card, None where it is not there."""
-    value = card.get(name)
-    if value is not None and type(value) is not kind:
-        raise TypeError(f"{name} is {value!r:.40}")
-    return value
-
-
 def require_able(service: HttpService, tokens: Tokens) -> None:
     """Checks that every server can be used.
 
     Raises:
         BadInput: One cannot; says why.
+        TreewardError: One does not answer.
     """
     for url in service.urls:
-        for found in probe(url, service.served.name, tokens):
+        for found in probe(url, service.served.name, tokens, service.settings):
+            said = f"{found.name}: {found.finding}"
+            if found.silent:
+                raise TreewardError(
+                    f"{url} does not answer: {said}; try again later, or leave it out of --policy"
+                )
             if not found.ok:
-                raise BadInput(f"{url} cannot be used: {found.name}: {found.finding}")
+                raise BadInput(f"{url} cannot be used: {said}")
 
 
-def probe(url: str, model: str, tokens: Tokens | None) -> list[Finding]:
+def probe(url: str, model: str, tokens: Tokens | None, settings: HttpSettings) -> list[Finding]:
     """Returns what a server can do; after a failure nothing more is looked at.
 
     Args:
         url: Its base URL.
         model: The name it serves the model by.
         tokens: The model's, to be compared with the server's; None compares nothing.
+        settings: How it is asked.
     """
     found: list[Finding] = []
-    with _client() as client:
-        server = _Server(client, url, model)
-        for name, check in _checks(server, tokens):
+    with asking(url, settings) as asker:
+        for name, check in _checks(_Server(asker, model), tokens):
             try:
                 finding = Finding(name=name, ok=True, finding=check())
             except Fault as fault:
-                finding = Finding(name=name, ok=False, finding=fault.message)
-            except httpx2.HTTPError as e:
-                finding = Finding(name=name, ok=False, finding=f"{type(e).__name__}: {e}")
+                said = fault.message.removeprefix(f"{url}: ")
+                finding = Finding(name=name, ok=False, finding=said, silent=is_silent(fault))
             found.append(finding)
             if not finding.ok:
                 break
@@ -150,9 +95,8 @@ def probe(url: str, model: str, tokens: Tokens | None) -> list[Finding]:
 class _Server:
     """Asks one server."""
 
-    def __init__(self, client: httpx2.Client, url: str, model: str) -> None:
-        self._client = client
-        self._url = url
+    def __init__(self, asker: Asker, model: str) -> None:
+        self._asker = asker
         self._model = model
 
     def complete(self, prompt: Sequence[int], n: int, **others: Any) -> _Reply:
@@ -163,43 +107,59 @@ class _Server:
         """
         call = {"model": self._model, "prompt": list(prompt), "max_tokens": n, "logprobs": 1}
         body = PLAIN | {"temperature": 1.0, "top_p": 1.0, "seed": 1} | call | others
+        return self._asker.ask(lambda client: self._read(client, body, prompt, n))
+
+    async def _read(
+        self, client: httpx2.AsyncClient, body: dict[str, Any], prompt: Sequence[int], n: int
+    ) -> _Reply:
+        """Reads a stream to its end."""
         ids: list[int] = []
         logprobs: list[float] = []
         best: list[float] = []
-        for data in self._stream(body):
-            event = read_event(data)
-            if event.prompt_ids not in (None if ids else tuple(prompt), None):
-                raise Fault("bad_reply", "went on from other token ids than were sent")
-            if not ids and event.token_ids and event.prompt_ids is None:
-                raise Fault("bad_reply", "does not tell which token ids it went on from")
-            ids += event.token_ids
-            logprobs += event.logprobs
-            best += _best(data) if event.token_ids else []
-            if event.n_completion != len(ids) or event.n_prompt != len(prompt):
-                raise Fault("bad_reply", "counts other tokens than it sends or was sent")
+        url = f"{self._asker.url}/completions"
+        async with client.sse(url, method="POST", json=body) as stream:
+            response = stream.response
+            if response.status_code != httpx2.codes.OK:
+                require_ok(response, (await response.aread()).decode("utf-8", "replace"))
+            async for each in stream:
+                if each.data == DONE:
+                    break
+                event = read_event(each.data)
+                if event.prompt_ids not in (None if ids else tuple(prompt), None):
+                    raise Fault("bad_reply", "went on from other token ids than were sent")
+                if not ids and event.token_ids and event.prompt_ids is None:
+                    raise Fault("bad_reply", "does not tell which token ids it went on from")
+                ids += event.token_ids
+                logprobs += event.logprobs
+                best += _best(each.data) if event.token_ids else []
+                if event.n_completion != len(ids) or event.n_prompt != len(prompt):
+                    raise Fault("bad_reply", "counts other tokens than it sends or was sent")
+            else:
+                raise Fault("truncated", "the stream broke off")
         if not len(ids) == len(best) == n:
             raise Fault("bad_reply", f"gave {len(ids)} tokens where {n} were asked for")
         return _Reply(token_ids=tuple(ids), logprobs=tuple(logprobs), best=tuple(best))
 
-    def _stream(self, body: dict[str, Any]) -> Iterator[str]:
-        with self._client.sse(f"{self._url}/completions", method="POST", json=body) as stream:
-            if stream.response.status_code != httpx2.codes.OK:
-                stream.response.read()
-                raise fault_of_status(stream.response.status_code, stream.response.text)
-            for event in stream:
-                if event.data == DONE:
-                    return
-                yield event.data
-        raise Fault("truncated", "the stream broke off")
-
     def encode(self, text: str) -> list[int] | None:
-        """Returns the ids of a text without special tokens; None where the server has no say."""
+        """Returns the ids of a text without special tokens; None where the server has no say.
+
+        Raises:
+            Fault: It does not answer.
+        """
+        url = f"{self._asker.url.removesuffix('/v1')}/tokenize"
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-        response = self._client.post(f"{self._url.removesuffix('/v1')}/tokenize", json=body)
-        if response.status_code != httpx2.codes.OK:
-            return None
+
+        async def call(client: httpx2.AsyncClient) -> httpx2.Response:
+            response = await client.post(url, json=body)
+            require_ok(response, response.text)
+            return response
+
         try:
-            return [int(token) for token in response.json()["tokens"]]
+            return [int(token) for token in self._asker.ask(call).json()["tokens"]]
+        except Fault as fault:
+            if fault.overloaded or not fault.kind.startswith("http_"):
+                raise
+            return None
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
 

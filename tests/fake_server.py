@@ -120,6 +120,8 @@ class FakeServer:
     card: Event = field(default_factory=lambda: {"id": "m", "root": "/m", "max_model_len": 4096})
     encode: Callable[[str], list[int]] | None = None
     """What `/tokenize` says; None where there is none."""
+    busy: dict[str, int] = field(default_factory=dict)
+    """How often a path is answered with 503 before anything else."""
     url: str = ""
     bodies: list[Event] = field(default_factory=list)
     in_flight: int = 0
@@ -129,7 +131,10 @@ class FakeServer:
         wire = Wire(writer, reader)
         try:
             async for path, body in _requests(reader):
-                if path == "/v1/models":
+                if self.busy.get(path, 0) > 0:
+                    self.busy[path] -= 1
+                    await wire.plain(503, "busy", retry_after="0")
+                elif path == "/v1/models":
                     await wire.plain(200, json.dumps({"data": [self.card]}))
                 elif path == "/tokenize" and self.encode is not None:
                     await wire.plain(200, json.dumps({"tokens": self.encode(body["prompt"])}))

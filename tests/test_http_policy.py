@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -31,6 +32,8 @@ from tests.http_fakes import (
 )
 
 from treeward.search.errors import CallFailed
+from treeward.search.http_calls import Caller
+from treeward.search.http_settings import HttpSettings
 from treeward.search.policy import Ask, Draw, LogprobAsk, PolicySettings
 from treeward.search.requests import Kind
 from treeward.search.steps import Finish, StepRule
@@ -205,14 +208,14 @@ def test_retry_after_is_honoured(code: int, headers: dict[str, str], seconds: fl
 
 def test_pauses_grow_and_are_spread() -> None:
     """Each pause is anywhere below a bound that doubles: 1, 2, 4, ... 30 seconds."""
-    policy = policy_of(["http://127.0.0.1:9/v1"], Time())
-    pauses = [[policy._pause(attempt) for attempt in range(1, 8)] for _ in range(50)]
+    caller = Caller(["http://127.0.0.1:9/v1"], HttpSettings(), jitter=random.Random(0))
+    pauses = [[caller.pause(attempt) for attempt in range(1, 8)] for _ in range(50)]
     bounds = [1, 2, 4, 8, 16, 30, 30]
     for bound, column in zip(bounds, zip(*pauses, strict=True), strict=True):
         # 50 uniform draws miss both outer quarters with probability 2 * .75 ** 50 < 2e-6.
         assert 0 <= min(column) < bound / 4
         assert 3 * bound / 4 < max(column) <= bound
-    assert 0 <= policy._pause(10**6) <= 30
+    assert 0 <= caller.pause(10**6) <= 30
 
 
 ASK = LogprobAsk(prompt_ids=tuple(b"Q\n"), ids=tuple(b"go\n"), stick_to="p")

@@ -1,5 +1,6 @@
 """A server is used if it can do what evidence needs, and refused with the reason if it cannot."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from tests.fake_server import Event, FakeServer, Reply, Wire, chunk_of, serving,
 
 from treeward.search.backends import SETTINGS_OF, Backend, choose_backend, open_policy, prepare
 from treeward.search.errors import BadInput, TreewardError
-from treeward.search.http_probe import Finding, find_served, probe, require_able
+from treeward.search.http_probe import Finding, probe, require_able
+from treeward.search.http_service import find_service
 from treeward.search.http_settings import (
     HttpService,
     HttpSettings,
@@ -24,6 +26,8 @@ from treeward.search.models import NANO, resolve_model
 from treeward.search.tokens import byte_tokens
 
 NANO_FOLDER = str(resolve_model(NANO, Path("unused")).path)
+ONCE = HttpSettings(retries=0)
+DEAD = "http://127.0.0.1:9/v1"
 CHECKS = ["token ids in and out", "exact continuation", "log-probabilities", "seeds", "tokenizer"]
 
 Said = Callable[[Event, bytes, int], tuple[int, float, float]]
@@ -115,7 +119,7 @@ async def wants_text(body: Event, wire: Wire) -> None:
 
 def found_by(server: FakeServer) -> list[Finding]:
     with serving(server):
-        return probe(server.url, "m", byte_tokens())
+        return probe(server.url, "m", byte_tokens(), ONCE)
 
 
 @pytest.mark.parametrize("encode", [byte_tokens().encode, None])
@@ -151,6 +155,38 @@ def test_a_server_that_cannot_is_told_from_one_that_can(reply: Reply, at: int, r
     assert reason in findings[-1].finding
 
 
+def test_a_server_that_is_busy_for_a_moment_is_asked_again() -> None:
+    """Every kind of call meets one 503: the list of models, a completion, the tokenizer."""
+    busy = {"/v1/models": 1, "/v1/completions": 1, "/tokenize": 1}
+    server = FakeServer(replying(says), encode=byte_tokens().encode, busy=busy)
+    with serving(server):
+        service = find_service((server.url,), "m", HttpSettings())
+        findings = probe(server.url, "m", byte_tokens(), service.settings)
+    assert [(found.name, found.ok) for found in findings] == [(name, True) for name in CHECKS]
+    assert findings[-1].finding == "the same as the local one"
+    assert set(busy.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("/v1/models", "{}: cannot be reached (status 503: busy (attempt 2))"),
+        ("/v1/completions", "{} does not answer: token ids in and out: status 503: busy"),
+        ("/tokenize", "{} does not answer: tokenizer: status 503: busy"),
+    ],
+)
+def test_a_server_that_stays_busy_is_no_bad_input(
+    treeward: Callable[..., Ran], tmp_path: Path, path: str, line: str
+) -> None:
+    card = {"id": NANO_FOLDER, "root": NANO_FOLDER, "max_model_len": 4096}
+    server = FakeServer(replying(says), card, byte_tokens().encode, busy={path: 99})
+    with serving(server):
+        asked = ["--policy", server.url, "--set", "backend.retries=1"]
+        ran = treeward("generate", "task:arithmetic?n=1", "--out", tmp_path / "run", *asked)
+    assert ran.code == 1
+    assert line.format(server.url) in ran.err
+
+
 def test_another_tokenizer_is_refused() -> None:
     server = FakeServer(replying(says), encode=lambda text: [1 + ord(char) for char in text])
     service = HttpService(
@@ -170,16 +206,30 @@ def test_all_servers_must_serve_the_model_that_was_named() -> None:
     one.card = same.card = card
     other.card = card | {"root": "/another"}
     with serving(one, same, other):
-        assert find_served((one.url, same.url), "m") == Served(name="m", root="/m", context=64)
-        assert find_served((one.url,), None).name == "m"
+        urls = (one.url, same.url)
+        served = Served(name="m", root="/m", context=64)
+        both = HttpService(urls=urls, served=served, settings=ONCE)
+        assert find_service(urls, "m", ONCE) == both
+        assert find_service(urls, None, ONCE) == both
         with pytest.raises(BadInput, match="give servers of one model"):
-            find_served((one.url, other.url), "m")
+            find_service((one.url, other.url), "m", ONCE)
         with pytest.raises(BadInput, match="serves m; --model 'n' is not one"):
-            find_served((one.url,), "n")
+            find_service((one.url,), "n", ONCE)
         with pytest.raises(BadInput, match="is this the base URL"):
-            find_served((one.url + "/v2",), "m")
+            find_service((one.url + "/v2",), "m", ONCE)
         with pytest.raises(TreewardError, match="cannot be reached"):
-            find_served(("http://127.0.0.1:9/v1",), "m")
+            find_service((DEAD,), "m", ONCE)
+
+
+def test_servers_are_found_beside_a_loop_that_runs() -> None:
+    """As in a notebook."""
+
+    async def look(url: str) -> HttpService:
+        return find_service((url,), "m", ONCE)
+
+    server = FakeServer(replying(says))
+    with serving(server):
+        assert asyncio.run(look(server.url)).urls == (server.url,)
 
 
 def test_other_servers_of_the_same_model_are_the_same_policy() -> None:
@@ -216,7 +266,7 @@ def test_what_is_no_list_of_base_urls(policy: str, complaint: str) -> None:
 
 def test_an_address_that_is_none_is_one_line() -> None:
     with pytest.raises(BadInput, match=r"http://999\.1\.1\.1/v1"):
-        find_served(("http://999.1.1.1/v1",), None)
+        find_service(("http://999.1.1.1/v1",), None, ONCE)
 
 
 def test_several_urls() -> None:
@@ -277,8 +327,10 @@ def test_backends_are_chosen_by_what_the_policy_is() -> None:
 
 def test_doctor_shows_what_servers_can_do(treeward: Callable[..., Ran]) -> None:
     able, unable = FakeServer(replying(says)), FakeServer(wants_text)
-    with serving(able, unable):
-        ran = treeward("doctor", "--json", "--policy", f"{able.url},{unable.url}")
+    busy = FakeServer(replying(says), busy={"/v1/completions": 99})
+    with serving(able, unable, busy):
+        ran = treeward("doctor", "--json", "--policy", f"{able.url},{unable.url},{busy.url}")
     assert ran.code == 0
-    for word in (*CHECKS[:4], "serves m, 4096 positions", "prompt must be a string"):
+    said = ("serves m, 4096 positions", "prompt must be a string", "try again later")
+    for word in (*CHECKS[:4], *said):
         assert word in ran.out
