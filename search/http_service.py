@@ -1,5 +1,6 @@
-"""Finds the model that servers serve."""
+"""Finds the model that servers serve, and which of them answer."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,9 +14,13 @@ from treeward.search.http_settings import HttpService, HttpSettings, Served
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 
 def find_service(urls: Sequence[str], name: str | None, settings: HttpSettings) -> HttpService:
-    """Returns the model that servers serve by a name, behind them.
+    """Returns the model that servers serve by a name, behind those of them that answer.
+
+    The others are left out, with a line on standard error: a server is used that was looked at.
 
     Args:
         urls: Their base URLs.
@@ -23,7 +28,7 @@ def find_service(urls: Sequence[str], name: str | None, settings: HttpSettings) 
         settings: How servers are asked.
 
     Raises:
-        TreewardError: One cannot be reached.
+        TreewardError: No server can be reached.
         BadInput: A server does not serve it, or serves another by that name.
     """
     found: dict[str, Served] = {}
@@ -33,7 +38,7 @@ def find_service(urls: Sequence[str], name: str | None, settings: HttpSettings) 
             found[url] = _served_by(url, name, settings)
         except Fault as fault:
             silent[url] = f"{url}: cannot be reached ({fault.message.removeprefix(f'{url}: ')})"
-    if silent:
+    if not found:
         raise TreewardError("; ".join(silent.values()))
     (first, served), *others = found.items()
     for url, other in others:
@@ -41,6 +46,8 @@ def find_service(urls: Sequence[str], name: str | None, settings: HttpSettings) 
             raise BadInput(
                 f"{url} serves {other} and {first} serves {served}; give servers of one model"
             )
+    for line in silent.values():
+        logger.warning("%s; its trees go to the others until the command is started anew", line)
     return HttpService(urls=tuple(found), served=served, settings=settings)
 
 

@@ -124,17 +124,22 @@ def nano() -> Iterator[NanoServer]:
 
 
 def test_a_run_against_servers_has_the_evidence_of_one_in_process(
-    treeward: Callable[..., Ran], tmp_path: Path, nano: NanoServer
+    treeward: Callable[..., Ran],
+    tmp_path: Path,
+    nano: NanoServer,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """One of the servers is not there."""
     card = {"id": str(FOLDER), "root": str(FOLDER), "max_model_len": 512}
     servers = [FakeServer(nano.reply, card, TOKENS.encode) for _ in range(3)]
     here, there = tmp_path / "here", tmp_path / "there"
     command = ["generate", PROBLEMS, *SMALL, "--out"]
     with serving(*servers):
         urls = [server.url for server in servers]
-        asked = ["--policy", ",".join(urls[:2]), "--model", FOLDER]
+        asked = ["--policy", ",".join(["http://127.0.0.1:9/v1", *urls[:2]]), "--model", FOLDER]
         ran = treeward(*command, there, *asked)
         assert ran.code == 0, ran.err
+        assert "http://127.0.0.1:9/v1: cannot be reached" in caplog.text
         # The same run on another server of the same model has nothing left to do.
         again = treeward(*command, there, "--policy", urls[2], "--json")
         assert again.code == 0, again.err

@@ -221,6 +221,21 @@ def test_all_servers_must_serve_the_model_that_was_named() -> None:
             find_service((DEAD,), "m", ONCE)
 
 
+def test_a_server_that_does_not_answer_is_left_out_with_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, other = FakeServer(replying(says)), FakeServer(replying(says))
+    with serving(one, other):
+        service = find_service((DEAD, one.url, other.url), "m", ONCE)
+    assert service.urls == (one.url, other.url)
+    (line,) = caplog.messages
+    assert line.startswith(f"{DEAD}: cannot be reached (ConnectError")
+    assert line.endswith("its trees go to the others until the command is started anew")
+    with pytest.raises(TreewardError, match=f"{DEAD}: cannot.*; {one.url}: cannot") as caught:
+        find_service((DEAD, one.url), "m", ONCE)
+    assert caught.value.exit_code == 1
+
+
 def test_servers_are_found_beside_a_loop_that_runs() -> None:
     """As in a notebook."""
 
