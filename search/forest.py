@@ -239,7 +239,7 @@ async def _draw(
     sampler = forest.samplers[request.sampler_id]
     seeds = seeds_of(forest.seed, problem.id, request)
     came = {completion.seed: completion for completion in before.completions}
-    missing = tuple([seed for seed in seeds if seed not in came])
+    missing = tuple([seed for seed in seeds if seed not in came]) if came else seeds
     call = Ask(
         prompt_ids=prompt_ids,
         prefix_ids=request.prefix_ids,
@@ -249,19 +249,21 @@ async def _draw(
         rule=forest.reader.template.rule,
         stick_to=problem.id,
     )
-    drawn, failure = {}, None
+    drawn, failure = missing, None
     try:
-        drawn = dict(zip(missing, await sampler.policy.draw(call), strict=True))
+        draws = await sampler.policy.draw(call)
     except CallFailed as e:
-        drawn, failure = e.draws if isinstance(e, SomeFailed) else {}, Failure(e.kind, e.message)
-    draws = [*drawn.values()]
+        some = e.draws if isinstance(e, SomeFailed) else {}
+        drawn, draws, failure = tuple(some), [*some.values()], Failure(e.kind, e.message)
     judge, what = forest.reader.judge, (forest.verifier, problem, request.prefix_ids, draws, drawn)
     if forest.quick(problem) or all(draw.finish is not Finish.END for draw in draws):
         completions = judge(*what)
     else:
         completions = await asyncio.to_thread(judge, *what)
-    came |= {completion.seed: completion for completion in completions}
-    return Reply(tuple([came[seed] for seed in seeds if seed in came]), failure)
+    if came:
+        came |= {completion.seed: completion for completion in completions}
+        completions = tuple([came[seed] for seed in seeds if seed in came])
+    return Reply(completions, failure)
 
 
 async def _read(

@@ -10,7 +10,7 @@ from treeward.critics.progress import pass_at_k
 from treeward.export.options import Options
 from treeward.export.plan import make_plan
 from treeward.search.errors import BadInput, CallFailed
-from treeward.search.policy import Ask, Draw, PolicySettings
+from treeward.search.policy import Ask, Draw, PolicySettings, SomeFailed
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -176,6 +176,29 @@ def test_a_failed_call_is_data_with_its_cause() -> None:
     assert found.pass_at[8].value == 1.0
     assert found.pass_at[8].n_problems == found.tokens.n_problems == 20
     assert {row.error for row in found.problems} == {None, "timeout: nobody there"}
+
+
+class HalfFailing(ScriptedPolicy):
+    """Cannot continue every second seed."""
+
+    async def draw(self, ask: Ask) -> list[Draw]:
+        draws = await super().draw(ask)
+        came = dict(zip(ask.seeds[::2], draws[::2], strict=True))
+        raise SomeFailed(CallFailed("timeout", "gone"), came)
+
+
+def test_samples_that_came_count_beside_those_that_failed() -> None:
+    found = evaluate(always(("A1\n", 0.5), ("A2\n", 0.5)), samples=8, policy=HalfFailing)
+    whole = evaluate(always(("A1\n", 0.5), ("A2\n", 0.5)), samples=8)
+    assert {(row.n, row.n_unknown, row.error) for row in found.problems} == {
+        (4, 4, "timeout: gone")
+    }
+    assert [row.n_right for row in found.problems] != [row.n_right for row in whole.problems]
+    assert all(
+        some.n_right <= row.n_right
+        for some, row in zip(found.problems, whole.problems, strict=True)
+    )
+    assert 0 < sum(row.n_right for row in found.problems) < 4 * len(found.problems)
 
 
 class Slow(ScriptedPolicy):

@@ -13,7 +13,7 @@ from treeward.export.plan import Plan
 from treeward.search.backends import open_policy
 from treeward.search.errors import CallFailed
 from treeward.search.forest import Progress, together
-from treeward.search.policy import Ask, Draw, Policy, PolicySettings
+from treeward.search.policy import Ask, Draw, Policy, PolicySettings, SomeFailed
 from treeward.search.problem import Problem
 from treeward.search.reader import Reader
 from treeward.search.requests import Kind
@@ -106,17 +106,19 @@ class Evaluator:
             rule=self._reader.template.rule,
             stick_to=problem.id,
         )
+        came, error = tuple(seeds), None
         try:
             draws = await self._policy.draw(ask)
         except CallFailed as e:
-            failed = [Judgement(Reason.CALL_FAILED)] * len(seeds)
-            return _result(problem, failed, [], f"{e.kind}: {e.message}")
+            some = e.draws if isinstance(e, SomeFailed) else {}
+            came, draws, error = tuple(some), [*some.values()], f"{e.kind}: {e.message}"
         completions = await asyncio.to_thread(
-            self._reader.judge, self._verifier, problem, (), draws, seeds
+            self._reader.judge, self._verifier, problem, (), draws, came
         )
         judgements = [each.judgement for each in completions if each.judgement is not None]
-        assert len(judgements) == len(seeds), "a rollout ends its solution"
-        return _result(problem, judgements, draws, None)
+        assert len(judgements) == len(came), "a rollout ends its solution"
+        judgements += [Judgement(Reason.CALL_FAILED)] * (len(seeds) - len(came))
+        return _result(problem, judgements, draws, error)
 
 
 def sample_seed(seed: int, problem_id: str, index: int) -> int:
