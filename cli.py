@@ -53,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as e:
         e.show()
         code = e.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
+    except (click.Abort, KeyboardInterrupt) as e:
+        stopped = e.__cause__ if isinstance(e, click.Abort) else e
+        code = getattr(stopped, "exit_code", 130)
+        if isinstance(stopped, KeyboardInterrupt) and str(stopped):
+            click.echo(clean(str(stopped)), err=True)
     except TreewardError as e:
         # It may quote what a model or a file says.
         click.echo("error: " + "\n".join(map(clean, str(e).split("\n"))), err=True)

@@ -24,6 +24,7 @@ from treeward.search.models import (
     resolve_model,
     resolve_tokenizer,
 )
+from treeward.search.network import positions_of
 from treeward.search.policy import Mode, Policy, PolicySettings
 from treeward.search.tokens import load_tokens
 from treeward.search.transformers_policy import (
@@ -261,8 +262,7 @@ def context_of(model: ModelFolder, running: Running) -> int | None:
         return running.served.context
     if isinstance(running, VllmSettings):
         return running.context
-    context = read_config(model.path).get("max_position_embeddings")
-    return context if isinstance(context, int) else None
+    return positions_of(read_config(model.path))
 
 
 def identity_without_loading(model: ModelFolder, running: Running) -> dict[str, str | int]:

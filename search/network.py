@@ -4,8 +4,8 @@ B  rows      T  positions of a pass      K  key positions      N  places asked a
 E  width of a state      V  vocabulary
 """
 
-import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,16 @@ _AT_ONCE = 64
 """Places whose logits are held at once."""
 
 
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """Returns how many positions a model reads here; None where its configuration does not say.
+
+    Within its window, an attention that slides is full.
+    """
+    names = ["max_position_embeddings"]
+    names += ["sliding_window"] if config.get("use_sliding_window", True) else []
+    return min((room for name in names if isinstance(room := config.get(name), int)), default=None)
+
+
 class Network:
     """A model's decoder and head, and the shapes of its keys and values."""
 
@@ -35,9 +45,7 @@ class Network:
         self.width: int = getattr(config, "head_dim", None) or (
             config.hidden_size // config.num_attention_heads
         )
-        # Within its window, an attention that slides is full.
-        window = getattr(config, "sliding_window", None)
-        self.max_positions = min(config.max_position_embeddings, window or math.inf)
+        self.max_positions = positions_of(config.to_dict()) or sys.maxsize
         weight = next(model.parameters())
         self.dtype, self.device = weight.dtype, weight.device.type
         self._in_pieces = self.device == "cpu" and self.dtype == torch.float32

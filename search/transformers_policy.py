@@ -137,20 +137,34 @@ def load_model(folder: Path, settings: TransformersSettings) -> transformers.Pre
             f"this {model.config.model_type!r} has {', '.join(sorted(layer_types))}"
         )
     model.train(False)
-    _check_head(model, folder)
+    check_head(model, folder)
     checked: transformers.PreTrainedModel = model
     return checked
 
 
 @torch.inference_mode()
-def _check_head(model: Any, folder: Path) -> None:
-    """Raises BadInput if the model's logits are not simply its head's on its decoder's output."""
-    mask = torch.zeros((1, 1, 1, 1), dtype=model.dtype, device=model.device)
-    inputs = {"input_ids": torch.zeros((1, 1), dtype=torch.long, device=model.device)}
-    hidden = model.get_decoder()(**inputs, attention_mask=mask).last_hidden_state
-    logits = model(**inputs, attention_mask=mask).logits
-    if not torch.allclose(model.get_output_embeddings()(hidden), logits, rtol=1e-2, atol=1e-2):
+def check_head(model: Any, name: Path | str) -> None:
+    """Tries out that the model's logits are simply its head's on its decoder's output.
+
+    Args:
+        model: A causal language model.
+        name: What an error begins with.
+
+    Raises:
+        BadInput: It scales or caps them.
+    """
+    config, n, training = model.config, 8, model.training
+    model.train(False)
+    # One of these may be the padding's, whose embedding may be 0, as are its logits then.
+    ids = torch.linspace(0, config.vocab_size - 1, n, device=model.device).long()[:, None]
+    mask = torch.zeros((n, 1, 1, 1), dtype=model.dtype, device=model.device)
+    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    model.train(training)
+    difference = (model.get_output_embeddings()(hidden) - logits).abs().max()
+    caps = getattr(config, "final_logit_softcapping", None)
+    if caps or not difference <= 2e-2 * logits.abs().max():
         raise BadInput(
-            f"{folder}: the transformers backend runs models that neither scale nor cap their "
-            f"logits; this {model.config.model_type!r} does"
+            f"{name}: models are run and trained that neither scale nor cap their logits; this "
+            f"{config.model_type!r} does"
         )

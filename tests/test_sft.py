@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import itertools
 import json
 import math
@@ -20,14 +21,21 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from treeward.export.durable import file_sha256
-from treeward.search.errors import BadInput, DamagedData, SettingsConflict, TreewardError
+from treeward.search.errors import (
+    BadInput,
+    DamagedData,
+    MissingExtra,
+    SettingsConflict,
+    TreewardError,
+)
 from treeward.search.tokens import load_tokens
 from treeward.train.forward import load_trainable
 from treeward.train.optim import Schedule
-from treeward.train.settings import Dtype, TrainSettings
+from treeward.train.settings import Dtype, ReportTo, TrainSettings
 from treeward.train.sft import train_sft
 from treeward.train.sft_data import read_sft
 from treeward.train.sft_settings import SftSettings
+from treeward.train.stopping import Stopped
 
 Records = list[dict[str, Any]]
 
@@ -164,7 +172,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert seen == ["1", "2", "3", "4", "5", "6"]
-    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000004"]
+    assert [path.name for path in (out / "checkpoints").glob("step-*")] == ["step-000004"]
     assert len(metrics(out)) == 6  # two of them newer than the checkpoint
     assert not (out / "model.safetensors").exists()
 
@@ -188,6 +196,82 @@ def test_a_run_may_stop_anywhere(
         train_sft(data, model, out, settings, resume=False, progress=stop)
     assert run(data, model, out, resume=True, log_every=log_every) == whole
     assert bits(out) == bits(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_its_step_and_a_resume_goes_on(
+    number: signal.Signals, data: Path, model: Path, straight: Path, tmp_path: Path
+) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 3:
+            signal.raise_signal(number)
+
+    out, before = tmp_path / "out", signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped after step 3; --resume goes on") as stopped:
+        train_sft(data, model, out, SETTINGS, resume=False, progress=stop)
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+    assert (out / "checkpoints" / "step-000003").is_dir()
+    assert run(data, model, out, resume=True) == metrics(straight)
+    assert bits(out) == bits(straight)
+
+
+def test_two_processes_never_train_into_one_folder(data: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def again(record: dict[str, Any]) -> None:
+        if record["step"] == 5:
+            with pytest.raises(TreewardError, match=r"process \d+ is writing to this run"):
+                run(data, model, out, resume=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(data, model, out, SETTINGS, resume=False, progress=again)
+
+
+def test_a_run_without_a_checkpoint_is_begun_anew(
+    data: Path, model: Path, straight: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(TreewardError, match="gradient norm"):
+        run(data, model, out, learning_rate=1e38)
+    assert run(data, model, out) == metrics(straight)
+    assert bits(out) == bits(straight)
+
+
+def test_settings_that_decide_no_weight_may_change(
+    data: Path, model: Path, straight: Path, tmp_path: Path
+) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(data, model, out, SETTINGS, resume=False, progress=stop)
+    run(data, model, out, resume=True, save_every=3, save_total_limit=1, log_every=2)
+    assert bits(out) == bits(straight)
+
+
+def test_what_shows_metrics_is_looked_for_before_anything_is_written(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match="tensorboard"):
+        run(data, model, tmp_path / "out", report_to=ReportTo.TENSORBOARD)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_that_scale_their_logits_are_not_trained(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    scaled = shutil.copytree(model, tmp_path / "scaled")
+    config = CONFIG | {"model_type": "granite", "architectures": ["GraniteForCausalLM"]}
+    config |= {"logits_scaling": 8.0, "pad_token_id": 0}
+    (scaled / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="neither scale nor cap their logits; this 'granite' does"):
+        run(data, scaled, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_resuming_a_finished_run_changes_nothing(data: Path, model: Path, straight: Path) -> None:

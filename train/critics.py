@@ -28,7 +28,7 @@ from treeward.train.critic_loss import known
 from treeward.train.critic_settings import CriticSettings
 from treeward.train.forward import load_trainable
 from treeward.train.loop import Progress, identity, run_loop, session
-from treeward.train.output import Json, open_output, write_model
+from treeward.train.output import Json, output, write_model
 
 CALIBRATION = "calibration.json"
 """Holds what the finished critics say about the held-out rows."""
@@ -111,15 +111,15 @@ def train_critics(
             validation=settings.validation,
             skip_long=settings.skip_long,
         )
-        open_output(out, identity("critics", settings, model, _about(rows)), resume=resume)
-        trained = CriticModel(trunk)
-        job = CriticJob(trained, rows, out, settings)
-        state = run_loop(trained.train(), out, settings, job, progress)
-        load_best(out, trained, state["best_step"], state["best_sha256"])
-        heads = _trained_heads(rows.train, settings)
-        others = _files(trained.heads, heads, template)
-        write_model(out, trunk, model, settings.save_dtype, others)
-        return _measure(out, rows.validation, heads, state, settings)
+        with output(out, identity("critics", settings, model, _about(rows)), resume=resume):
+            trained = CriticModel(trunk)
+            job = CriticJob(trained, rows, out, settings)
+            state = run_loop(trained.train(), out, settings, job, progress)
+            load_best(out, trained, state["best_step"], state["best_sha256"])
+            heads = _trained_heads(rows.train, settings)
+            others = _files(trained.heads, heads, template)
+            write_model(out, trunk, model, settings.save_dtype, others)
+            return _measure(out, rows.validation, heads, state, settings)
 
 
 def _about(rows: CriticData) -> Json:

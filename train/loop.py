@@ -22,8 +22,9 @@ from treeward.search.errors import TreewardError
 from treeward.search.quiet import no_bars
 from treeward.train.checkpoint import State, latest_checkpoint, load_checkpoint, save_checkpoint
 from treeward.train.optim import adamw, learning_rate
-from treeward.train.output import COPIED, Json, Metrics
+from treeward.train.output import COPIED, Json, Metrics, check_board
 from treeward.train.settings import TrainSettings
+from treeward.train.stopping import Stopped, first_signal
 
 Progress = Callable[[Json], None]
 """Receives each line of `metrics.jsonl` as it is written."""
@@ -57,8 +58,10 @@ def session(out: Path, settings: TrainSettings) -> Iterator[None]:
     """Sets the thread count; afterwards it and the random state are as they were.
 
     Raises:
+        MissingExtra: What is told the metrics is not installed.
         TreewardError: The disk refuses the training output; safetensors has an error of its own.
     """
+    check_board(settings.report_to)
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads or before)
     doing = "cannot write the training output"
@@ -103,6 +106,7 @@ def run_loop(
 
     Raises:
         DamagedData: The checkpoint does not hold what was written to it.
+        Stopped: A signal ended it; there is a checkpoint of the last whole step.
         TreewardError: The gradient stopped being a number.
     """
     optimizer = adamw(model, weight_decay=settings.weight_decay, beta2=settings.adam_beta2)
@@ -114,9 +118,10 @@ def run_loop(
     def update() -> None:
         facts.update(_update(model, optimizer, state, settings))
 
-    with closing(
-        Metrics(out, state["metrics_bytes"], settings.report_to, state["step"])
-    ) as metrics:
+    with (
+        closing(Metrics(out, state["metrics_bytes"], settings.report_to, state["step"])) as metrics,
+        first_signal() as stopping,
+    ):
         started, since_started = time.perf_counter(), 0
         while state["step"] < settings.steps and not state["done"]:
             # Dropout is drawn from the seed and the step.
@@ -140,10 +145,13 @@ def run_loop(
                 metrics.append(line)
                 progress(line)
                 started, since_started = now, 0
-            due = state["step"] % settings.save_every == 0
+            due = state["step"] % settings.save_every == 0 or bool(stopping)
             if (last or due) and (taken or not due):
                 state["metrics_bytes"] = metrics.sync()
                 save_checkpoint(out, model, optimizer, state, keep=settings.save_total_limit)
+            if stopping and not last:
+                done = f"{out}: stopped after step {state['step']}; --resume goes on"
+                raise Stopped(stopping[0], done)
     return state
 
 

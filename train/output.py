@@ -4,7 +4,8 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,9 @@ from transformers import PreTrainedModel
 
 from treeward.export.disk import sync
 from treeward.export.durable import write_file
+from treeward.export.run_folder import locked
 from treeward.search.errors import BadInput, DamagedData, MissingExtra, SettingsConflict
+from treeward.train.checkpoint import latest_checkpoint
 from treeward.train.settings import Dtype, ReportTo
 from treeward.train.weights import blank_like, load_weights, merged_weights
 
@@ -29,30 +32,53 @@ COPIED = (
 )
 """Files of the model trained from that belong to the finished one as they are."""
 
+_BEGUN = {"run.json", "metrics.jsonl", "checkpoints", "tensorboard", "best"}
+"""What a run has before its first checkpoint."""
 
-def open_output(out: Path, identity: Json, *, resume: bool) -> None:
+_SAYS_NOTHING = {
+    f"train.{name}" for name in ("log_every", "report_to", "save_every", "save_total_limit")
+}
+"""Settings that decide no weight; a resume may change them."""
+
+
+@contextmanager
+def output(out: Path, identity: Json, *, resume: bool) -> Iterator[None]:
     """Makes the folder with its `run.json`, or checks that it holds a run of this identity.
+
+    Meanwhile no other process trains into it.
 
     Args:
         out: The folder.
         identity: Whatever decides the outcome; JSON values, nested by section.
-        resume: Whether the folder may hold a run already. Where it holds none, one starts.
+        resume: Whether the folder may hold a run already. Where it holds none, or one that has come
+            to no checkpoint, one starts.
 
     Raises:
         BadInput: The folder is not empty, and not to be resumed or no training output.
         SettingsConflict: The run that it holds differs; the message says how.
         DamagedData: Its `run.json` is not what was written.
+        TreewardError: Another process trains into it.
     """
-    path = out / "run.json"
-    if path.is_file() and resume:
-        if differences := _differences(_read(path), identity):
-            raise SettingsConflict(f"{out} holds another run: " + "; ".join(differences))
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    path, checkpoints = out / "run.json", out / "checkpoints"
+    fresh = not out.exists() or (out.is_dir() and _is_fresh(out))
+    if not fresh and not (resume and path.is_file()):
         why = "is no training output" if resume else "exists; --resume goes on with a run"
         raise BadInput(f"{out}: {why}; give --out a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with locked(checkpoints):
+        if fresh:
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+        elif differences := _differences(_read(path), identity):
+            raise SettingsConflict(f"{out} holds another run: " + "; ".join(differences))
+        yield
+
+
+def _is_fresh(out: Path) -> bool:
+    """Returns whether a folder holds nothing, or a run that has come to no checkpoint."""
+    names = {entry.name for entry in out.iterdir()}
+    begun = "run.json" in names and names <= _BEGUN and latest_checkpoint(out) is None
+    return begun or not names
 
 
 def _read(path: Path) -> Json:
@@ -67,7 +93,8 @@ def _read(path: Path) -> Json:
 
 def _differences(before: Json, now: Json) -> list[str]:
     old, new = _flat(before), _flat(now)
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    keys = [key for key in {**old, **new} if key not in _SAYS_NOTHING]
+    keys = [key for key in keys if old.get(key) != new.get(key)]
     return [f"{key} is {old.get(key)!r} there and {new.get(key)!r} here" for key in keys]
 
 
@@ -93,7 +120,6 @@ class Metrics:
             steps: Those that the checkpoint has behind it; 0 at the start.
 
         Raises:
-            MissingExtra: TensorBoard is asked for and not installed.
             DamagedData: The file is shorter than that.
         """
         self._board = _tensorboard(out, steps) if report_to is ReportTo.TENSORBOARD else None
@@ -129,10 +155,14 @@ class Metrics:
             self._board.close()
 
 
+def check_board(report_to: ReportTo) -> None:
+    """Raises MissingExtra where TensorBoard is asked for and not installed."""
+    if report_to is ReportTo.TENSORBOARD and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtra("train.report_to=tensorboard", "tensorboard")
+
+
 def _tensorboard(out: Path, steps: int) -> Any:
     """Returns a writer of TensorBoard's event files; later points than those steps are no more."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtra("train.report_to=tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
     writer: Any = SummaryWriter

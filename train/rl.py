@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from treeward.export.run_folder import digest
 from treeward.search.errors import BadInput, TreewardError
+from treeward.search.network import positions_of
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
 from treeward.search.templates import spec_of
@@ -26,7 +27,7 @@ from treeward.train.forward import load_trainable
 from treeward.train.learning import Drawn, Learner, lessons
 from treeward.train.logprobs import check_groups
 from treeward.train.loop import Progress, Update, identity, run_loop, session
-from treeward.train.output import Json, open_output, write_model
+from treeward.train.output import Json, output, write_model
 from treeward.train.rl_metrics import describe
 from treeward.train.rl_settings import RlSettings
 from treeward.train.sampler import Sampler, draw_seed
@@ -80,16 +81,16 @@ def train_rl(
         sampler = Sampler(model, tokens, device=settings.device, threads=threads, rows=rows)
         data = environment.about | {"template": digest(asdict(environment.template))}
         about = identity(environment.name, settings, model, data)
-        open_output(out, about, resume=resume)
-        job = RlJob(trained.train(), sampler, environment, settings)
-        state = run_loop(trained, out, settings, job, progress)
-        if not state["lessons"] and state["ended"] is None:
-            raise TreewardError(
-                f"no group of {state['step']} steps had a reward spread above "
-                f"{settings.min_reward_std}, so nothing was learned; {_WAY_OUT}"
-            )
-        trained.config.treeward_template = spec_of(environment.template)
-        write_model(out, trained, model, settings.save_dtype)
+        with output(out, about, resume=resume):
+            job = RlJob(trained.train(), sampler, environment, settings)
+            state = run_loop(trained, out, settings, job, progress)
+            if not state["lessons"] and state["ended"] is None:
+                raise TreewardError(
+                    f"no group of {state['step']} steps had a reward spread above "
+                    f"{settings.min_reward_std}, so nothing was learned; {_WAY_OUT}"
+                )
+            trained.config.treeward_template = spec_of(environment.template)
+            write_model(out, trained, model, settings.save_dtype)
     return Trained(out=out, ended=state["ended"])
 
 
@@ -212,7 +213,7 @@ def token_limit(environment: Environment) -> int:
 
 def check_room(model: PreTrainedModel, environment: Environment) -> None:
     """Raises BadInput unless every prompt leaves room for a completion in the model's context."""
-    room = getattr(model.config, "max_position_embeddings", None)
+    room = positions_of(model.config.to_dict())
     limit = token_limit(environment)
     longest = max(environment.prompts, key=lambda prompt: len(prompt.ids))
     if room is not None and len(longest.ids) + limit > room:

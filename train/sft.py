@@ -12,10 +12,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from treeward.search.errors import BadInput
+from treeward.search.transformers_policy import check_head
 from treeward.train.checkpoint import State
 from treeward.train.forward import check_packing, load_trainable, target_logits
 from treeward.train.loop import Progress, Update, identity, run_loop, session
-from treeward.train.output import Json, open_output, write_model
+from treeward.train.output import Json, output, write_model
 from treeward.train.packing import IGNORED, Batch, batches, collate
 from treeward.train.settings import Dtype
 from treeward.train.sft_data import SftRows, read_sft
@@ -53,14 +54,15 @@ def train_sft(
         rows = read_sft(data, model, room=room, skip_long=skip_long)
         _check_fit(rows, trained, model)
         check_packing(trained)
+        check_head(trained, model)
         about = {
             "sha256": rows.fingerprint(),
             "rows": len(rows.rows),
             "rows_too_long": rows.n_too_long,
         }
-        open_output(out, identity("sft", settings, model, about), resume=resume)
-        run_loop(trained.train(), out, settings, SftJob(trained, rows, settings), progress)
-        write_model(out, trained, model, settings.save_dtype)
+        with output(out, identity("sft", settings, model, about), resume=resume):
+            run_loop(trained.train(), out, settings, SftJob(trained, rows, settings), progress)
+            write_model(out, trained, model, settings.save_dtype)
     return out
 
 
