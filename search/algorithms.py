@@ -145,9 +145,12 @@ def _start_rollouts(settings: SearchSettings, own: RolloutsSettings, tools: Tool
 
 def _rollouts_bounds(settings: SearchSettings, own: RolloutsSettings) -> Bounds:
     below = settings.width * settings.max_depth
-    rolled = settings.width + below * settings.rollouts
-    turns = 1 if own.fixed else ceil(settings.rollouts / own.batch)
-    return Bounds(nodes=1 + below, samples=0, rollouts=rolled, calls=1 + below * turns)
+    rolled, calls = settings.width + below * settings.rollouts, 1 + below
+    if not own.fixed:
+        more = max(0, settings.rollouts - settings.width)
+        rolled += more
+        calls = 1 + ceil(more / own.batch) + below * ceil(settings.rollouts / own.batch)
+    return Bounds(nodes=1 + below, samples=0, rollouts=rolled, calls=calls)
 
 
 def _start_best_of_n(settings: SearchSettings, own: BestOfNSettings, tools: Tools) -> Search:

@@ -4,7 +4,8 @@ Every solution is cut, whatever its outcome, so each is evidence for all prefixe
 Math-Shepherd throws that away. Solutions that share steps share nodes, and rollouts with them.
 
 Every prefix gets as many rollouts, or as many as it takes (`stopping.py`): then prefixes are asked
-about in turns, a batch each, and those that have enough are passed over.
+about in turns, a batch each, and those that have enough are passed over. The bare problem is one of
+them then, whose first rollouts are the solutions.
 """
 
 from collections.abc import Generator, Sequence
@@ -32,14 +33,14 @@ def rollouts(
         cut: Splits solutions into steps.
         own: When a prefix has enough; None gives each as many.
     """
-    yield from solve(tree, settings.width, cut)
+    solved = yield from solve(tree, settings.width, cut)
     inner = [
         node
         for node in range(ROOT + 1, len(tree))
         if not tree.is_terminal(node) and tree.nodes.depth[node] < settings.max_depth
     ]
     if own is not None and not own.fixed:
-        yield from fund(tree, inner, settings, cut, own)
+        yield from fund(tree, [ROOT, *inner] if solved else [], settings, cut, own)
         return
     for node in inner if settings.rollouts else ():
         tree.nodes.stop_rule[node] = UNTIL_ASKED
@@ -61,13 +62,12 @@ def fund(
         own: When a node has enough.
     """
     counts, stop_rule = Counts(tree, cut), tree.nodes.stop_rule
-    asked = dict.fromkeys(nodes, 0)
 
     def open_among(some: Sequence[int]) -> list[int]:
         """Returns the nodes that have not enough, and notes why the others have."""
         for node in some:
             rule = enough(
-                counts.right[node], counts.known[node], asked[node], settings.rollouts, own
+                counts.right[node], counts.known[node], counts.asked[node], settings.rollouts, own
             )
             stop_rule[node] = rule or UNTIL_ASKED
         return [node for node in some if stop_rule[node] is UNTIL_ASKED]
@@ -75,11 +75,12 @@ def fund(
     left = open_among(nodes)
     while left:
         for first in range(0, len(left), settings.wave):
-            requests = []
-            for node in open_among(left[first : first + settings.wave]):
-                n = min(own.batch, settings.rollouts - asked[node])
-                asked[node] += n
-                requests.append(ask(tree, node, Kind.ROLLOUT, n))
+            requests = [
+                ask(
+                    tree, node, Kind.ROLLOUT, min(own.batch, settings.rollouts - counts.asked[node])
+                )
+                for node in open_among(left[first : first + settings.wave])
+            ]
             if requests:
                 absorb_rollouts(tree, requests, (yield requests))
                 counts.take()

@@ -100,18 +100,21 @@ class Counts:
     right: list[int] = field(default_factory=list)
     known: list[int] = field(default_factory=list)
     """Right and wrong ones."""
+    asked: list[int] = field(default_factory=list)
+    """Rollouts that started at the node itself, those of failed calls included."""
     seen: int = 0
     """Rollouts of the tree that were counted."""
 
     def __post_init__(self) -> None:
         """Counts the rollouts that are there."""
-        self.right, self.known = [0] * len(self.tree), [0] * len(self.tree)
+        self.right, self.known, self.asked = ([0] * len(self.tree) for _ in range(3))
         self.take()
 
     def take(self) -> None:
         """Counts the rollouts that were added since: where they start, and what they pass."""
         rollouts = self.tree.rollouts
         for index in range(self.seen, len(rollouts.node)):
+            self.asked[rollouts.node[index]] += 1
             completion = rollouts.completion[index]
             judgement = completion.judgement if completion else None
             if judgement is None or judgement.verdict is Verdict.UNKNOWN:

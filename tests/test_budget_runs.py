@@ -58,7 +58,7 @@ def test_a_run_stays_within_its_budget_and_says_what_it_ended(
     assert None in stopped
     assert set(stopped) & {"hopeless", "settled", "uncertain"}
     rules = set(undisturbed["nodes"]["stop_rule"].to_pylist())
-    assert {"fixed", "narrow", "budget"} <= rules
+    assert {"narrow", "budget"} <= rules
     status = run_status(open_run_folder(run))
     known = [row for row in undisturbed["nodes"].to_pylist() if row["value"] is not None]
     assert status.tokens_per_label == drawn / len(known)

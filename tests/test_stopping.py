@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,11 +15,12 @@ from tests.worlds import RIGHT, WRONG, completion, drive, new_tree
 from treeward.critics.evidence import strict_evidence
 from treeward.critics.tree_value import tree_values
 from treeward.critics.value import interval
+from treeward.search.algorithms import METHODS
 from treeward.search.errors import BadInput
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Kind, Request
 from treeward.search.rollouts import fund, rollouts
-from treeward.search.settings import SearchSettings
+from treeward.search.settings import Algorithm, SearchSettings
 from treeward.search.steps import Finish
 from treeward.search.stopping import Counts, RolloutsSettings, StopRule, enough
 from treeward.search.tree import ROOT, Creation, Tree
@@ -59,21 +61,42 @@ def test_every_prefix_is_funded_until_it_is_enough_and_no_further(
         assert len({request.node for request in batch}) == len(batch)
         for request in batch:
             asked[request.node].append(request)
-    for node in range(1, len(tree)):
+    for node in range(len(tree)):
         rule = tree.nodes.stop_rule[node]
         if tree.is_terminal(node):
             assert (rule, asked[node]) == (None, [])
             continue
-        n = sum(request.n for request in asked[node])
-        assert [r.first for r in asked[node]] == [own.batch * i for i in range(len(asked[node]))]
+        # The solutions are rollouts that were asked for at the root.
+        before = settings.width if node == ROOT else 0
+        n = before + sum(request.n for request in asked[node])
+        places = [before + own.batch * i for i in range(len(asked[node]))]
+        assert [r.first for r in asked[node]] == places
         assert all(request.n == own.batch for request in asked[node][:-1])
         above = own.threshold is not None and low[node] > own.threshold
         below = own.threshold is not None and high[node] <= own.threshold
         narrow = high[node] - low[node] <= (own.width or 0)
-        assert n <= most
+        assert n <= max(most, before)
         settled = "one" if own.threshold == 0 else "settled"
         assert rule == (settled if above or below else "narrow" if narrow else "most")
-        assert n == most or rule != "most"
+        assert n == max(most, before) or rule != "most"
+
+
+def test_a_problem_without_a_solution_is_not_asked_again() -> None:
+    tree = new_tree()
+    growth = rollouts(tree, SearchSettings(width=3), cut_steps, RolloutsSettings(width=0.3))
+    assert len(drive(growth, lambda request: Reply(failure=Failure("timeout", "late")))) == 1
+
+
+@given(ends, st.integers(1, 9), st.integers(0, 10**6))
+def test_a_dry_run_says_how_many_there_may_be(own: RolloutsSettings, most: int, seed: int) -> None:
+    settings = SearchSettings(width=5, rollouts=most, wave=3)
+    tree, batches = grown(own, settings, seed, 0.3)
+    bounds = METHODS[Algorithm.ROLLOUTS].bounds(
+        replace(settings, max_depth=max(tree.nodes.depth)), own
+    )
+    assert len(tree) <= bounds.nodes
+    assert len(tree.rollouts.node) <= bounds.rollouts
+    assert sum(map(len, batches)) <= bounds.calls
 
 
 @given(st.integers(0, 10**6))
