@@ -3,15 +3,17 @@
 Trees grow in blocks, one after the other. A block may spend its share, by its number of problems,
 of what the blocks before it left. Within a block nobody goes on alone: a tree waits as soon as
 what it would ask next could take it beyond what it was granted. When all that are not done wait,
-half of what is left is shared out among those whose labels are uncertain, by how many are; when
-there are none, among those whose labels are settled; and then among those that look hopeless. A
-tree whose share is less than its next requests can take gets that much, as long as there is: those
-first for which least was drawn, and among equals in the order of the problems. What was granted and
-not drawn comes back. Trees for which nothing is left are done as they are.
+those whose labels are settled and those that look hopeless are done as they are, and half of what
+is left is shared out among the others, by how many labels are uncertain. Nobody is granted more
+than its next requests can take or, where that is more, what it has drawn so far: so it is looked at
+again before it has drawn twice as much, however much there is. A tree whose share is less than its
+next requests can take gets that much, as long as there is: those first for which least was drawn,
+and among equals in the order of the problems. What was granted and not drawn comes back. Trees for
+which nothing is left are done as they are.
 
 So all that decides is what the trees of the block have drawn when all of them wait. It does not
 matter which reply came first, how many trees grow at once, or whether the replies come from a
-recorder; no more than the budget is ever spent; and a budget that is not used up changes nothing.
+recorder; and no more than the budget is ever spent.
 """
 
 import asyncio
@@ -41,10 +43,11 @@ class BudgetSettings:
     """Problems whose trees are weighed against each other; so many are held at once."""
 
     settled: float = 0.25
-    """A tree whose nodes all have intervals of at most this width is settled; in (0, 1)."""
+    """A tree whose nodes all have intervals of at most this width is settled, and gets no more; in
+    (0, 1)."""
 
     hopeless: int = 32
-    """A tree with so many rollouts and none of them right is hopeless."""
+    """A tree with so many rollouts and none of them right is hopeless, and gets no more."""
 
     def __post_init__(self) -> None:
         """Checks every field.
@@ -68,7 +71,7 @@ class BudgetSettings:
 
 
 class Standing(StrEnum):
-    """What more tokens would do for a tree; those of the first kind are funded first."""
+    """What more tokens would do for a tree; only those of the first kind are funded."""
 
     UNCERTAIN = "uncertain"
     """Its labels may still change."""
@@ -78,15 +81,12 @@ class Standing(StrEnum):
     """Nothing that was drawn for it is right."""
 
 
-_ORDER = tuple(Standing)
-
-
 class Need(NamedTuple):
     """Says what a tree needs, by its counts."""
 
     standing: Standing
     weight: int
-    """Its part among trees of the same standing; at least 1."""
+    """Its part among uncertain trees; at least 1."""
 
 
 class Claim(NamedTuple):
@@ -100,19 +100,20 @@ class Claim(NamedTuple):
 
 
 def allot(claims: Sequence[Claim], left: int) -> list[int]:
-    """Returns what each tree may spend next; 0 for those that have to wait.
+    """Returns what each tree may spend next; 0 for those that get nothing.
 
     Args:
         claims: In the order of the problems.
         left: What there is; not all of it is given away at once.
     """
-    first = min((_ORDER.index(claim.need.standing) for claim in claims), default=0)
-    weights = [claim.need.weight if claim.need.standing is _ORDER[first] else 0 for claim in claims]
+    uncertain = [claim.need.standing is Standing.UNCERTAIN for claim in claims]
+    weights = [claim.need.weight * open_ for claim, open_ in zip(claims, uncertain, strict=True)]
     grants = [0] * len(claims)
     unreserved = left
     for at, claim in sorted(enumerate(claims), key=lambda place: place[1].drawn):
         if weights[at]:
-            share = max(claim.most, left // 2 * weights[at] // sum(weights))
+            share = min(left // 2 * weights[at] // sum(weights), claim.drawn)
+            share = max(claim.most, share)
             fitting = (grant for grant in (share, claim.most) if grant <= unreserved)
             grants[at] = next(fitting, 0)
             unreserved -= grants[at]
@@ -228,14 +229,18 @@ class _Block:
             self._share_out()
 
     def _share_out(self) -> None:
-        """Lets the trees go on that get something; where none does, all of them are done."""
+        """Lets the trees go on that get something; where none does, all of them are done.
+
+        Those that are not uncertain are done in any case.
+        """
         left = self.tokens - sum(map(drawn_for, self.trees.values()))
         places = sorted(self.waiting)
         grants = allot([self.waiting[at].claim for at in places], left)
         if self.plan.stopping.is_set() or not any(grants):
             grants = [0] * len(grants)
         for at, grant in zip(places, grants, strict=True):
-            if grant or not any(grants):
+            standing = self.waiting[at].claim.need.standing
+            if grant or standing is not Standing.UNCERTAIN or not any(grants):
                 waiting = self.waiting.pop(at)
                 self.granted[at] = drawn_for(waiting.tree) + grant
                 self.running += 1

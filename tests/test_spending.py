@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -50,6 +51,7 @@ STOPPING: Search = partial(
     own=RolloutsSettings(width=0.6, batch=1),
 )
 BUDGET = BudgetSettings(tokens=1, settled=0.6, hopeless=8)
+NEVER_ENOUGH = BudgetSettings(tokens=1, settled=1e-9, hopeless=10**9)
 UNCERTAIN, SETTLED, HOPELESS = Standing
 
 
@@ -63,6 +65,7 @@ def spend(
     recorder: Memory | None = None,
     problems: Sequence[int] = range(len(PROBLEMS)),
     plan: Plan | None = None,
+    budget: BudgetSettings = BUDGET,
 ) -> list[list[Tree]]:
     """Grows a forest on a budget and returns its blocks; fails if that takes 20 seconds."""
     blocks: list[list[Tree]] = []
@@ -78,7 +81,7 @@ def spend(
         seed=7,
         tree_id=lambda problem: f"tree of {problem.id}",
     )
-    appraise = partial(standing_of, cut=READER.cut, settings=BUDGET)
+    appraise = partial(standing_of, cut=READER.cut, settings=budget)
     funds = Funds(tokens=tokens, block=block, appraise=appraise)
     chosen = iter([PROBLEMS[at] for at in problems])
     plan = plan or Plan(problems=chosen, concurrency=concurrency)
@@ -151,11 +154,35 @@ def test_a_block_depends_on_what_the_blocks_before_it_left(
     )
 
 
-def test_a_budget_that_is_not_used_up_changes_nothing(search: Search, tight: int) -> None:
+def test_a_budget_that_is_not_used_up_stops_only_what_needs_no_more(
+    search: Search, tight: int
+) -> None:
     plain = grow(ScriptedPolicy(script), search=search)
     (trees,) = spend(shuffled(1), 100 * tight, search=search)
-    assert {tree.problem.id: tree for tree in trees} == plain
     assert [tree.problem.id for tree in trees] == [problem.id for problem in PROBLEMS]
+    for tree in trees:
+        need = standing_of(tree, cut=READER.cut, settings=BUDGET)
+        assert tree.stopped in (None, need.standing)
+        assert tree.stopped is not UNCERTAIN
+        assert tree.stopped or tree == plain[tree.problem.id]
+    (whole,) = spend(shuffled(1), 100 * tight, search=search, budget=NEVER_ENOUGH)
+    assert {tree.problem.id: tree for tree in whole} == plain
+
+
+def test_a_hopeless_tree_ends_early_and_leaves_what_it_does_not_take() -> None:
+    """Nothing is right anywhere; a budget of ten times what the trees take does not matter."""
+
+    def wrong(prompt: str, text: str) -> list[tuple[str, float]]:
+        ends = "A7\n" if text else "go\n"
+        return [(ends, 0.5), (f"{prompt.strip()}\n", 0.5)]
+
+    long = partial(rollouts, settings=replace(SETTINGS, rollouts=16), cut=READER.cut)
+    budget = BudgetSettings(tokens=1, hopeless=16)
+    cost = sum(map(drawn_for, grow(ScriptedPolicy(wrong), search=long).values()))
+    blocks = spend(ScriptedPolicy(wrong), 10 * cost, search=long, block=6, budget=budget)
+    stopped = [tree.stopped for block in blocks for tree in block]
+    assert {HOPELESS} <= {*stopped} <= {HOPELESS, None}
+    assert spent(blocks) < 0.7 * cost
 
 
 class Metered(ScriptedPolicy):
@@ -238,12 +265,21 @@ def claim(standing: Standing, weight: int, most: int, drawn: int = 0) -> Claim:
     return Claim(Need(standing, weight), drawn, most)
 
 
+_STANDINGS = ((UNCERTAIN, 3), (SETTLED, 9), (UNCERTAIN, 1), (HOPELESS, 9))
+
+
 def test_shares_go_by_what_is_uncertain() -> None:
-    """Half of 1,000 for weights 3 and 1; those that are settled or hopeless wait."""
-    claims = [claim(UNCERTAIN, 3, 50), claim(SETTLED, 9, 50), claim(UNCERTAIN, 1, 50)]
-    assert allot([*claims, claim(HOPELESS, 9, 50)], 1000) == [375, 0, 125, 0]
-    assert allot([claim(HOPELESS, 1, 50), claim(SETTLED, 1, 50)], 1000) == [0, 500]
-    assert allot([claim(HOPELESS, 2, 50)], 1000) == [500]
+    """Half of 1,000 for weights 3 and 1; those that are settled or hopeless get nothing."""
+    drawn = 900
+    claims = [claim(standing, weight, 50, drawn) for standing, weight in _STANDINGS]
+    assert allot(claims, 1000) == [375, 0, 125, 0]
+    assert allot([claim(HOPELESS, 1, 50, drawn), claim(SETTLED, 1, 50, drawn)], 1000) == [0, 0]
+
+
+def test_nobody_gets_more_at_once_than_it_has_drawn_or_asks_for() -> None:
+    """So that a tree is looked at again before it has drawn twice as much."""
+    claims = [claim(UNCERTAIN, 1, 50, drawn) for drawn in (0, 49, 51, 130)]
+    assert allot(claims, 10**6) == [50, 50, 51, 130]
 
 
 def test_what_a_tree_asks_next_must_fit_and_those_with_least_come_first() -> None:
@@ -273,10 +309,10 @@ def test_grants_fit_and_let_somebody_go_on(claims: list[Claim], left: int) -> No
     grants = allot(claims, left)
     assert sum(grants) <= left
     assert all(grant == 0 or grant >= each.most for grant, each in zip(grants, claims, strict=True))
-    first = min((each.need.standing for each in claims), key=list(Standing).index, default=None)
     for grant, each in zip(grants, claims, strict=True):
-        assert grant == 0 or each.need.standing is first
-    if any(each.most <= left for each in claims if each.need.standing is first):
+        assert grant == 0 or each.need.standing is UNCERTAIN
+        assert grant <= max(each.most, each.drawn)
+    if any(each.most <= left for each in claims if each.need.standing is UNCERTAIN):
         assert any(grants)
 
 
