@@ -25,7 +25,7 @@ class Estimate:
     `search.max_depth` steps."""
 
     max_calls: int
-    """Requests of the whole run, at most."""
+    """Requests of the whole run, at most; with a budget every rollout may be one."""
 
     max_rollouts: int
     """Rollouts of the whole run, at most; fast ones are counted apart."""
@@ -73,6 +73,7 @@ def estimate(plan: Plan) -> Estimate:
     count = len(plan.share)
     asked_a_node = (plan.critic is not None) + (plan.fast is not None)
     fast = count * most.nodes * plan.fast.rollouts.n if plan.fast else 0
+    in_parts = 0 if plan.budget.tokens is None else count * most.rollouts + fast
     return Estimate(
         n_problems=count,
         policy=plan.model.name,
@@ -80,7 +81,7 @@ def estimate(plan: Plan) -> Estimate:
         prompt=reader.text(ids),
         n_prompt_tokens=len(ids),
         max_nodes=most.nodes,
-        max_calls=count * (most.calls + most.nodes * asked_a_node),
+        max_calls=count * (most.calls + most.nodes * asked_a_node) + in_parts,
         max_rollouts=count * most.rollouts,
         max_policy_tokens=_within(plan.budget.tokens, count * tokens),
         fast_policy=plan.fast.model.name if plan.fast else None,

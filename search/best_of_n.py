@@ -71,7 +71,7 @@ def best_of_n(
     for first in range(0, len(tree), settings.wave):
         requests = ask_scores(tree, nodes[first : first + settings.wave])
         absorb_scores(tree, requests, (yield requests))
-    for end in ends:
+    for end in ends.values():
         said = solution_score(tree, end, settings, own.aggregate)
         back_up(tree, {} if said is None else {end: said})
 

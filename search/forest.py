@@ -26,8 +26,8 @@ from treeward.search.verdicts import Verifier
 
 T = TypeVar("T")
 
-Gate = Callable[[Tree, Sequence[Request]], Awaitable[bool]]
-"""Says whether a tree may ask what it wants to ask next; where not, it is done as it is."""
+Gate = Callable[[Tree, list[Request]], Awaitable[None]]
+"""Leaves in a batch what a tree may ask now; one that may ask nothing is done as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +163,11 @@ async def grow_tree(
     growth = forest.search(tree)
     requests = next(growth, None)
     while requests is not None:
-        go_on = gate is None or await gate(tree, requests)
+        if gate is not None:
+            await gate(tree, requests)
         if plan.stopping.is_set():
             return None
-        if not go_on:
+        if not requests:
             return tree
         wave: list[asyncio.Task[Reply]] = []
         replies = await _in_order(

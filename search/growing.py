@@ -1,10 +1,11 @@
 """What every search does with replies: turns them into nodes and rollouts of its tree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from treeward.search.critic import Scores
 from treeward.search.replies import Completion, Reply
-from treeward.search.requests import Kind, Request, ask
+from treeward.search.requests import Growth, Kind, Request, ask, rest_of
 from treeward.search.steps import Cut, Finish
 from treeward.search.stopping import StopRule
 from treeward.search.tree import Creation, Tree
@@ -18,6 +19,29 @@ def ask_rollouts(tree: Tree, nodes: Sequence[int], n: int) -> list[Request]:
     for node in nodes:
         tree.nodes.stop_rule[node] = StopRule.FIXED
     return [ask(tree, node, Kind.ROLLOUT, n) for node in nodes]
+
+
+def in_parts(
+    requests: Sequence[Request], absorb: Callable[[Sequence[Request], Sequence[Reply]], None]
+) -> Growth:
+    """Asks for rollouts, and perhaps scores, until all are there.
+
+    Args:
+        requests: What to ask; nothing is asked where there are none.
+        absorb: Takes requests that were asked and their replies; what it makes of them must not
+            depend on how many come at once.
+    """
+    left = list(requests)
+    while left:
+        part = left[:]
+        replies = yield part
+        absorb(part, replies)
+        left = rest_of(left, part)
+
+
+def roll(tree: Tree, requests: Sequence[Request]) -> Growth:
+    """Asks for rollouts and adds them to the tree."""
+    return in_parts(requests, partial(absorb_rollouts, tree))
 
 
 def absorb_rollouts(tree: Tree, requests: Sequence[Request], replies: Sequence[Reply]) -> None:

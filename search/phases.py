@@ -11,10 +11,11 @@ from treeward.search.growing import (
     absorb_scores,
     ask_rollouts,
     count_outcomes,
+    in_parts,
 )
 from treeward.search.leaf_value import critic_opinion, leaf_value
 from treeward.search.replies import Reply
-from treeward.search.requests import Growth, Request, ask_scores
+from treeward.search.requests import Growth, Kind, Request, ask_scores
 from treeward.search.settings import SearchSettings
 from treeward.search.tree import NO_PARENT, Tree
 
@@ -83,11 +84,19 @@ def judge(
     rolled = ask_rollouts(tree, inner, settings.rollouts) + ask_fast(tree, inner, fast)
     asked = ask_scores(tree, nodes) if scored else []
     counts: dict[int, tuple[float, float]] = {}
+    done: list[Request] = []
+    said: list[Reply] = []
+
+    def absorb(requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+        n = sum([request.kind is Kind.ROLLOUT for request in requests])
+        absorb_rollouts(tree, requests[:n], replies[:n])
+        absorb_scores(tree, requests[n:], replies[n:])
+        done.extend(requests[:n])
+        said.extend(replies[:n])
+
     if rolled or asked:
-        replies = yield [*rolled, *asked]
-        absorb_rollouts(tree, rolled, replies[: len(rolled)])
-        absorb_scores(tree, asked, replies[len(rolled) :])
-        counts = weigh(rolled, replies, fast)
+        yield from in_parts([*rolled, *asked], absorb)
+        counts = weigh(done, said, fast)
     else:  # then ends are all that anything is known about
         nodes = [node for node in nodes if judgements[node] is not None]
     found = []
@@ -106,11 +115,11 @@ def weigh(
 
     Args:
         rolled: Requests for rollouts.
-        replies: To these, in order; others may follow.
+        replies: To these, in order.
         fast: Weighs fast rollouts.
     """
     counts: dict[int, tuple[float, float]] = {}
-    for request, reply in zip(rolled, replies, strict=False):
+    for request, reply in zip(rolled, replies, strict=True):
         weight = fast.weight if fast and request.sampler_id == FAST_SAMPLER else 1
         right, known = count_outcomes(reply.completions)
         before = counts.get(request.node, (0, 0))

@@ -86,7 +86,25 @@ def ask_logprobs(steps: tuple[tuple[int, ...], ...]) -> Request:
 
 
 Growth = Generator[list[Request], list[Reply], None]
-"""A search at work: yields batches of requests, receives their replies in the order asked."""
+"""A search at work: yields batches of requests, receives their replies in the order asked.
+
+Who replies may cut a batch of rollouts short, in place: then it replies to what it left there, and
+is asked for the rest next.
+"""
+
+
+def rest_of(requests: Sequence[Request], asked: Sequence[Request]) -> list[Request]:
+    """Returns what is left of a batch of which a beginning was asked; its last one perhaps in part.
+
+    Args:
+        requests: All.
+        asked: The first of them, at least one.
+    """
+    *_, last = asked
+    whole, *others = requests[len(asked) - 1 :]
+    missing = whole.n - last.n
+    part = [whole._replace(n=missing, first=whole.first + last.n)] if missing else []
+    return [*part, *others]
 
 
 class Search(Protocol):

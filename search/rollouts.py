@@ -10,7 +10,7 @@ them then, whose first rollouts are the solutions.
 
 from collections.abc import Generator, Sequence
 
-from treeward.search.growing import absorb_rollouts, ask_rollouts, cut_rollout
+from treeward.search.growing import absorb_rollouts, ask_rollouts, cut_rollout, in_parts, roll
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Kind, Request, ask
 from treeward.search.settings import SearchSettings
@@ -45,8 +45,8 @@ def rollouts(
     for node in inner if settings.rollouts else ():
         tree.nodes.stop_rule[node] = UNTIL_ASKED
     for first in range(0, len(inner), settings.wave):
-        requests = ask_rollouts(tree, inner[first : first + settings.wave], settings.rollouts)
-        absorb_rollouts(tree, requests, (yield requests))
+        wave = inner[first : first + settings.wave]
+        yield from roll(tree, ask_rollouts(tree, wave, settings.rollouts))
 
 
 def fund(
@@ -81,20 +81,26 @@ def fund(
                 )
                 for node in open_among(left[first : first + settings.wave])
             ]
-            if requests:
-                absorb_rollouts(tree, requests, (yield requests))
-                counts.take()
+            yield from roll(tree, requests)
+            counts.take()
         # What came from above may have made an interval wider again.
         left = open_among(nodes)
 
 
-def solve(tree: Tree, n: int, cut: Cut) -> Generator[list[Request], list[Reply], list[int]]:
-    """Asks for whole solutions, makes nodes of all their steps, and returns where each ends."""
-    requests = ask_rollouts(tree, [ROOT], n)
-    replies = yield requests
-    absorb_rollouts(tree, requests, replies)
-    tree.nodes.failure[ROOT] = replies[0].failure
-    return [
-        cut_rollout(tree, index, cut, creation=Creation.BLIND)[-1]
-        for index in range(len(replies[0].completions))
-    ]
+def solve(tree: Tree, n: int, cut: Cut) -> Generator[list[Request], list[Reply], dict[int, int]]:
+    """Asks for whole solutions and makes nodes of all their steps.
+
+    Returns:
+        The node where each rollout that is a solution ends.
+    """
+    ends: dict[int, int] = {}
+
+    def absorb(requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+        first = len(tree.rollouts.node)
+        absorb_rollouts(tree, requests, replies)
+        tree.nodes.failure[ROOT] = replies[0].failure or tree.nodes.failure[ROOT]
+        for index in range(first, first + len(replies[0].completions)):
+            ends[index] = cut_rollout(tree, index, cut, creation=Creation.BLIND)[-1]
+
+    yield from in_parts(ask_rollouts(tree, [ROOT], n), absorb)
+    return ends

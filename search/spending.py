@@ -7,9 +7,11 @@ those whose labels are settled and those that look hopeless are done as they are
 is left is shared out among the others, by how many labels are uncertain. Nobody is granted more
 than its next requests can take or, where that is more, what it has drawn so far: so it is looked at
 again before it has drawn twice as much, however much there is. A tree whose share is less than its
-next requests can take gets that much, as long as there is: those first for which least was drawn,
-and among equals in the order of the problems. What was granted and not drawn comes back. Trees for
-which nothing is left are done as they are.
+next requests can take asks as many of their rollouts as fit, in their order, and for the others
+later. Where not one fits (samples of steps are asked together, and count as one), it gets that
+much, as long as there is: those first for which least was drawn, and among equals in the order of
+the problems. What was granted and not drawn comes back. Trees for which nothing is left are done as
+they are.
 
 So all that decides is what the trees of the block have drawn when all of them wait. It does not
 matter which reply came first, how many trees grow at once, or whether the replies come from a
@@ -23,6 +25,7 @@ from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
 
+from treeward.search.costs import least_tokens, most_tokens, within
 from treeward.search.errors import BadInput
 from treeward.search.forest import Forest, Plan, grow_tree, together
 from treeward.search.policy import PolicySampler
@@ -97,6 +100,8 @@ class Claim(NamedTuple):
     """Tokens that were drawn for it."""
     most: int
     """Tokens that what it asks next can take, at most."""
+    least: int
+    """Tokens that the smallest part of it can take, at most."""
 
 
 def allot(claims: Sequence[Claim], left: int) -> list[int]:
@@ -112,9 +117,9 @@ def allot(claims: Sequence[Claim], left: int) -> list[int]:
     unreserved = left
     for at, claim in sorted(enumerate(claims), key=lambda place: place[1].drawn):
         if weights[at]:
-            share = min(left // 2 * weights[at] // sum(weights), claim.drawn)
-            share = max(claim.most, share)
-            fitting = (grant for grant in (share, claim.most) if grant <= unreserved)
+            share = left // 2 * weights[at] // sum(weights)
+            share = max(min(share, max(claim.most, claim.drawn)), claim.least)
+            fitting = (grant for grant in (share, claim.least) if grant <= unreserved)
             grants[at] = next(fitting, 0)
             unreserved -= grants[at]
     return grants
@@ -181,12 +186,12 @@ async def _grow_block(
 
 
 class _Waiting(NamedTuple):
-    """Holds a tree that waits, and where it is told to go on or to stop."""
+    """Holds a tree that waits, and where it is told what it may spend; 0 stops it."""
 
     tree: Tree
     requests: Sequence[Request]
     claim: Claim
-    answer: asyncio.Future[bool]
+    answer: asyncio.Future[int]
 
 
 @dataclass(slots=True)
@@ -205,22 +210,23 @@ class _Block:
     waiting: dict[int, _Waiting] = field(default_factory=dict)
 
     async def may_ask(
-        self, index: int, seats: asyncio.Semaphore, tree: Tree, requests: Sequence[Request]
-    ) -> bool:
-        """Returns whether a tree may ask what it wants next; waits where that has to be shared."""
+        self, index: int, seats: asyncio.Semaphore, tree: Tree, requests: list[Request]
+    ) -> None:
+        """Leaves in a batch what a tree may ask now; waits where tokens have to be shared out."""
         most = most_tokens(self.samplers, requests)
         if drawn_for(tree) + most <= self.granted.get(index, 0):
-            return True
-        claim = Claim(self.appraise(tree), drawn_for(tree), most)
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            return
+        least = least_tokens(self.samplers, requests)
+        claim = Claim(self.appraise(tree), drawn_for(tree), most, least)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.trees[index], self.waiting[index] = tree, _Waiting(tree, requests, claim, answer)
         self.plan.progress.in_flight -= 1
         seats.release()
         self.leave()
-        go_on = await answer
+        grant = await answer
         await seats.acquire()
         self.plan.progress.in_flight += 1
-        return go_on
+        requests[:] = within(self.samplers, requests, grant) if grant else []
 
     def leave(self) -> None:
         """Counts a tree that waits now or is done; after the last, shares out what is left."""
@@ -246,7 +252,7 @@ class _Block:
                 self.running += 1
                 if not grant:
                     _end(waiting)
-                waiting.answer.set_result(grant > 0)
+                waiting.answer.set_result(grant)
 
 
 def _end(waiting: _Waiting) -> None:
@@ -260,15 +266,3 @@ def _end(waiting: _Waiting) -> None:
 def drawn_for(tree: Tree) -> int:
     """Returns the tokens that samplers generated for a tree."""
     return tree.policy_tokens + tree.fast_tokens
-
-
-def most_tokens(samplers: Sequence[PolicySampler], requests: Sequence[Request]) -> int:
-    """Returns how many tokens some requests can take at most."""
-    most = 0
-    for request in requests:
-        if request.kind in (Kind.SAMPLE, Kind.ROLLOUT):
-            settings = samplers[request.sampler_id].settings
-            room = max(0, settings.max_rollout_tokens - len(request.prefix_ids))
-            to_step = request.kind is Kind.SAMPLE
-            most += request.n * (min(room, settings.max_step_tokens) if to_step else room)
-    return most

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treeward.search.first_error import Beliefs
-from treeward.search.growing import absorb_rollouts, ask_rollouts, cut_rollout
+from treeward.search.growing import ask_rollouts, cut_rollout, roll
 from treeward.search.passing import passage
 from treeward.search.requests import Growth
 from treeward.search.rollouts import solve
@@ -51,7 +51,7 @@ class Survey:
     def sample_solutions(self, width: int) -> Growth:
         """Asks for solutions of the bare problem and cuts all of them, whatever their outcomes."""
         ends = yield from solve(self.tree, width, self.cut)
-        self.ends.update(enumerate(ends))
+        self.ends.update(ends)
         self.note_nodes()
         self._note_rollouts()
 
@@ -74,8 +74,7 @@ class Survey:
 
     def roll(self, nodes: Sequence[int], n: int) -> Growth:
         """Asks for rollouts from each node and takes their replies."""
-        requests = ask_rollouts(self.tree, nodes, n)
-        absorb_rollouts(self.tree, requests, (yield requests))
+        yield from roll(self.tree, ask_rollouts(self.tree, nodes, n))
         self._note_rollouts()
 
     def _note_rollouts(self) -> None:

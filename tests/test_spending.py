@@ -1,9 +1,11 @@
 """A budget over many trees: what it may decide by, and that nothing else does."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -25,10 +27,12 @@ from tests.test_forest import (
 )
 
 from treeward.critics.standing import standing_of
+from treeward.search.costs import least_tokens, most_tokens, within
 from treeward.search.errors import BadInput
-from treeward.search.forest import Forest, Plan
+from treeward.search.forest import Forest, Plan, grow_tree
+from treeward.search.omega import OmegaSettings, omega
 from treeward.search.policy import Ask, Draw, PolicySampler
-from treeward.search.requests import Search
+from treeward.search.requests import Kind, Request, Search, rest_of
 from treeward.search.rollouts import rollouts
 from treeward.search.scripted import ScriptedPolicy
 from treeward.search.spending import (
@@ -69,18 +73,7 @@ def spend(
 ) -> list[list[Tree]]:
     """Grows a forest on a budget and returns its blocks; fails if that takes 20 seconds."""
     blocks: list[list[Tree]] = []
-    forest = Forest(
-        search=search,
-        samplers=[
-            PolicySampler(policy=policy, settings=SAMPLING),
-            PolicySampler(policy=ScriptedPolicy(fast_script), settings=SAMPLING),
-        ],
-        reader=READER,
-        verifier=Exact(),
-        recorder=recorder or Memory(),
-        seed=7,
-        tree_id=lambda problem: f"tree of {problem.id}",
-    )
+    forest = forest_of(policy, search, recorder)
     appraise = partial(standing_of, cut=READER.cut, settings=budget)
     funds = Funds(tokens=tokens, block=block, appraise=appraise)
     chosen = iter([PROBLEMS[at] for at in problems])
@@ -95,6 +88,21 @@ def spend(
 
     asyncio.run(run())
     return blocks
+
+
+def forest_of(policy: ScriptedPolicy, search: Search, recorder: Memory | None = None) -> Forest:
+    return Forest(
+        search=search,
+        samplers=[
+            PolicySampler(policy=policy, settings=SAMPLING),
+            PolicySampler(policy=ScriptedPolicy(fast_script), settings=SAMPLING),
+        ],
+        reader=READER,
+        verifier=Exact(),
+        recorder=recorder or Memory(),
+        seed=7,
+        tree_id=lambda problem: f"tree of {problem.id}",
+    )
 
 
 def spent(blocks: list[list[Tree]]) -> int:
@@ -211,12 +219,13 @@ def test_no_more_is_spent_than_there_is(search: Search, tokens: int, block: int)
 
 
 def test_a_budget_below_the_first_requests_leaves_bare_roots() -> None:
-    """3 whole solutions of 40 tokens: with 119 none can be asked for, with 120 those of one."""
-    (none,) = spend(ScriptedPolicy(script), 119, search=ROLLOUTS)
+    """Solutions have 40 tokens at most: with 39 none can be asked for, with 40 one."""
+    (none,) = spend(ScriptedPolicy(script), 39, search=ROLLOUTS)
     assert {(len(tree), drawn_for(tree), tree.stopped) for tree in none} == {(1, 0, UNCERTAIN)}
     assert {tree.nodes.stop_rule[0] for tree in none} == {StopRule.BUDGET}
-    (one,) = spend(ScriptedPolicy(script), 120, search=ROLLOUTS)
-    # What these did not take does not suffice for the next: the first tree alone has grown.
+    (one,) = spend(ScriptedPolicy(script), 40, search=ROLLOUTS)
+    # What it did not take does not suffice for the next: the first tree alone has grown.
+    assert [len(tree.rollouts.node) for tree in one] == [1] + [0] * 11
     assert [len(tree) > 1 for tree in one] == [True] + [False] * 11
     assert {tree.stopped for tree in one} == {UNCERTAIN}
 
@@ -224,10 +233,11 @@ def test_a_budget_below_the_first_requests_leaves_bare_roots() -> None:
 def test_a_node_says_that_the_budget_ended_it() -> None:
     (trees,) = spend(ScriptedPolicy(script), 630, search=ROLLOUTS)
     for tree in trees:
-        asked = set(tree.rollouts.node)
+        asked = Counter(tree.rollouts.node)
         for node, rule in enumerate(tree.nodes.stop_rule):
-            assert rule != StopRule.FIXED or node in asked
-            assert rule != StopRule.BUDGET or (node not in asked and tree.stopped)
+            whole = asked[node] == (SETTINGS.rollouts if node else SETTINGS.width)
+            assert rule != StopRule.FIXED or whole
+            assert rule != StopRule.BUDGET or (not whole and tree.stopped)
             assert rule is not None or tree.is_terminal(node)
     assert any(StopRule.BUDGET in tree.nodes.stop_rule for tree in trees)
 
@@ -261,8 +271,55 @@ def test_stopping_hands_nothing_over_and_loses_nothing() -> None:
     assert spend(shuffled(2), 2000, recorder=memory) == whole
 
 
-def claim(standing: Standing, weight: int, most: int, drawn: int = 0) -> Claim:
-    return Claim(Need(standing, weight), drawn, most)
+SMALLEST = {"mcts": 2 * 3 * 10, "fast": 2 * 3 * 10, "rollouts": 40, "stopping": 40}
+"""What a wave of samples, or a rollout, can take at most."""
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("tokens", [200, 350])
+def test_what_is_left_is_too_little_for_anybody(name: str, tokens: int) -> None:
+    """However much a wave of requests might take at its longest."""
+    (trees,) = spend(
+        ScriptedPolicy(script), tokens, search=SEARCHES[name], budget=NEVER_ENOUGH, concurrency=5
+    )
+    assert any(tree.stopped for tree in trees)
+    assert tokens - spent([trees]) < SMALLEST[name]
+
+
+OMEGA: Search = partial(omega, settings=SETTINGS, own=OmegaSettings(), cut=READER.cut)
+
+
+@pytest.mark.parametrize("grown_by", [*SEARCHES.values(), OMEGA], ids=[*SEARCHES, "omega"])
+def test_rollouts_that_are_asked_for_in_parts_make_the_same_tree(grown_by: Search) -> None:
+    rng, forest = Random(0), forest_of(ScriptedPolicy(script), grown_by)
+
+    async def cut_short(tree: Tree, requests: list[Request]) -> None:
+        at = rng.randrange(len(requests))
+        if requests[0].kind is Kind.ROLLOUT:
+            last = requests[at]
+            requests[at:] = [last._replace(n=rng.randint(1, last.n))]
+
+    def told(tree: Tree) -> Tree:
+        """Without what each request adds, and what says nothing where no node is chosen."""
+        tree.rollouts.nodes_before, tree.prompt_tokens = [], 0
+        return tree
+
+    plain, asked = grow(ScriptedPolicy(script), search=grown_by), 0
+    for problem in PROBLEMS:
+        plan = Plan(problems=iter(()), concurrency=1)
+        tree = asyncio.run(grow_tree(forest, plan, problem, cut_short))
+        assert tree is not None
+        asked += plan.progress.asked - len(tree.drawn)
+        before = plain[problem.id].rollouts.nodes_before
+        assert grown_by is OMEGA or tree.rollouts.nodes_before[3:] == before[3:]
+        assert told(tree) == told(plain[problem.id])
+    assert asked > len(PROBLEMS)
+
+
+def claim(
+    standing: Standing, weight: int, most: int, drawn: int = 0, least: int | None = None
+) -> Claim:
+    return Claim(Need(standing, weight), drawn, most, most if least is None else least)
 
 
 _STANDINGS = ((UNCERTAIN, 3), (SETTLED, 9), (UNCERTAIN, 1), (HOPELESS, 9))
@@ -293,14 +350,51 @@ def test_what_a_tree_asks_next_must_fit_and_those_with_least_come_first() -> Non
     assert allot([], 100) == []
 
 
+def test_a_share_that_is_less_than_a_wave_goes_into_part_of_it() -> None:
+    """300 a tree; and where that is less than one rollout, one rollout each, as far as it goes."""
+    claims = [claim(UNCERTAIN, 1, 4000, drawn, least=100) for drawn in (7, 9, 8)]
+    assert allot(claims, 1800) == [300, 300, 300]
+    assert allot(claims, 250) == [100, 0, 100]
+
+
+SAMPLERS = [PolicySampler(policy=ScriptedPolicy(script), settings=SAMPLING)]
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda kind, n, prefix: Request(kind, 0, (0,) * prefix, n, 5),
+            st.sampled_from([Kind.ROLLOUT, Kind.SCORE]),
+            st.integers(1, 6),
+            st.integers(0, 45),
+        ),
+        min_size=1,
+    ),
+    st.integers(0, 400),
+)
+def test_the_most_that_fits_is_asked(requests: list[Request], tokens: int) -> None:
+    part = within(SAMPLERS, requests, tokens)
+    assert most_tokens(SAMPLERS, part) <= tokens
+    rest = rest_of(requests, part) if part else requests
+    if rest:
+        one = most_tokens(SAMPLERS, [rest[0]._replace(n=1)])
+        assert most_tokens(SAMPLERS, part) + one > tokens
+    assert sum(each.n for each in (*part, *rest)) == sum(each.n for each in requests)
+    assert [each.first for each in rest[1:]] == [5] * len(rest[1:])
+    least = least_tokens(SAMPLERS, requests)
+    assert most_tokens(SAMPLERS, within(SAMPLERS, requests, least)) == least
+    assert (least > 0) == (most_tokens(SAMPLERS, requests) > 0)
+
+
 @given(
     st.lists(
         st.builds(
             claim,
             st.sampled_from(list(Standing)),
             st.integers(1, 40),
-            st.integers(1, 400),
+            st.integers(20, 400),
             st.integers(0, 900),
+            st.integers(1, 20),
         )
     ),
     st.integers(0, 5000),
@@ -308,11 +402,13 @@ def test_what_a_tree_asks_next_must_fit_and_those_with_least_come_first() -> Non
 def test_grants_fit_and_let_somebody_go_on(claims: list[Claim], left: int) -> None:
     grants = allot(claims, left)
     assert sum(grants) <= left
-    assert all(grant == 0 or grant >= each.most for grant, each in zip(grants, claims, strict=True))
+    assert all(
+        grant == 0 or grant >= each.least for grant, each in zip(grants, claims, strict=True)
+    )
     for grant, each in zip(grants, claims, strict=True):
         assert grant == 0 or each.need.standing is UNCERTAIN
         assert grant <= max(each.most, each.drawn)
-    if any(each.most <= left for each in claims if each.need.standing is UNCERTAIN):
+    if any(each.least <= left for each in claims if each.need.standing is UNCERTAIN):
         assert any(grants)
 
 
