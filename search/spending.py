@@ -20,7 +20,7 @@ recorder; and no more than the budget is ever spent.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
@@ -31,6 +31,7 @@ from treeward.search.forest import Forest, Plan, grow_tree, together
 from treeward.search.policy import PolicySampler
 from treeward.search.problem import Problem
 from treeward.search.requests import Kind, Request
+from treeward.search.settings import refuse_unread
 from treeward.search.stopping import StopRule
 from treeward.search.tree import Tree
 
@@ -64,13 +65,8 @@ class BudgetSettings:
                 raise BadInput(f"budget.{name} must be at least 1, got {value!r}")
         if not 0 < self.settled < 1:
             raise BadInput(f"budget.settled must be in (0, 1), got {self.settled!r}")
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if self.tokens is None and value != each.default:
-                raise BadInput(
-                    f"budget.{each.name}={value!r} is read only with a budget; give "
-                    f"--budget-tokens as well, or leave budget.{each.name} out"
-                )
+        if self.tokens is None:
+            refuse_unread("budget", self, "--budget-tokens")
 
 
 class Standing(StrEnum):

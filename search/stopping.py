@@ -10,7 +10,7 @@ interval is narrow at once and nobody corrects them, so shares lie farther from 
 and intervals may cover less often than they say. `benchmarks/stopping.py` measures both.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import ClassVar
@@ -20,6 +20,7 @@ import numpy as np
 from treeward.search.errors import BadInput
 from treeward.search.intervals import jeffreys
 from treeward.search.passing import passage
+from treeward.search.settings import refuse_unread
 from treeward.search.steps import Cut
 from treeward.search.tree import Tree
 from treeward.search.verdicts import Verdict
@@ -82,13 +83,8 @@ class RolloutsSettings:
             raise BadInput(f"rollouts.level must be in (0, 1), got {self.level!r}")
         if self.batch < 1:
             raise BadInput(f"rollouts.batch must be at least 1, got {self.batch!r}")
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if self.fixed and value != each.default:
-                raise BadInput(
-                    f"rollouts.{each.name}={value!r} is read only with rollouts.width or "
-                    f"rollouts.threshold; give one, or leave rollouts.{each.name} out"
-                )
+        if self.fixed:
+            refuse_unread("rollouts", self, "rollouts.width or rollouts.threshold")
 
 
 @dataclass(slots=True)

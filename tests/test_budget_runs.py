@@ -198,7 +198,7 @@ def test_a_plan_knows_its_budget_and_its_share() -> None:
     ("options", "says"),
     [
         (("--budget-tokens", "0"), "0 is not in the range x>=1"),
-        (("--set", "budget.block=8"), "budget.block=8 is read only with a budget"),
+        (("--set", "budget.block=8"), "budget.block=8 is read only with --budget-tokens"),
         (("--shard", "0/3"), "--shard must be I/N with I from 1 to N"),
         (("--shard", "4/3"), "got '4/3'"),
         (("--shard", "1"), "got '1'"),

@@ -419,7 +419,7 @@ def test_grants_fit_and_let_somebody_go_on(claims: list[Claim], left: int) -> No
         ({"tokens": 9, "block": 0}, "budget.block must be at least 1"),
         ({"tokens": 9, "hopeless": 0}, "budget.hopeless must be at least 1"),
         ({"tokens": 9, "settled": 0.0}, "budget.settled must be in"),
-        ({"block": 8}, "is read only with a budget; give --budget-tokens"),
+        ({"block": 8}, "is read only with --budget-tokens; give that as well"),
     ],
 )
 def test_settings_that_break_a_rule(asked: dict[str, float], says: str) -> None:
