@@ -1,7 +1,7 @@
 """What a `generate` command means: its problems, model and settings, checked before any work."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from types import MappingProxyType
@@ -9,6 +9,7 @@ from typing import Any
 
 from treeward import __version__
 from treeward.critics.verifier import AnswerVerifier
+from treeward.export.askable import can_be_judged, make_verifier, readable
 from treeward.export.config import Values, build, check_names, flatten, read_values
 from treeward.export.fast_plan import FastPlan, Main, plan_fast
 from treeward.export.open_critic import open_critic
@@ -22,7 +23,6 @@ from treeward.export.prompt_settings import (
 from treeward.export.run_folder import CRITIC, Identity, Sampler, digest
 from treeward.export.shard import Shard, choose_shard
 from treeward.export.solutions import judged
-from treeward.search import gym
 from treeward.search.algorithms import METHODS, Tools, check_guides, of_critics
 from treeward.search.backends import (
     SETTINGS_OF,
@@ -36,7 +36,7 @@ from treeward.search.backends import (
     prepare,
 )
 from treeward.search.critic import Critic
-from treeward.search.errors import BadInput, UnreadablePrompt
+from treeward.search.errors import BadInput
 from treeward.search.fast import FastSettings
 from treeward.search.given import Given, Steps
 from treeward.search.groups import SameStep
@@ -49,7 +49,7 @@ from treeward.search.readers import ProblemSet, read_problems
 from treeward.search.requests import Search, check_seed
 from treeward.search.settings import WEIGHTS, Algorithm, SearchSettings
 from treeward.search.spending import BudgetSettings
-from treeward.search.tokens import Tokens, load_tokens
+from treeward.search.tokens import Tokens
 from treeward.search.transformers_policy import TransformersSettings
 from treeward.search.verdicts import Verifier
 
@@ -188,36 +188,6 @@ class Plan:
         return make_verifier(self.problems)
 
 
-def readable(
-    found: ProblemSet, template: Template, model: ModelFolder, *, skip_bad: bool
-) -> tuple[ProblemSet, int]:
-    """Returns the problems that a policy can be asked, and the tokens of the shortest prompt.
-
-    Args:
-        found: The problems, at least one.
-        template: Writes their prompts.
-        model: Has the policy's tokens.
-        skip_bad: Whether the others are left out; else the first is an error.
-
-    Raises:
-        BadInput: The policy cannot be asked some, or with `skip_bad` any.
-    """
-    reader = Reader(template, load_tokens(model.path))
-    kept, skipped, lengths = [], [*found.skipped], []
-    for problem in found.problems:
-        try:
-            lengths.append(len(reader.prompt_ids(problem)))
-        except UnreadablePrompt as e:
-            if not skip_bad:
-                raise BadInput(f"{e} (--skip-bad leaves such problems out)") from e
-            skipped.append(str(e))
-        else:
-            kept.append(problem)
-    if not kept:
-        raise BadInput(f"this policy can be asked none of the problems; {skipped[-1]}")
-    return ProblemSet(problems=tuple(kept), skipped=tuple(skipped)), min(lengths)
-
-
 def make_plan(
     options: Options,
     sections: Mapping[str, type] = MappingProxyType(SECTIONS),
@@ -353,15 +323,3 @@ def _check_heads(critic: Critic, search: SearchSettings, *, fast: bool) -> None:
             f"the critics learned {', '.join(sorted(trained))}, of which nothing counts here; give "
             f"search.critic_{min(trained)} more than 0, or rollouts"
         )
-
-
-def can_be_judged(problem: Problem) -> bool:
-    """Returns whether a verdict on an answer to a problem is possible."""
-    return problem.answer is not None or problem.verifier.startswith(gym.PREFIX)
-
-
-def make_verifier(problems: Iterable[Problem]) -> AnswerVerifier:
-    """Returns a verifier for every kind of problem given."""
-    names = {problem.verifier for problem in problems}
-    scorers = {name: gym.gym_scorer for name in names if name.startswith(gym.PREFIX)}
-    return AnswerVerifier(names, scorers)

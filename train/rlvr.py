@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from treeward.export.plan import make_verifier
+from treeward.export.askable import make_verifier
 from treeward.search.errors import BadInput
 from treeward.search.policy import Draw, PolicySettings
 from treeward.search.problem import Problem
