@@ -7,12 +7,20 @@ character is ever declared junk; difflib does that by default from 200 on, and t
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from difflib import SequenceMatcher
+from difflib import Match, SequenceMatcher
 from enum import StrEnum
+from itertools import accumulate
 
 MAX_UNITS = 4096
-"""Units of a step that are compared; what follows is not looked at. Time grows with the square."""
+"""Units of a step that are compared; what follows is not looked at."""
+
+MAX_WORK = 2_000_000
+"""Pairs of like units that matching looks at, about 0.2 seconds; a piece for which too few are left
+matches nothing, so that no step gains by it. What is left and right of a block is looked at again:
+where a few units repeat themselves, time would grow with the cube of the length. Prose of 2,000
+characters needs about 1,500,000."""
 
 _NUMBER = re.compile(r"(?<![\w.)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?", re.ASCII)
 
@@ -41,7 +49,28 @@ def similarity(written: str, expert: str, by: Similarity) -> float:
     """
     ours, theirs = units(written, by)[:MAX_UNITS], units(expert, by)[:MAX_UNITS]
     assert theirs, "there is something to be like"
-    return SequenceMatcher(None, ours, theirs, autojunk=False).ratio()
+    return _Bounded(ours, theirs).ratio()
+
+
+class _Bounded(SequenceMatcher[str]):
+    """Matches as difflib does, until `MAX_WORK` is spent."""
+
+    def __init__(self, ours: Sequence[str], theirs: Sequence[str]) -> None:
+        """Counts what a look at each beginning of `ours` costs."""
+        super().__init__(None, ours, theirs, autojunk=False)
+        often = Counter(theirs)
+        self._costs = [*accumulate((1 + often[unit] for unit in ours), initial=0)]
+        self._left = MAX_WORK
+
+    def find_longest_match(
+        self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+    ) -> Match:
+        """Returns the longest block of a piece, or an empty one where too little work is left."""
+        cost = self._costs[-1 if ahi is None else ahi] - self._costs[alo]
+        if cost > self._left:
+            return Match(alo, blo, 0)
+        self._left -= cost
+        return super().find_longest_match(alo, ahi, blo, bhi)
 
 
 def units(step: str, by: Similarity) -> Sequence[str]:

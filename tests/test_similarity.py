@@ -1,9 +1,12 @@
+import time
 from difflib import SequenceMatcher
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treeward.critics import similarity as module
 from treeward.critics.similarity import MAX_UNITS, Similarity, similarity, units
 
 CHARACTERS, WORDS, NUMBERS = Similarity.CHARACTERS, Similarity.WORDS, Similarity.NUMBERS
@@ -66,6 +69,53 @@ def test_the_order_of_the_arguments_is_fixed() -> None:
 def test_only_the_beginning_of_a_long_step_is_compared() -> None:
     expert = "1 " * 10 + "2"
     assert similarity("3 " * MAX_UNITS + expert, expert, NUMBERS) == 0.0
+
+
+RICH = "these three eleven geese were seen here between the green beeches "
+
+
+@pytest.mark.parametrize(
+    ("written", "expert", "by"),
+    [
+        ("e" * MAX_UNITS, RICH * 15, CHARACTERS),
+        ("ab" * 1000, "aab" * 600, CHARACTERS),
+        ("7 " * 1400, "7 6 " * 1200, NUMBERS),
+        ("e" * MAX_UNITS, "e" * MAX_UNITS, CHARACTERS),
+    ],
+)
+def test_steps_that_repeat_themselves_do_not_hold_up_a_training(
+    written: str, expert: str, by: Similarity
+) -> None:
+    """About 0.2 s each; without a bound the first three take half a minute and more."""
+    started = time.process_time()
+    assert 0 <= similarity(written, expert, by) < 0.1
+    assert time.process_time() - started < 5
+
+
+def test_what_no_work_is_left_for_matches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of our units costs 1, and 1 more for each like it in the expert's step.
+
+    'abXab' with 'abYab' costs 5 + 4 * 2 and finds one 'ab'; what is right of it, 3 + 2 * 2.
+    """
+    values = []
+    for work in (12, 13, 19, 20):
+        monkeypatch.setattr(module, "MAX_WORK", work)
+        values.append(similarity("abXab", "abYab", CHARACTERS))
+    assert values == [0.0, 0.4, 0.4, 0.8]
+
+
+@given(st.text("ab e1", max_size=150), st.text("ab e1", min_size=1, max_size=150))
+def test_ordinary_steps_match_as_difflib_does(written: str, expert: str) -> None:
+    if expert.strip():
+        plain = SequenceMatcher(None, written.strip(), expert.strip(), autojunk=False)
+        assert similarity(written, expert, CHARACTERS) == plain.ratio()
+
+
+def test_long_prose_matches_as_difflib_does() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "labels.md").read_text(encoding="utf-8")
+    ours, theirs = text[:1500].strip(), text[1500:3000].strip()
+    plain = SequenceMatcher(None, ours, theirs, autojunk=False)
+    assert similarity(ours, theirs, CHARACTERS) == plain.ratio()
 
 
 @given(st.text(max_size=40), st.text(min_size=1, max_size=40).filter(str.strip))
