@@ -390,6 +390,20 @@ def test_columns_of_another_type_are_named(
         read_critic_data(data, reader, validation=0.3, skip_long=False)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("n_right", [0.5, 0.0]), ("n_rollouts", [math.inf, 0.0]), ("problem_n_rollouts", 8.25)],
+)
+def test_parts_of_rollouts_are_named(
+    data: Path, reader: PrefixReader, column: str, value: object
+) -> None:
+    table = pq.read_table(data)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array([value] * len(table))), data)
+    with pytest.raises(BadInput, match="row 0: must have whole n_right and n_rollouts"):
+        read_critic_data(data, reader, validation=0.3, skip_long=False)
+
+
 def test_another_kind_of_dataset_is_named(data: Path, tiny_trunk: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.parquet"
     pq.write_table(pq.read_table(data).drop(["n_rollouts"]), other)

@@ -224,6 +224,7 @@ def _check(where: str, record: dict[str, Any]) -> None:
     rules = (
         (all(len(record[name]) == n_steps for name in _LISTS), f"lists of {n_steps} entries each"),
         (all(0 <= k <= n for k, n in counts), "0 <= n_right <= n_rollouts"),
+        (all(k % 1 == n % 1 == 0 for k, n in counts), "whole n_right and n_rollouts"),
         (all(p is None or -1 <= p <= 1 for p in record["progress"]), "progress in [-1, 1]"),
         (all(v in (None, *Verdict) for v in record["verdict"]), f"verdicts of {list(Verdict)}"),
     )
