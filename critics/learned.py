@@ -62,6 +62,8 @@ def load_critics(
     check_device("device", device)
     folder = Path(folder).absolute()
     template, trained, heads_sha256 = _about(folder)
+    if not trained:
+        raise BadInput(f"{folder}: these critics learned nothing; train them on more problems")
     found = resolve_model(str(folder), folder)
     model = CriticModel(_load_trunk(folder, device))
     _load_heads(model, folder / HEADS, heads_sha256)

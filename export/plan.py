@@ -307,11 +307,13 @@ def _open_critic(
 
 
 def _check_heads(critic: Critic, search: SearchSettings, *, fast: bool) -> None:
-    """Raises BadInput where critics alone steer a search and nothing that they say counts.
+    """Raises BadInput where critics say nothing, or steer a search alone and nothing of it counts.
 
     Those of `treeward train critics` name the heads that had something to learn; others need not.
     """
     trained = getattr(critic, "trained", None)
+    if trained is not None and not trained:
+        raise BadInput("the critics learned nothing, so they would say nothing; leave them out")
     rolls = METHODS[search.algorithm].rolls and (search.rollouts > 0 or fast)
     if trained is None or rolls:
         return

@@ -1,9 +1,9 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -183,6 +183,28 @@ def test_a_search_by_critics_alone_needs_a_head_that_counts(
         assert make_plan(options).critic is not None
 
 
+class Untaught:
+    """Critics of one's own that say that they learned nothing."""
+
+    trained: frozenset[str] = frozenset()
+    identity: ClassVar[dict[str, str | int]] = {"critic": "untaught"}
+
+    def score(self, prefixes: Sequence[Prefix]) -> list[list[Scores]]:
+        nothing = Scores(value=None, progress=None, outcome=None)
+        return [[nothing] * (1 + len(prefix.steps)) for prefix in prefixes]
+
+
+@pytest.mark.parametrize("rollouts", [0, 2])
+def test_critics_that_learned_nothing_steer_no_search(rollouts: int) -> None:
+    options = Options(
+        problems="task:arithmetic?n=1",
+        critics=Untaught(),
+        assignments=(f"search.rollouts={rollouts}",),
+    )
+    with pytest.raises(BadInput, match=r"^the critics learned nothing, .* leave them out$"):
+        make_plan(options)
+
+
 def test_the_identity_names_whatever_decides(folder: Path, tmp_path: Path) -> None:
     base = treeward.load_critics(folder)
     assert base.identity == treeward.load_critics(str(folder)).identity
@@ -212,6 +234,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[TreewardError], str]] = 
     "no JSON": (lambda f: cut(f / "critics.json"), DamagedData, "critics.json: not what was"),
     "newer": (lambda f: edit(f, schema_version=2), BadInput, "schema_version 2 .*update treeward"),
     "head": (lambda f: edit(f, trained=["mood"]), DamagedData, "critics.json: not what was"),
+    "untaught": (lambda f: edit(f, trained=[]), BadInput, "learned nothing; train them on more"),
     "template": (lambda f: edit(f, template={"chat": 1}), DamagedData, "critics.json: not what"),
     "no heads": (lambda f: (f / "heads.safetensors").unlink(), DamagedData, "heads.safetensors"),
     "cut heads": (lambda f: cut(f / "heads.safetensors"), DamagedData, "heads.safetensors: not"),

@@ -309,7 +309,10 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "verdict": ({"verdict": [None, "maybe"]}, "row 0: must have verdicts of"),
     "unreadable": ({"steps": ["0+1=?", "A1"]}, "row 0: problem .* cannot read"),
     "long": ({"steps": ["0+1=1" * 20, "A1"]}, "row 0: needs .* tokens and the model reads 96"),
-    "nothing": (NOTHING | {"verdict": [None, None]}, "no rollouts are counted in the train split"),
+    "nothing": (
+        NOTHING | {"verdict": [None, None], "progress": [None, None]},
+        "no row of the train split teaches anything; search more problems",
+    ),
 }
 
 
@@ -429,6 +432,71 @@ def test_a_head_that_counts_nothing_says_nothing(
     assert written["progress"] is None
     assert written["value"]["ece"] == found.value.ece
     assert {*map(str, load_critics(tmp_path / "out").trained)} == {"value", "outcome"}
+
+
+OUTCOME_ALONE = {"value_weight": 0.0, "progress_weight": 0.0}
+NO_ENDS, NO_PROGRESS = {"verdict": [None, None]}, {"progress": [None, None]}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (
+            NO_ENDS,
+            OUTCOME_ALONE,
+            r"the train split \(\d+ rows\) has no verdicts on finished solutions for outcome, so "
+            r"nothing would be learned; .*give train\.value_weight more than 0$",
+        ),
+        (
+            NOTHING | NO_ENDS,
+            {"progress_weight": 0.0},
+            r"has no counted rollouts and no verdicts on finished solutions for value and outcome.*"
+            r"give train\.progress_weight more than 0$",
+        ),
+    ],
+    ids=["outcome", "value and outcome"],
+)
+def test_data_that_teaches_no_head_with_weight_stops_before_anything_is_written(
+    change: dict[str, Any],
+    settings: dict[str, Any],
+    message: str,
+    write_critic_rows: WriteRows,
+    tiny_trunk: Path,
+    tmp_path: Path,
+) -> None:
+    data = write_critic_rows(tmp_path / "data.parquet", [row | change for row in worlds(20)])
+    with pytest.raises(BadInput, match=message) as caught:
+        run(data, tiny_trunk, tmp_path / "out", **settings)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_held_out_split_measures_a_head_that_learns(
+    write_critic_rows: WriteRows, tiny_trunk: Path, tmp_path: Path
+) -> None:
+    """Here what is held out tells progress and outcomes, of which nothing is learned."""
+    data, rows = tmp_path / "data", worlds(9)
+    data.mkdir()
+    write_critic_rows(data / "train.parquet", [row | NO_ENDS for row in rows[:6]])
+    write_critic_rows(data / "validation.parquet", [row | NO_PROGRESS for row in rows[6:]])
+    message = (
+        r"the validation split \(3 rows\) has no steps with progress for progress, so no weights "
+        r"would be known to be the best; .*train\.validation"
+    )
+    with pytest.raises(BadInput, match=message) as caught:
+        run(data, tiny_trunk, tmp_path / "out", value_weight=0.0)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_without_anything_to_learn_is_left_out_and_named(
+    write_critic_rows: WriteRows, tiny_trunk: Path, tmp_path: Path
+) -> None:
+    data = write_critic_rows(tmp_path / "data.parquet", [row | NO_ENDS for row in worlds(20)])
+    found = run(data, tiny_trunk, tmp_path / "out")
+    assert found.trained == ("value", "progress")
+    assert load_critics(tmp_path / "out").trained == {"value", "progress"}
+    assert f"critics of step {found.best_step} of 8, without outcome\n" in str(found)
 
 
 def test_adapters_are_merged_into_what_is_written(

@@ -141,12 +141,12 @@ def read_critic_data(
 
 
 def _check_splits(data: Path, splits: dict[str, list[CriticRow]]) -> None:
-    """Raises BadInput unless both splits teach values of problems of their own."""
+    """Raises BadInput unless both splits have rows, of problems of their own."""
     for split, rows in splits.items():
-        if not any((row.n_rollouts > 0).any() for row in rows):
+        if not rows:
             raise BadInput(
-                f"{data}: no rollouts are counted in the {split} split ({len(rows)} rows), so "
-                "there is no value to learn; search more problems, or set train.validation"
+                f"{data}: no row of the {split} split teaches anything; search more problems, or "
+                "set train.validation"
             )
     asked = {split: {row.asked for row in rows} for split, rows in splits.items()}
     if shared := sorted(asked[TRAIN] & asked[VALIDATION]):

@@ -33,7 +33,8 @@ class CriticSettings(TrainSettings):
     """What the value head learns from."""
 
     value_weight: float = 1.0
-    """What the value's loss counts; 0 leaves the head untrained, and it will say nothing."""
+    """What the value's loss counts. 0 leaves the head untrained, and so does data without anything
+    for it; it will say nothing then. One head at least must learn."""
 
     progress_weight: float = 1.0
     """What the progress's loss counts; 0 leaves the head untrained."""

@@ -16,7 +16,9 @@ from torch import nn
 from treeward.critics.calibration import Calibration, Fit, calibrate, fit
 from treeward.critics.heads import CriticModel, Head
 from treeward.critics.learned import ABOUT, HEADS, SCHEMA_VERSION, load_critics, reader_for
+from treeward.export.dataset_spec import TRAIN, VALIDATION
 from treeward.export.durable import write_file
+from treeward.search.errors import BadInput
 from treeward.search.models import default_template
 from treeward.search.prompts import Template
 from treeward.search.templates import load_template
@@ -33,6 +35,13 @@ from treeward.train.output import Json, output, write_model
 CALIBRATION = "calibration.json"
 """Holds what the finished critics say about the held-out rows."""
 
+_TEACHES = {
+    Head.VALUE: "counted rollouts",
+    Head.PROGRESS: "steps with progress",
+    Head.OUTCOME: "verdicts on finished solutions",
+}
+"""What each head learns from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedCritics:
@@ -47,6 +56,9 @@ class TrainedCritics:
     best_step: int
     """The step whose weights were kept."""
 
+    trained: tuple[Head, ...]
+    """The heads that had something to learn and weight; the others say nothing."""
+
     value: Calibration | None
     """The value against counts at inner steps and bare problems; None where untrained or none."""
 
@@ -59,6 +71,8 @@ class TrainedCritics:
     def __str__(self) -> str:
         """Returns the report as lines for people."""
         lines = [f"{self.out}: critics of step {self.best_step} of {self.steps}"]
+        if untrained := [head for head in Head if head not in self.trained]:
+            lines[0] += f", without {' and '.join(untrained)}"
         for name, found in (("value", self.value), ("outcome", self.outcome)):
             if found:
                 auc = "unknown" if found.auc is None else f"{found.auc:.3f}"
@@ -95,7 +109,8 @@ def train_critics(
         progress: Is called at every logged step.
 
     Raises:
-        BadInput: The data, the model or the output folder cannot be used.
+        BadInput: The data, the model or the output folder cannot be used, or the data teaches none
+            of the heads that have weight.
         SettingsConflict: The output folder holds another run.
         DamagedData: A checkpoint does not hold what was written to it.
         TreewardError: The disk is full, or the gradient stopped being a number.
@@ -111,12 +126,12 @@ def train_critics(
             validation=settings.validation,
             skip_long=settings.skip_long,
         )
+        heads = _taught_heads(data, rows, settings)
         with output(out, identity("critics", settings, model, _about(rows)), resume=resume):
             trained = CriticModel(trunk)
             job = CriticJob(trained, rows, out, settings)
             state = run_loop(trained.train(), out, settings, job, progress)
             load_best(out, trained, state["best_step"], state["best_sha256"])
-            heads = _trained_heads(rows.train, settings)
             others = _files(trained.heads, heads, template)
             write_model(out, trunk, model, settings.save_dtype, others)
             return _measure(out, rows.validation, heads, state, settings)
@@ -135,10 +150,42 @@ def _about(rows: CriticData) -> Json:
     }
 
 
-def _trained_heads(rows: list[CriticRow], settings: CriticSettings) -> list[Head]:
-    """Returns the heads that had something to learn, and were to."""
+def _taught_heads(data: Path, rows: CriticData, settings: CriticSettings) -> list[Head]:
+    """Returns the heads that have something to learn, and are to.
+
+    Raises:
+        BadInput: There are none, or what is held out measures none of them.
+    """
+    weighed = [head for head in Head if getattr(settings, f"{head}_weight")]
+    taught = _known_heads(rows.train, weighed, settings)
+    if not taught:
+        others = _known_heads(rows.train, [*Head], settings)
+        give = f", or give train.{others[0]}_weight more than 0" if others else ""
+        raise BadInput(
+            f"{_lack(data, TRAIN, rows.train, weighed)}, so nothing would be learned; search more "
+            f"problems{give}"
+        )
+    if not _known_heads(rows.validation, taught, settings):
+        raise BadInput(
+            f"{_lack(data, VALIDATION, rows.validation, taught)}, so no weights would be known to "
+            "be the best; search more problems, or hold out more (train.validation, where the "
+            "data has no such split)"
+        )
+    return taught
+
+
+def _known_heads(rows: list[CriticRow], heads: list[Head], settings: CriticSettings) -> list[Head]:
+    """Returns those of some heads for which something is known in some rows."""
     counts = known(rows, settings.targets, "cpu").counts()
-    return [head for head in Head if counts[head] and getattr(settings, f"{head}_weight")]
+    return [head for head in heads if counts[head]]
+
+
+def _lack(data: Path, split: str, rows: list[CriticRow], heads: list[Head]) -> str:
+    """Returns what a split does not have."""
+    return (
+        f"{data}: the {split} split ({len(rows)} rows) has no "
+        f"{' and no '.join(_TEACHES[head] for head in heads)} for {' and '.join(heads)}"
+    )
 
 
 def _files(heads: nn.Module, trained: list[Head], template: Template) -> dict[str, bytes]:
@@ -173,6 +220,7 @@ def _measure(
         out=out,
         steps=state["step"],
         best_step=state["best_step"],
+        trained=tuple(heads),
         value=calibrate(said[:, 0], k, np.where(ended, 0.0, n), problems) if value else None,
         progress=fit(said[:, 1], gained) if progress else None,
         outcome=calibrate(said[:, 2], rights, ends, problems) if finished else None,
