@@ -122,3 +122,7 @@ def test_long_prose_matches_as_difflib_does() -> None:
 def test_it_is_a_share_and_whole_for_the_same(written: str, expert: str) -> None:
     assert 0.0 <= similarity(written, expert, CHARACTERS) <= 1.0
     assert similarity(expert, expert, CHARACTERS) == 1.0
+
+
+def test_a_step_like_the_experts_is_all_like_it_however_it_repeats_itself() -> None:
+    assert similarity("e" * 3000, "e" * 3000, Similarity.CHARACTERS) == 1.0
