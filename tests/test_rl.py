@@ -293,7 +293,7 @@ def test_metrics_of_rewards_are_those_of_trl() -> None:
 
 def test_the_last_step_is_saved_whenever_saving_is_due(tmp_path: Path) -> None:
     train(World(alternating), tmp_path / "out", steps=5, save_every=2, log_every=3)
-    saved = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    saved = sorted(path.name for path in (tmp_path / "out" / "checkpoints").glob("step-*"))
     assert saved[-1] == "step-000005"
     assert [line["step"] for line in metrics(tmp_path / "out")] == [3, 5]
 
@@ -463,7 +463,7 @@ def test_tensorboard_is_cut_back_to_where_training_resumes(tmp_path: Path) -> No
     out = tmp_path / "out"
     settings: dict[str, Any] = {"report_to": ReportTo.TENSORBOARD, "save_every": 1}
     train(World(alternating), out, **settings)
-    checkpoints = sorted((out / "checkpoints").iterdir())
+    checkpoints = sorted((out / "checkpoints").glob("step-*"))
     shutil.rmtree(checkpoints[-1])
     (out / "model.safetensors").unlink()
     again = dataclasses.replace(SETTINGS, **settings)
