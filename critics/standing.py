@@ -26,9 +26,8 @@ def standing_of(tree: Tree, *, cut: Cut, settings: BudgetSettings) -> Need:
     low, high = interval(k, n)
     wide = int(np.count_nonzero(high - low > settings.settled))
     solved = k.any() or any(tree.terminal_value(node) == 1.0 for node in range(len(tree)))
-    started = int(evidence.started_right.sum() + evidence.started_wrong.sum())
-    if not solved and started >= settings.hopeless:
+    if len(tree) > 1 and not solved and n.min() >= settings.hopeless:
         return Need(Standing.HOPELESS, max(wide, 1))
-    if not wide and len(tree) > 1:
+    if len(tree) > 1 and not wide:
         return Need(Standing.SETTLED, 1)
     return Need(Standing.UNCERTAIN, max(wide, 1))

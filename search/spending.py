@@ -50,8 +50,9 @@ class BudgetSettings:
     """A tree whose nodes all have intervals of at most this width is settled, and gets no more; in
     (0, 1)."""
 
-    hopeless: int = 32
-    """A tree with so many rollouts and none of them right is hopeless, and gets no more."""
+    hopeless: int = 8
+    """A tree without a right rollout is hopeless, and gets no more, when all its nodes have so many
+    or more. With fewer, hopeless problems cost less and their values are known less well."""
 
     def __post_init__(self) -> None:
         """Checks every field.

@@ -27,7 +27,7 @@ PROBLEMS = "task:arithmetic?n=7&seed=3"
 TOKENS = 3500
 SETTINGS = (
     *("search.width=3", "search.rollouts=16", "rollouts.width=0.35", "rollouts.batch=2"),
-    *("budget.block=3", "budget.hopeless=12"),
+    *("budget.block=3", "budget.hopeless=4"),
 )
 OPTIONS = Options(
     problems=PROBLEMS, algorithm="rollouts", budget_tokens=TOKENS, assignments=SETTINGS

@@ -184,8 +184,10 @@ def test_a_hopeless_tree_ends_early_and_leaves_what_it_does_not_take() -> None:
         ends = "A7\n" if text else "go\n"
         return [(ends, 0.5), (f"{prompt.strip()}\n", 0.5)]
 
-    long = partial(rollouts, settings=replace(SETTINGS, rollouts=16), cut=READER.cut)
-    budget = BudgetSettings(tokens=1, hopeless=16)
+    more = replace(SETTINGS, rollouts=16)
+    turns = RolloutsSettings(width=0.05, batch=2)
+    long = partial(rollouts, settings=more, cut=READER.cut, own=turns)
+    budget = BudgetSettings(tokens=1, settled=0.05, hopeless=4)
     cost = sum(map(drawn_for, grow(ScriptedPolicy(wrong), search=long).values()))
     blocks = spend(ScriptedPolicy(wrong), 10 * cost, search=long, block=6, budget=budget)
     stopped = [tree.stopped for block in blocks for tree in block]

@@ -63,26 +63,29 @@ def test_uncertain_labels_are_counted_and_ends_are_none() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "expected"),
     [
-        ({WRONG: 32}, Standing.HOPELESS),
-        ({WRONG: 31}, Standing.UNCERTAIN),
-        ({WRONG: 31, UNKNOWN: 9}, Standing.UNCERTAIN),
-        ({WRONG: 32, RIGHT: 1}, Standing.UNCERTAIN),
+        ({WRONG: 8}, Standing.HOPELESS),
+        ({WRONG: 5}, Standing.UNCERTAIN),
+        ({WRONG: 5, UNKNOWN: 9}, Standing.UNCERTAIN),
+        ({WRONG: 8, RIGHT: 1}, Standing.UNCERTAIN),
     ],
 )
-def test_hopeless_is_many_rollouts_and_none_right(
+def test_hopeless_is_many_rollouts_from_everywhere_and_none_right(
     outcomes: dict[Reason, int], expected: Standing
 ) -> None:
     tree = new_tree()
-    step(tree, 1)
-    roll(tree, ROOT, outcomes)
+    node = step(tree, 1)
+    roll(tree, ROOT, {WRONG: 40})
+    assert standing(tree).standing is Standing.UNCERTAIN, "nothing is known of the step"
+    roll(tree, node, outcomes)
     assert standing(tree).standing is expected
 
 
 def test_a_right_end_is_hope_and_a_fast_rollout_is_none() -> None:
     tree = new_tree()
-    step(tree, 1)
-    roll(tree, ROOT, {WRONG: 32})
-    roll(tree, ROOT, {RIGHT: 4}, sampler=1)
+    node = step(tree, 1)
+    roll(tree, ROOT, {WRONG: 8})
+    roll(tree, node, {WRONG: 8})
+    roll(tree, node, {RIGHT: 4}, sampler=1)
     assert standing(tree).standing is Standing.HOPELESS
     step(tree, 2, end=RIGHT)
-    assert standing(tree).standing is Standing.UNCERTAIN
+    assert standing(tree).standing is Standing.SETTLED, "of 8 wrong ones the interval is narrow"
