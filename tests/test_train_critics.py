@@ -179,7 +179,7 @@ def test_critics_learn_what_the_counts_say(
     held_out.mkdir()
     write_critic_rows(held_out / "validation.parquet", rows)
     write_critic_rows(held_out / "train.parquet", worlds(6))
-    run(held_out, tiny_trunk, tmp_path / "out", steps=150, eval_every=50)
+    run(held_out, tiny_trunk, tmp_path / "out", steps=150, eval_every=50, validation=0.1)
     critics = load_critics(tmp_path / "out")
     for row in rows:
         problem = Problem(id="p", prompt=row["problem"])

@@ -1,13 +1,14 @@
-"""Options of the trainers through the code that a training runs."""
+"""Options of the trainers through the code that a training runs; what nothing would read."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.conftest import Ran
 from tests.test_objective import Completion, plain_loss
 from tests.test_rl import NANO, SETTINGS, TOKENS, World, metrics, train
 from tests.test_train_critics import SETTINGS as CRITICS
@@ -239,3 +240,56 @@ def test_losses_of_critics_count_what_their_weights_say(
     expected = torch.stack([weight * alone[head][0] for head, weight in WEIGHTS.items()]).sum(0)
     assert min(float(found.abs().max()) for found, _ in alone.values()) > 0.01
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "assignment", "reader"),
+    [
+        ("sft", "lora_alpha=8", "train.lora_r=8"),
+        ("critics", "lora_alpha=8", "train.lora_r=8"),
+        ("srl", "epsilon=0.1", "train.num_iterations=2"),
+        ("rlvr", "epsilon_high=0.2", "train.num_iterations=2"),
+        ("srl", "max_refills=3", "train.refill=true"),
+        ("critics", "targets=hard", "train.value_weight=1"),
+        ("critics", "validation=0.3", "a dataset that has no validation split such as"),
+        ("rlvr", "step_weight=0.5", "--trees"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_refused(
+    treeward: Callable[..., Ran], tmp_path: Path, kind: str, assignment: str, reader: str
+) -> None:
+    """Each is alone in its command, beside what turns off its reader."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "validation.parquet").touch()
+    name, _, _ = assignment.partition("=")
+    off = {"max_refills": ["--set", "train.refill=false"]}
+    off["targets"] = ["--set", "train.value_weight=0"]
+    where = (kind, data, "--model", "nano", "--out", out)
+    ran = treeward("train", *where, "--set", f"train.{assignment}", *off.get(name, []))
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert f"train.{name}=" in ran.err
+    assert f"is read only with {reader}" in ran.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("sft", ("--set=train.lora_alpha=8", "--set=train.lora_r=2")),
+        ("srl", ("--set=train.epsilon=0.1", "--set=train.num_iterations=2")),
+        ("srl", ("--set=train.max_refills=3",)),
+        ("critics", ("--set=train.targets=hard", "--set=train.validation=0.3")),
+        ("rlvr", ("--set=train.step_weight=0.5", "--trees=none")),
+    ],
+)
+def test_a_setting_with_its_reader_is_taken(
+    treeward: Callable[..., Ran], tmp_path: Path, kind: str, arguments: tuple[str, ...]
+) -> None:
+    """What is complained of then is the data, which is not there."""
+    where = (kind, tmp_path / "none", "--model", "nano", "--out", tmp_path / "out")
+    ran = treeward("train", *where, *arguments)
+    assert ran.code == 2
+    assert str(tmp_path / "none") in ran.err
+    assert "is read only with" not in ran.err

@@ -106,6 +106,11 @@ class CriticData:
         return digest.hexdigest()
 
 
+def validation_files(data: Path) -> list[Path]:
+    """Returns the files of a dataset's own validation split; none where it has no such split."""
+    return sorted(data.rglob("validation*.parquet")) if data.is_dir() else []
+
+
 def read_critic_data(
     data: Path, reader: PrefixReader, *, validation: float, skip_long: bool
 ) -> CriticData:
@@ -121,7 +126,7 @@ def read_critic_data(
         BadInput: A row, or the whole, cannot be learned from; the message names it.
     """
     splits: dict[str, list[CriticRow]] = {TRAIN: [], VALIDATION: []}
-    held_out = sorted(data.rglob("validation*.parquet")) if data.is_dir() else []
+    held_out = validation_files(data)
     n_too_long = 0
     for source, named in [(data, TRAIN), *((path, VALIDATION) for path in held_out)]:
         for where, row in _rows(source, reader):

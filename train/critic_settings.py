@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from treeward.search.errors import BadInput
+from treeward.search.settings import refuse_unread
 from treeward.train.settings import TrainSettings, check_least, check_member
 
 
@@ -30,7 +31,7 @@ class CriticSettings(TrainSettings):
     """Rows a forward pass; 0 means all of a batch. Changes memory and speed only."""
 
     targets: Targets = Targets.COUNTS
-    """What the value head learns from."""
+    """What the value head learns from; refused where `value_weight` is 0."""
 
     value_weight: float = 1.0
     """What the value's loss counts. 0 leaves the head untrained, and so does data without anything
@@ -43,7 +44,7 @@ class CriticSettings(TrainSettings):
     """What the outcome's loss counts; 0 leaves the head untrained."""
 
     validation: float = 0.1
-    """Share of questions held out where the data has no validation split; in (0, 1)."""
+    """Share of questions held out, in (0, 1); refused where the data has a validation split."""
 
     eval_every: int = 50
     """Steps between looks at the held-out rows (TRL: eval_steps); the last step always looks."""
@@ -74,3 +75,5 @@ class CriticSettings(TrainSettings):
             raise BadInput(f"train.{', train.'.join(weights)} are all 0: nothing would be learned")
         if not 0 < self.validation < 1:
             raise BadInput(f"train.validation must be in (0, 1), got {self.validation!r}")
+        if not self.value_weight:
+            refuse_unread("train", self, "train.value_weight=1", ("targets",))

@@ -21,10 +21,11 @@ from treeward.export.durable import write_file
 from treeward.search.errors import BadInput
 from treeward.search.models import default_template
 from treeward.search.prompts import Template
+from treeward.search.settings import refuse_unread
 from treeward.search.templates import load_template
 from treeward.train.best_weights import load_best
 from treeward.train.checkpoint import State
-from treeward.train.critic_data import CriticData, CriticRow, read_critic_data
+from treeward.train.critic_data import CriticData, CriticRow, read_critic_data, validation_files
 from treeward.train.critic_job import CriticJob
 from treeward.train.critic_loss import known
 from treeward.train.critic_settings import CriticSettings
@@ -115,6 +116,9 @@ def train_critics(
         DamagedData: A checkpoint does not hold what was written to it.
         TreewardError: The disk is full, or the gradient stopped being a number.
     """
+    if held_out := validation_files(data):
+        reader = f"a dataset that has no validation split such as {held_out[0]}"
+        refuse_unread("train", settings, reader, ("validation",))
     with session(out, settings):
         trunk = load_trainable(model, settings)
         template = (

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from treeward.search.policy import require_temperature
+from treeward.search.settings import refuse_unread
 from treeward.train.advantages import ScaleRewards
 from treeward.train.objective import LossType
 from treeward.train.settings import TrainSettings, check_least, check_member
@@ -40,10 +41,11 @@ class RlSettings(TrainSettings):
     """What differences to the group's mean are divided by."""
 
     epsilon: float = 0.2
-    """How far a token's ratio may fall below 1 with a gain."""
+    """How far a token's ratio may fall below 1 with a gain; refused with one iteration, where every
+    ratio is 1."""
 
     epsilon_high: float = 0.28
-    """How far it may rise above 1 with a gain (DAPO, section 4.1)."""
+    """How far it may rise above 1 with a gain (DAPO, section 3.1); refused as `epsilon` is."""
 
     num_iterations: int = 1
     """Optimizer updates with one step's completions; ratios differ from 1 after the first."""
@@ -59,7 +61,8 @@ class RlSettings(TrainSettings):
     `prompts_per_step` that have one, and updates nothing where none has."""
 
     max_refills: int = 10
-    """Rounds of `prompts_per_step` prompts after which a step gives up finding groups with one."""
+    """Rounds of `prompts_per_step` prompts after which a step gives up finding groups with one;
+    refused without `refill`."""
 
     token_budget: int | None = None
     """Sampled tokens after which training ends, whatever its step; None is unlimited."""
@@ -87,3 +90,7 @@ class RlSettings(TrainSettings):
         require_temperature("train.temperature", self.temperature)
         check_member(self, "loss_type", LossType)
         check_member(self, "scale_rewards", ScaleRewards)
+        if self.num_iterations == 1:
+            refuse_unread("train", self, "train.num_iterations=2", ("epsilon", "epsilon_high"))
+        if not self.refill:
+            refuse_unread("train", self, "train.refill=true", ("max_refills",))

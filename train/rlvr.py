@@ -21,6 +21,7 @@ from treeward.search.prompts import Template
 from treeward.search.reader import Reader
 from treeward.search.requests import Kind
 from treeward.search.rows import as_problem
+from treeward.search.settings import refuse_unread
 from treeward.search.steps import StepRule
 from treeward.search.tokens import Tokens
 from treeward.search.verdicts import VALUE_OF, Reason, Verifier
@@ -51,7 +52,7 @@ class RlvrSettings(RlSettings):
     """How a policy learns from verdicts; section `train.`."""
 
     step_weight: float = 1.0
-    """What the value differences of steps count beside the outcome; needs stored trees."""
+    """What the value differences of steps count beside the outcome; refused without trees."""
 
     def __post_init__(self) -> None:
         """Checks every field.
@@ -85,9 +86,12 @@ def train_rlvr(
         progress: Is called at every logged step.
 
     Raises:
-        BadInput: A row cannot be learned from, or the run has another tokenizer or template.
+        BadInput: A row cannot be learned from, the run has another tokenizer or template, or a
+            setting is given that only trees would read.
         MissingExtra: A verifier needs an extra that is not installed.
     """
+    if trees is None:
+        refuse_unread("train", settings, "--trees", ("step_weight",))
     template, tokens = template_and_tokens(model, settings)
     problems = read_rlvr(data)
     stored = _stored_values(trees, template, tokens) if trees else None

@@ -8,6 +8,7 @@ from typing import Any
 from treeward.search.devices import check_device
 from treeward.search.errors import BadInput
 from treeward.search.requests import check_seed
+from treeward.search.settings import refuse_unread
 from treeward.train.optim import Schedule
 
 
@@ -58,7 +59,7 @@ class TrainSettings:
     """Rank of LoRA's matrices on every linear layer of the decoder; 0 trains all weights."""
 
     lora_alpha: float = 32.0
-    """LoRA's matrices count alpha / r."""
+    """LoRA's matrices count alpha / r; refused where `lora_r` is 0."""
 
     seed: int = 0
     """Seeds the order of rows, what is sampled, dropout, and weights that a model has not."""
@@ -117,6 +118,8 @@ class TrainSettings:
         if self.device not in ("cpu", "cuda"):
             raise BadInput(f"train.device must be cpu or cuda, got {self.device!r}")
         check_device("train.device", self.device)
+        if not self.lora_r:
+            refuse_unread("train", self, "train.lora_r=8", ("lora_alpha",))
 
 
 def check_least(settings: TrainSettings, least: Mapping[str, float]) -> None:
