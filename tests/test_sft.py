@@ -206,11 +206,16 @@ def test_a_signal_ends_a_run_after_its_step_and_a_resume_goes_on(
         if record["step"] == 3:
             signal.raise_signal(number)
 
-    out, before = tmp_path / "out", signal.getsignal(number)
-    with pytest.raises(Stopped, match="stopped after step 3; --resume goes on") as stopped:
-        train_sft(data, model, out, SETTINGS, resume=False, progress=stop)
+    out, mine = tmp_path / "out", signal.default_int_handler
+    # A shell lets programs in the background ignore Ctrl-C; what is ignored stays so.
+    before = signal.signal(number, mine)
+    try:
+        with pytest.raises(Stopped, match="stopped after step 3; --resume goes on") as stopped:
+            train_sft(data, model, out, SETTINGS, resume=False, progress=stop)
+        assert signal.getsignal(number) is mine
+    finally:
+        signal.signal(number, before)
     assert stopped.value.exit_code == 128 + number
-    assert signal.getsignal(number) is before
     assert (out / "checkpoints" / "step-000003").is_dir()
     assert run(data, model, out, resume=True) == metrics(straight)
     assert bits(out) == bits(straight)

@@ -484,7 +484,7 @@ def test_a_held_out_split_measures_a_head_that_learns(
         r"would be known to be the best; .*train\.validation"
     )
     with pytest.raises(BadInput, match=message) as caught:
-        run(data, tiny_trunk, tmp_path / "out", value_weight=0.0)
+        run(data, tiny_trunk, tmp_path / "out", value_weight=0.0, validation=0.1)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
