@@ -195,8 +195,9 @@ async def _answer(
     Where it raises, nobody will read the replies to the rest of its wave, so it cancels them.
     """
     key = request_key(request)
-    before = forest.recorder.known(tree_id, key) or Reply()
-    if before.n_came < request.n:
+    before = forest.recorder.known(tree_id, key)
+    n_before = 0 if before is None else before.n_came
+    if before is None or n_before < request.n:
         plan.progress.asked += 1
         try:
             if request.kind is Kind.SCORE:
@@ -205,15 +206,16 @@ async def _answer(
                 reply = await _read(forest, tree.problem, prompt_ids, request)
             else:
                 reply = await _draw(forest, tree.problem, prompt_ids, request, before)
-            if reply.n_came > before.n_came:
+            n_came = reply.n_came
+            if n_came > n_before:
                 forest.recorder.record(tree_id, key, reply)
         except Exception:
             for task in wave:
                 task.cancel()
             raise
-        plan.progress.failures += request.n - reply.n_came
+        plan.progress.failures += request.n - n_came
         tokens = _drawn_tokens(request, reply)
-        plan.progress.tokens += tokens - _drawn_tokens(request, before)
+        plan.progress.tokens += tokens - (_drawn_tokens(request, before) if before else 0)
     else:
         reply, tokens = before, _drawn_tokens(request, before)
         plan.progress.replayed += 1
@@ -234,12 +236,16 @@ def _drawn_tokens(request: Request, reply: Reply) -> int:
 
 
 async def _draw(
-    forest: Forest, problem: Problem, prompt_ids: tuple[int, ...], request: Request, before: Reply
+    forest: Forest,
+    problem: Problem,
+    prompt_ids: tuple[int, ...],
+    request: Request,
+    before: Reply | None,
 ) -> Reply:
     """Asks a sampler for what is missing and has it checked; failed calls become data."""
     sampler = forest.samplers[request.sampler_id]
     seeds = seeds_of(forest.seed, problem.id, request)
-    came = {completion.seed: completion for completion in before.completions}
+    came = {completion.seed: completion for completion in before.completions} if before else {}
     missing = tuple([seed for seed in seeds if seed not in came]) if came else seeds
     call = Ask(
         prompt_ids=prompt_ids,
@@ -286,7 +292,7 @@ async def _read(
     return Reply((drawn,))
 
 
-async def _score(forest: Forest, tree: Tree, request: Request, before: Reply) -> Reply:
+async def _score(forest: Forest, tree: Tree, request: Request, before: Reply | None) -> Reply:
     """Asks the critic about siblings of which it has not said anything before.
 
     A failed call becomes data.
@@ -294,7 +300,7 @@ async def _score(forest: Forest, tree: Tree, request: Request, before: Reply) ->
     assert forest.critic is not None, "a search asks for scores where there is a critic"
     text, step_ids = forest.reader.text, tree.nodes.step_ids
     *above, _ = [text(step_ids[at]) for at in tree.path(request.node)]
-    said: dict[int, Scores | Failure] = dict(enumerate(before.scores))
+    said: dict[int, Scores | Failure] = dict(enumerate(before.scores)) if before else {}
     silent = [at for at in range(request.n) if not isinstance(said.get(at), Scores)]
     prefixes = [Prefix(tree.problem, (*above, text(request.steps[at]))[1:]) for at in silent]
     said |= zip(silent, await forest.critic.score(prefixes), strict=True)

@@ -36,7 +36,7 @@ def in_parts(
         part = left[:]
         replies = yield part
         absorb(part, replies)
-        left = rest_of(left, part)
+        left = [] if part == left else rest_of(left, part)
 
 
 def roll(tree: Tree, requests: Sequence[Request]) -> Growth:

@@ -66,4 +66,5 @@ class Reply:
     @property
     def n_came(self) -> int:
         """Returns how many of the completions or scores asked for are here."""
-        return len(self.completions) + sum([isinstance(said, Scores) for said in self.scores])
+        n_scores = sum([isinstance(said, Scores) for said in self.scores]) if self.scores else 0
+        return len(self.completions) + n_scores
