@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
-from treeward.search.http_protocol import Fault, fault_of_status
+from treeward.search.http_protocol import DONE, Fault, fault_of_status
 from treeward.search.http_replicas import Clock, Replicas, Sleep, doubled
 from treeward.search.http_settings import HttpSettings
 
@@ -99,6 +99,23 @@ class Caller:
     async def close(self) -> None:
         """Closes the connections."""
         await self.client.aclose()
+
+
+async def stream(client: httpx2.AsyncClient, url: str, body: Any) -> AsyncGenerator[str, None]:
+    """Yields the events of a stream to its end; closing it ends the work on the server.
+
+    Raises:
+        Fault: The reply is no success, or the stream breaks off.
+    """
+    async with client.sse(url, method="POST", json=body) as events:
+        response = events.response
+        if response.status_code != httpx2.codes.OK:
+            require_ok(response, (await response.aread()).decode("utf-8", "replace"))
+        async for each in events:
+            if each.data == DONE:
+                return
+            yield each.data
+    raise Fault("truncated", "the stream broke off")
 
 
 def require_ok(response: httpx2.Response, text: str) -> None:

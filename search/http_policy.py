@@ -10,15 +10,13 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable
+from contextlib import aclosing
 from typing import Any, TypeVar
-
-import httpx2
 
 from treeward.search.errors import CallFailed
 from treeward.search.forest import together
-from treeward.search.http_calls import Call, Caller, require_ok
+from treeward.search.http_calls import Call, Caller, require_ok, stream
 from treeward.search.http_protocol import (
-    DONE,
     Fault,
     Reading,
     body_of,
@@ -146,21 +144,14 @@ class HttpPolicy:
         deadline off: a server can keep a connection alive and do nothing.
         """
         loop = asyncio.get_running_loop()
-        async with self._client.sse(f"{url}/completions", method="POST", json=body) as stream:
-            response = stream.response
-            if response.status_code != httpx2.codes.OK:
-                require_ok(response, (await response.aread()).decode("utf-8", "replace"))
-            async for each in stream:
-                if each.data == DONE:
-                    break
-                event = read_event(each.data)
+        async with aclosing(stream(self._client, f"{url}/completions", body)) as events:
+            async for data in events:
+                event = read_event(data)
                 reading.feed(event)
                 if event.token_ids:
                     deadline.reschedule(loop.time() + self._timeout)
                 if reading.draw is not None and event.token_ids and event.finish_reason is None:
                     return reading.draw
-            else:
-                raise Fault("truncated", "the stream broke off")
         if reading.draw is None:
             raise Fault("truncated", "the stream ended before the continuation did")
         return reading.draw

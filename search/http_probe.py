@@ -5,6 +5,7 @@ A server is taken at its replies, not at its name: each check asks for a few tok
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ import httpx2
 
 from treeward.search.errors import BadInput, TreewardError
 from treeward.search.http_asking import Asker, asking, is_silent
-from treeward.search.http_calls import require_ok
-from treeward.search.http_protocol import DONE, PLAIN, Fault, read_event
+from treeward.search.http_calls import require_ok, stream
+from treeward.search.http_protocol import PLAIN, Fault, read_event
 from treeward.search.http_settings import HttpService, HttpSettings
 from treeward.search.tokens import Tokens
 
@@ -117,25 +118,18 @@ class _Server:
         logprobs: list[float] = []
         best: list[float] = []
         url = f"{self._asker.url}/completions"
-        async with client.sse(url, method="POST", json=body) as stream:
-            response = stream.response
-            if response.status_code != httpx2.codes.OK:
-                require_ok(response, (await response.aread()).decode("utf-8", "replace"))
-            async for each in stream:
-                if each.data == DONE:
-                    break
-                event = read_event(each.data)
+        async with aclosing(stream(client, url, body)) as events:
+            async for data in events:
+                event = read_event(data)
                 if event.prompt_ids not in (None if ids else tuple(prompt), None):
                     raise Fault("bad_reply", "went on from other token ids than were sent")
                 if not ids and event.token_ids and event.prompt_ids is None:
                     raise Fault("bad_reply", "does not tell which token ids it went on from")
                 ids += event.token_ids
                 logprobs += event.logprobs
-                best += _best(each.data) if event.token_ids else []
+                best += _best(data) if event.token_ids else []
                 if event.n_completion != len(ids) or event.n_prompt != len(prompt):
                     raise Fault("bad_reply", "counts other tokens than it sends or was sent")
-            else:
-                raise Fault("truncated", "the stream broke off")
         if not len(ids) == len(best) == n:
             raise Fault("bad_reply", f"gave {len(ids)} tokens where {n} were asked for")
         return _Reply(token_ids=tuple(ids), logprobs=tuple(logprobs), best=tuple(best))
