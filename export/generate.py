@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from treeward.export.journal import Journal
 from treeward.export.part_writer import PartWriter
 from treeward.export.parts import committed_parts, committed_trees, require_columns
 from treeward.export.plan import Plan
-from treeward.export.run_folder import writing
+from treeward.export.run_folder import RunFolder, writing
 from treeward.search import forest
 from treeward.search.backends import is_deterministic, open_policy
 from treeward.search.forest import Forest, Progress, grow_forest
@@ -108,19 +108,13 @@ def generate(
     with contextlib.ExitStack() as stack:
         verifier = stack.enter_context(plan.make_verifier())
         run = stack.enter_context(writing(out, plan.identity, plan.problems))
-        for part in committed_parts(run.path):
-            require_columns(part / "nodes.parquet", "nodes")
         ids = {problem.id: run.identity.tree_id(problem.id) for problem in plan.share}
-        failed_before = failed_trees(run.path).intersection(ids.values())
-        if retry_failed and failed_before:
-            drop_trees(run, failed_before)
-            failed_before.clear()
+        failed_before = _failed_before(run, ids.values(), retry_failed=retry_failed)
         done = committed_trees(run.path)
         left = [problem for problem in plan.share if ids[problem.id] not in done]
         before = len(plan.share) - len(left)
         if not left:
-            failed = len(failed_before)
-            return Outcome(grown=0, before=before, failed=0, failed_before=failed, left=0)
+            return Outcome(grown=0, before=before, failed=0, failed_before=failed_before, left=0)
         funds = open_funds(plan, run)
         samplers = _open_samplers(plan)
         reader = plan.reader(samplers[0].policy.tokens)
@@ -150,10 +144,25 @@ def generate(
             grown=writer.grown,
             before=before,
             failed=writer.failed,
-            failed_before=len(failed_before),
+            failed_before=failed_before,
             left=len(left) - writer.grown,
             interrupted=interrupted,
         )
+
+
+def _failed_before(run: RunFolder, ids: Iterable[str], *, retry_failed: bool) -> int:
+    """Returns how many of some trees are there with failed calls; with `retry_failed` none stays.
+
+    Raises:
+        BadInput: Trees of an earlier version are there, or some of a run with a budget are to go.
+    """
+    for part in committed_parts(run.path):
+        require_columns(part / "nodes.parquet", "nodes")
+    failed = failed_trees(run.path).intersection(ids)
+    if not retry_failed or not failed:
+        return len(failed)
+    drop_trees(run, failed)
+    return 0
 
 
 def _open_samplers(plan: Plan) -> list[PolicySampler]:
