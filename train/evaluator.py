@@ -90,7 +90,6 @@ class Evaluator:
             progress.in_flight -= 1
             progress.trees += 1
             progress.failures += result.error is not None
-            progress.tokens += round((result.mean_tokens or 0) * self._settings.samples)
             if self._watch is not None:
                 self._watch(progress, self._total)
 
@@ -115,6 +114,7 @@ class Evaluator:
         completions = await asyncio.to_thread(
             self._reader.judge, self._verifier, problem, (), draws, came
         )
+        self._progress.tokens += sum(len(draw.token_ids) for draw in draws)
         judgements = [each.judgement for each in completions if each.judgement is not None]
         assert len(judgements) == len(came), "a rollout ends its solution"
         judgements += [Judgement(Reason.CALL_FAILED)] * (len(seeds) - len(came))
