@@ -499,6 +499,20 @@ def test_a_head_without_anything_to_learn_is_left_out_and_named(
     assert f"critics of step {found.best_step} of 8, without outcome\n" in str(found)
 
 
+def test_a_step_that_teaches_nothing_has_no_loss(
+    write_critic_rows: WriteRows, tiny_trunk: Path, tmp_path: Path
+) -> None:
+    rows = worlds(20)
+    rows[::2] = [row | NO_ENDS for row in rows[::2]]
+    data = write_critic_rows(tmp_path / "data.parquet", rows)
+    # Every row tells a value, so that it is read; of outcomes every second tells nothing.
+    changes: dict[str, Any] = {"batch_size": 1, **OUTCOME_ALONE}
+    run(data, tiny_trunk, tmp_path / "out", **changes)
+    lines = metrics(tmp_path / "out")
+    assert {line["loss"] is None for line in lines} == {True, False}
+    assert all(line["loss"] == line["outcome_loss"] for line in lines)
+
+
 def test_adapters_are_merged_into_what_is_written(
     data: Path, tiny_trunk: Path, tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ _SHOWN = (
 
 
 def _show_metrics(line: dict[str, Any]) -> None:
-    numbers = (f"{name}={line[name]:.4g}" for name in _SHOWN if name in line)
+    numbers = (f"{name}={line[name]:.4g}" for name in _SHOWN if line.get(name) is not None)
     click.echo(" ".join(numbers), err=True)
 
 

@@ -100,6 +100,7 @@ class CriticJob:
         """Measures the loss on the held-out rows; keeps the weights where it is the lowest."""
         means = self._held_out()
         loss = self._total(means)
+        assert loss is not None, "a held-out split without targets is refused"
         state["looked"] = {
             "eval_loss": loss,
             **{f"eval_{head}_loss": mean for head, mean in means.items()},
@@ -126,9 +127,10 @@ class CriticJob:
         self._model.train()
         return _means(sums, places)
 
-    def _total(self, means: Mapping[Head, float | None]) -> float:
-        """Returns the weighted loss of all heads that have something to learn."""
-        return sum(self._weights[head] * mean for head, mean in means.items() if mean is not None)
+    def _total(self, means: Mapping[Head, float | None]) -> float | None:
+        """Returns the weighted loss of all heads that have something to learn; None without any."""
+        known = [(self._weights[head], mean) for head, mean in means.items() if mean is not None]
+        return sum(weight * mean for weight, mean in known) if any(w for w, _ in known) else None
 
 
 def batch_of(rows: Sequence[CriticRow], step: int, settings: CriticSettings) -> list[CriticRow]:
