@@ -1,6 +1,7 @@
 """Two of vLLM's own API servers: what comes through them, who asks whom, and what is lost."""
 
 import asyncio
+import itertools
 import random
 import signal
 import threading
@@ -21,7 +22,6 @@ from tests.vllm.serving import Server, serving
 
 import treeward as library
 from treeward.export.api import Run
-from treeward.search.arithmetic import make_problems
 from treeward.search.backends import prepare
 from treeward.search.http_policy import HttpPolicy
 from treeward.search.http_probe import require_able
@@ -29,12 +29,13 @@ from treeward.search.http_replicas import Replicas
 from treeward.search.http_settings import HttpService, HttpSettings
 from treeward.search.models import ModelFolder
 from treeward.search.policy import Ask, Draw
+from treeward.search.readers import read_problems
 from treeward.search.tokens import load_tokens
 from treeward.search.vllm_policy import VllmPolicy
 
 Rows = list[dict[str, Any]]
 
-PROBLEMS = "task:arithmetic?n=6&seed=5"
+PROBLEMS = "task:arithmetic?n=6&seed={}"
 SETTINGS = ("search.simulations=4", "search.width=2", "search.rollouts=3")
 
 ROLLOUTS = """SELECT problem_id, rollouts.seed, token_ids, verdict, verdict_reason
@@ -45,6 +46,17 @@ ROLLOUTS = """SELECT problem_id, rollouts.seed, token_ids, verdict, verdict_reas
 def servers(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     with serving(nano, tmp_path_factory.mktemp("logs"), 2) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def problems(servers: list[Server]) -> str:
+    """Problems of which each server has two trees or more: their ports decide, and are drawn."""
+
+    def shared(spec: str) -> bool:
+        homes = [home(servers, problem.id) for problem in read_problems(spec).problems]
+        return all(homes.count(server.url) >= 2 for server in servers)
+
+    return next(filter(shared, map(PROBLEMS.format, itertools.count(5))))
 
 
 def policy_of(servers: Sequence[Server]) -> str:
@@ -124,9 +136,9 @@ def test_the_least_temperature_draws_the_most_probable_tokens(
         assert draw.logprob == pytest.approx(chosen.sum(), abs=1e-4)
 
 
-def grow(servers: Sequence[Server], out: Path, *settings: str) -> Run:
+def grow(servers: Sequence[Server], problems: str, out: Path, *settings: str) -> Run:
     assignments = [*SETTINGS, *settings]
-    return library.generate(PROBLEMS, out, policy=policy_of(servers), assignments=assignments)
+    return library.generate(problems, out, policy=policy_of(servers), assignments=assignments)
 
 
 def rows(run: Run, statement: str) -> Rows:
@@ -136,7 +148,7 @@ def rows(run: Run, statement: str) -> Rows:
 
 @pytest.fixture(scope="module")
 def counted(
-    servers: list[Server], tmp_path_factory: pytest.TempPathFactory
+    servers: list[Server], problems: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Run, list[int]]:
     """A run to which nothing happened, and the prompt tokens of it that each server counted.
 
@@ -146,7 +158,7 @@ def counted(
     before = settled(servers)
     require_able(service, load_tokens(model.path))
     checked = settled(servers)
-    run = grow(servers, tmp_path_factory.mktemp("runs") / "calm")
+    run = grow(servers, problems, tmp_path_factory.mktemp("runs") / "calm")
     found = settled(servers)
     return run, (np.subtract(found, checked) - np.subtract(checked, before)).tolist()
 
@@ -166,22 +178,23 @@ def settled(servers: Sequence[Server]) -> list[int]:
 
 
 def test_a_tree_asks_one_server_and_each_sample_once(
-    servers: list[Server], nano: Path, counted: tuple[Run, list[int]]
+    servers: list[Server], problems: str, nano: Path, counted: tuple[Run, list[int]]
 ) -> None:
     """Prompt tokens that each server has counted are those of its own trees' samples, exactly."""
     run, found = counted
     expected = {server.url: 0 for server in servers}
-    for problem, tokens in prompt_tokens_asked(run, nano).items():
+    for problem, tokens in prompt_tokens_asked(run, problems, nano).items():
         expected[home(servers, problem)] += tokens
     assert found == list(expected.values())
     assert all(found), "both have trees"
 
 
-def prompt_tokens_asked(run: Run, nano: Path) -> dict[str, int]:
+def prompt_tokens_asked(run: Run, problems: str, nano: Path) -> dict[str, int]:
     """By problem, the tokens of prompt and prefix summed over its samples and rollouts."""
     tokens = load_tokens(nano)
     prompts = {
-        problem.id: len(TEMPLATE.render(problem, tokens)) for problem in make_problems(n=6, seed=5)
+        problem.id: len(TEMPLATE.render(problem, tokens))
+        for problem in read_problems(problems).problems
     }
     found = dict.fromkeys(prompts, 0)
     starts: dict[tuple[str, int], int] = {}
@@ -246,12 +259,12 @@ def assert_same_evidence(run: Run, calm: Run) -> None:
 
 
 def test_the_trees_of_a_server_that_hangs_go_to_the_other(
-    servers: list[Server], calm: Run, tmp_path: Path
+    servers: list[Server], problems: str, calm: Run, tmp_path: Path
 ) -> None:
     """Its port still takes connections, and nothing comes: the deadline is on tokens."""
     with amid(servers[0], signal.SIGSTOP) as sent:
         try:
-            run = grow(servers, tmp_path / "run", "backend.timeout=4")
+            run = grow(servers, problems, tmp_path / "run", "backend.timeout=4")
         finally:
             servers[0].send(signal.SIGCONT)
     assert sent.is_set()
@@ -259,11 +272,15 @@ def test_the_trees_of_a_server_that_hangs_go_to_the_other(
 
 
 def test_what_a_killed_server_loses_is_asked_again_or_a_failure(
-    servers: list[Server], calm: Run, treeward: Callable[..., Ran], tmp_path: Path
+    servers: list[Server],
+    problems: str,
+    calm: Run,
+    treeward: Callable[..., Ran],
+    tmp_path: Path,
 ) -> None:
     """The last test: it kills one server in mid-run, then the one that is left."""
     with amid(servers[0], signal.SIGKILL) as sent:
-        run = grow(servers, tmp_path / "run")
+        run = grow(servers, problems, tmp_path / "run")
     assert sent.is_set()
     assert_same_evidence(run, calm)
 
@@ -271,7 +288,7 @@ def test_what_a_killed_server_loses_is_asked_again_or_a_failure(
     settings = ("backend.retries=0", *SETTINGS)
     options = [part for setting in settings for part in ("--set", setting)]
     with amid(left, signal.SIGKILL) as sent:
-        ran = treeward("generate", PROBLEMS, "--policy", left.url, *options, "--out", out)
+        ran = treeward("generate", problems, "--policy", left.url, *options, "--out", out)
     assert sent.is_set()
     assert ran.code == 4, ran.err
     lost = library.open_run(out)
