@@ -19,8 +19,8 @@ def one_step_each(ids: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [ids]
 
 
-def standing(tree: Tree) -> Need:
-    return standing_of(tree, cut=one_step_each, settings=SETTINGS)
+def standing(tree: Tree, settings: BudgetSettings = SETTINGS) -> Need:
+    return standing_of(tree, cut=one_step_each, settings=settings)
 
 
 def step(tree: Tree, token: int, end: Reason | None = None) -> int:
@@ -64,20 +64,21 @@ def test_uncertain_labels_are_counted_and_ends_are_none() -> None:
     ("outcomes", "expected"),
     [
         ({WRONG: 8}, Standing.HOPELESS),
-        ({WRONG: 5}, Standing.UNCERTAIN),
-        ({WRONG: 5, UNKNOWN: 9}, Standing.UNCERTAIN),
+        ({WRONG: 7}, Standing.UNCERTAIN),
+        ({WRONG: 7, UNKNOWN: 9}, Standing.UNCERTAIN),
         ({WRONG: 8, RIGHT: 1}, Standing.UNCERTAIN),
     ],
 )
 def test_hopeless_is_many_rollouts_from_everywhere_and_none_right(
     outcomes: dict[Reason, int], expected: Standing
 ) -> None:
+    settings = BudgetSettings(tokens=1, settled=0.01)
     tree = new_tree()
     node = step(tree, 1)
     roll(tree, ROOT, {WRONG: 40})
-    assert standing(tree).standing is Standing.UNCERTAIN, "nothing is known of the step"
+    assert standing(tree, settings).standing is Standing.UNCERTAIN, "nothing is known of the step"
     roll(tree, node, outcomes)
-    assert standing(tree).standing is expected
+    assert standing(tree, settings).standing is expected
 
 
 def test_a_right_end_is_hope_and_a_fast_rollout_is_none() -> None:
