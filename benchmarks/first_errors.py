@@ -36,12 +36,14 @@ from treeward.search import forest
 from treeward.search.arithmetic import chain_of, judge_steps
 from treeward.search.backends import open_policy
 from treeward.search.error_grid import learn_prior
+from treeward.search.first_error import Beliefs
 from treeward.search.forest import Forest, grow_forest
 from treeward.search.localise import LocaliserSettings, find_by_halves, find_by_posterior
 from treeward.search.policy import Policy, PolicySampler
 from treeward.search.reader import Reader
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request, Search
+from treeward.search.samples import Ids, Samples, TreeSamples
 from treeward.search.survey import Survey
 from treeward.search.tokens import load_tokens
 from treeward.search.tree import Tree
@@ -113,6 +115,16 @@ class Halves:
         return found
 
 
+class Unsure(Samples):
+    """Is never told how likely a step is."""
+
+    def step(
+        self, parent: int, step_ids: Ids, logprob: float | None, *, taken: int, end: bool | None
+    ) -> int:
+        """Takes a step without it."""
+        return super().step(parent, step_ids, None, taken=taken, end=end)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posterior:
     """Rollouts where they tell most."""
@@ -124,10 +136,9 @@ class Posterior:
     def __call__(self, survey: Survey) -> Generator[list[Request], list[Reply], Found]:
         """Asks; what is found is seen when all trees are there."""
         if self.deaf:
-            beliefs = survey.beliefs
-            beliefs.logprob = [None] * len(beliefs.logprob)
-            for node in range(len(beliefs.logprob)):
-                beliefs.count(node, right=0, known=0)
+            survey.drawn = TreeSamples(survey.tree, survey.cut, Unsure())
+            survey.beliefs = Beliefs(samples=survey.drawn.samples)
+            survey.note()
         for path in solutions(survey.tree):
             yield from find_by_posterior(survey, path, self.settings)
         return {}
@@ -219,7 +230,7 @@ def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
             first = next((at for at, step in enumerate(truth) if not step.prefix), len(truth))
             found = result.found.get(path)
             if found is None:
-                found = int(beliefs.first_error(path).argmax())
+                found = int(beliefs.first_error(result.survey.steps(path)).argmax())
             due = [*map(str, chain.results()), None][first : first + 1]
             stated = texts[first].strip().rpartition("=")[2] if first < len(texts) else None
             yield Case(
@@ -289,7 +300,6 @@ def main() -> None:
         "Math-Shepherd, k = 16": Shepherd(k=16),
         "OmegaPRM, k = 8": Halves(k=8, first=False),
         "OmegaPRM, k = 8, first success": Halves(k=8, first=True),
-        "posterior, least .03, most 16": Posterior(settings=LocaliserSettings(least=0.03, most=16)),
         "posterior, the defaults": Posterior(settings=LocaliserSettings()),
         "posterior, .9, least .003": Posterior(
             settings=LocaliserSettings(confidence=0.9, least=0.003)

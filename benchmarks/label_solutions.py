@@ -29,12 +29,8 @@ from treeward.export.run_folder import open_run_folder
 from treeward.export.status import run_status
 from treeward.export.truth import is_wrong, read_trees
 from treeward.search.backends import open_policy
-from treeward.search.error_grid import learn_prior, prior
-from treeward.search.first_error import Beliefs
-from treeward.search.intervals import Reals
 from treeward.search.policy import Ask
 from treeward.search.requests import Kind
-from treeward.search.verdicts import Verdict
 
 WIDTH = 4
 CONFIDENCES = (0.6, 0.8, 0.95)
@@ -75,13 +71,12 @@ async def draw_solutions(plan: Plan) -> list[dict[str, object]]:
 
 def score(trees: Sequence[Nodes], confidence: float) -> list[str]:
     """Returns what both readings get right, as lines."""
-    evidence = [beliefs_of(nodes, prior()).evidence() for nodes in trees]
-    learned = learn_prior(np.array(evidence))
     rule = load_rule("posterior", confidence=confidence, trees=trees)
     found: dict[str, list[Case]] = defaultdict(list)
     undecided = 0
     for problem, nodes in enumerate(trees):
-        beliefs, labels = beliefs_of(nodes, learned), rule.label(nodes)
+        labels, chances = rule.judge(nodes)
+        assert chances is not None
         row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
         for node in nodes:
             if not node["is_terminal"]:
@@ -89,7 +84,8 @@ def score(trees: Sequence[Nodes], confidence: float) -> list[str]:
             path = [row_of[at] for at in node["path"]]
             steps = path[1:]
             truth = first(is_wrong(nodes[row]) for row in steps)
-            place = int(beliefs.first_error(path).argmax())
+            right = [chances[row] for row in path]
+            place = int(np.argmax([*-np.diff(right), right[-1]]))
             said = [labels[row] for row in steps]
             undecided += None in said
             # Below an undecided step all are undecided.
@@ -109,18 +105,6 @@ def score(trees: Sequence[Nodes], confidence: float) -> list[str]:
     count = sum(case.wrong for case in found["place"])
     total = len(found["place"])
     return [*lines, f"{total} distinct solutions, {count} wrong; {undecided} with undecided steps"]
-
-
-def beliefs_of(nodes: Nodes, prior_G: Reals) -> Beliefs:
-    """Returns what a tree's rows say of where its paths go wrong; numbered as the rows."""
-    right = [node["n_right_last"] for node in nodes]
-    known = [k + node["n_wrong_first"] for k, node in zip(right, nodes, strict=True)]
-    ends = {Verdict.RIGHT: True, Verdict.WRONG: False}
-    row_of = {node["node_id"]: row for row, node in enumerate(nodes)}
-    parents = [row_of.get(node["parent_id"], -1) for node in nodes]
-    verdicts = [ends.get(node["verdict"]) for node in nodes]
-    logprobs = [node["logprob"] for node in nodes]
-    return Beliefs.of(parents, logprobs, right, known, verdicts, prior_G)
 
 
 def first(flags: Iterable[bool]) -> int:

@@ -21,11 +21,8 @@ from numpy.typing import NDArray
 
 from treeward.search.passing import Passage, passage
 from treeward.search.steps import Cut
-from treeward.search.tree import Tree
+from treeward.search.tree import POLICY_SAMPLER, Tree
 from treeward.search.verdicts import Judgement, Reason, Verdict
-
-POLICY_SAMPLER = 0
-"""The sampler whose value is measured; what others draw steers and is no evidence."""
 
 
 class Strayed(NamedTuple):
@@ -52,15 +49,10 @@ class Evidence:
     """Among the wrong."""
     n_length: NDArray[np.int64]
     """Among the wrong."""
-    right_last: NDArray[np.int64]
-    """Among the right, those that count for no node below; without those that were cut into nodes,
-    since their ends are in the tree and speak for them."""
     started_right: NDArray[np.int64]
     """Among the right, those that started at the node itself."""
     started_wrong: NDArray[np.int64]
     """Among the wrong, those that started at the node itself."""
-    wrong_first: NDArray[np.int64]
-    """Among these, those that were not cut into nodes."""
     drawn: NDArray[np.int64]
     """Right and wrong ones of its parent that go into it."""
     drawn_right: NDArray[np.int64]
@@ -96,7 +88,6 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         start, judgement = tree.rollouts.node[index], outcome(tree, index)
         way = passage(tree, index, cut)
         nodes = [start, *way.nodes]
-        uncut = not tree.rollouts.is_cut[index]
         if judgement.verdict is Verdict.UNKNOWN:
             places["n_unknown"] += nodes
             continue
@@ -104,11 +95,9 @@ def strict_evidence(tree: Tree, cut: Cut) -> Evidence:
         if is_right:
             places["n_right"] += nodes
             places["started_right"].append(start)
-            places["right_last"] += nodes[-1:] * uncut
         else:
             places["n_wrong"] += nodes
             places["started_wrong"].append(start)
-            places["wrong_first"] += [start] * uncut
             if judgement.reason in _WRONG_BY:
                 places[_WRONG_BY[judgement.reason]] += nodes
         into = way.into if way.end is None else way.end

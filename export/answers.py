@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from math import exp
 from typing import Any
 
-from treeward.critics.evidence import POLICY_SAMPLER
 from treeward.critics.votes import elect
 from treeward.search.settings import Algorithm
-from treeward.search.tree import ROOT, Creation
+from treeward.search.tree import POLICY_SAMPLER, ROOT, Creation
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from treeward.critics.evidence import POLICY_SAMPLER, Evidence, outcome, strict_evidence
+from treeward.critics.evidence import Evidence, outcome, strict_evidence
 from treeward.export import schema
 from treeward.export.node_columns import node_table, priors, to_table
 from treeward.search.reader import Reader
-from treeward.search.tree import ROOT, Tree
+from treeward.search.tree import POLICY_SAMPLER, ROOT, Tree
 from treeward.search.verdicts import Verdict
 
 Row = dict[str, Any]

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treeward.critics.evidence import POLICY_SAMPLER
 from treeward.export.dataset_spec import (
     COUNT,
     ID,
@@ -36,6 +35,7 @@ from treeward.export.rollout_stream import RolledItem, with_rollouts
 from treeward.export.run_folder import RunFolder
 from treeward.export.tree_stream import Item
 from treeward.search.errors import BadInput
+from treeward.search.tree import POLICY_SAMPLER
 from treeward.search.verdicts import Verdict
 
 OUTCOME, STEP = "outcome", "step"

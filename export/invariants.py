@@ -151,8 +151,11 @@ LAWS = (
     _node("counts are not negative and fit together",
           "n_right < 0 OR n_unknown < 0 OR n_no_answer < 0 OR n_length < 0 OR visits < 0 "
           "OR n_samples < 0 OR n_right + n_no_answer + n_length > n_rollouts "
-          "OR n_right_last < 0 OR n_right_last > n_right "
-          "OR n_wrong_first < 0 OR n_wrong_first > n_rollouts - n_right"),
+          "OR n_taken < n_samples"),
+    _node("each step beyond it goes on from it or from an earlier one that ends nothing",
+          "len(list_filter(beyond, lambda step, place: step.n_taken < 1 OR step.parent < -1 "
+          "OR step.parent >= place - 1 "
+          "OR step.parent >= 0 AND beyond[step.parent + 1].right IS NOT NULL)) > 0"),
     _node("n_tokens counts token_ids", "n_tokens <> len(token_ids)"),
     _node("value lies in its interval within [0, 1]", _outside("value")),
     _node("value_tree lies in its interval within [0, 1]", _outside("value_tree")),

@@ -1,24 +1,29 @@
 """The model of `search/first_error.py` asked about many whole trees at once.
 
-All sums are taken in the order in which that module takes them, so the numbers are the same to the
-last bit. Arrays have one row a node or a tree and one column a point of the grid, G in all.
+Names end in S for one entry a step: the nodes first, in the order of their rows, then the steps
+beyond them. Arrays with a G at the end have one column a point of the grid.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import logsumexp
 
-from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch
-from treeward.search.error_grid import grid, learn_prior, likelihoods, prior, step_chances
+from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch, levels, plain
+from treeward.search.error_grid import learn_prior, prior, step_logs
+from treeward.search.errors import DamagedData
+from treeward.search.samples import log_share
 from treeward.search.verdicts import Verdict
 
-READS = ("logprob", "n_right_last", "n_wrong_first", "verdict")
+READS = ("logprob", "n_taken", "beyond", "verdict")
 
-PIECE_NODES = 2048
-"""Nodes whose arrays are held at once; some 6 MB each."""
+PIECE_STEPS = 4096
+"""Steps whose arrays are held at once; some 6 MB each."""
 MOST_TREES = 16_384
-"""Trees that a prior is learned from, at most; they take some 3 kB each."""
+"""Trees that a prior is learned from, at most; they take less than 1 kB each."""
 
 
 def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
@@ -31,8 +36,8 @@ def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
     """
     found: list[Reals] = []
     stride, seen = 1, 0
-    for piece in (piece for batch in batches for piece in batch.pieces(PIECE_NODES)):
-        evidence_TG = _upward(piece)[0][piece.start_T]
+    for piece in (piece for batch in batches for piece in _pieces(batch)):
+        evidence_TG = _upward(piece, _Steps.of(piece))[0][piece.start_T]
         found += [each_G.copy() for each_G in evidence_TG[-seen % stride :: stride]]
         seen += len(evidence_TG)
         while len(found) > MOST_TREES:
@@ -42,82 +47,120 @@ def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
 
 def right_chances(batch: TreeBatch, prior_G: Reals) -> Reals:
     """Returns the probability that each node is right; 1 for the roots."""
-    pieces = [_chances(piece, prior_G) for piece in batch.pieces(PIECE_NODES)]
+    pieces = [_chances(piece, prior_G) for piece in _pieces(batch)]
     return np.concatenate([np.empty(0), *pieces])
 
 
 def seen(batch: TreeBatch) -> Flags:
     """Returns which nodes have a known outcome at or below them."""
-    own_N = batch.counts("n_right_last") + batch.counts("n_wrong_first") > 0
+    own_N = _n_beyond(batch) > 0
     for verdict in (Verdict.RIGHT, Verdict.WRONG):
         own_N |= batch.equals("verdict", verdict)
     return batch.some_below(own_N)
 
 
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Holds the steps of whole trees."""
+
+    parent_S: Ints
+    logprob_S: Reals
+    """As `Samples.log_chance`."""
+    right_S: Flags
+    wrong_S: Flags
+    """Which end a right or a wrong solution."""
+    level_D: tuple[Ints, ...]
+    """The steps of each depth, from 0."""
+
+    @classmethod
+    def of(cls, batch: TreeBatch) -> "_Steps":
+        """Returns all steps of some trees."""
+        lists = batch.table["beyond"].combine_chunks()
+        fields = dict(
+            zip(
+                (each.name for each in lists.type.value_type),
+                lists.flatten().flatten(),
+                strict=True,
+            )
+        )
+        n_N = _n_beyond(batch)
+        node_B = np.repeat(np.arange(batch.size), n_N)
+        first_B = batch.size + np.repeat(np.cumsum(n_N) - n_N, n_N)
+        own_B = fields["parent"].to_numpy()
+        if (own_B >= batch.size + np.arange(len(own_B)) - first_B).any() or (own_B < -1).any():
+            raise DamagedData(
+                "nodes: beyond has a step before the one that it goes on from; `treeward verify` "
+                "names the file"
+            )
+        parent_B = np.where(own_B < 0, node_B, first_B + own_B)
+        depth_S = np.concatenate([batch.depth_N, batch.depth_N[node_B] + 1])
+        left_B = np.flatnonzero(own_B >= 0)
+        while len(left_B):  # a step is as deep as the one before it and one more
+            deeper = depth_S[parent_B[left_B]] + 1
+            left_B = left_B[deeper > depth_S[batch.size + left_B]]
+            depth_S[batch.size + left_B] = depth_S[parent_B[left_B]] + 1
+        right_B = pc.fill_null(fields["right"], False).to_numpy(zero_copy_only=False)
+        ends_B = fields["right"].is_valid().to_numpy(zero_copy_only=False)
+        right_N, wrong_N = (
+            batch.equals("verdict", verdict) for verdict in (Verdict.RIGHT, Verdict.WRONG)
+        )
+        parent_S = np.concatenate([batch.parent_N, parent_B])
+        taken_S = np.concatenate([batch.counts("n_taken"), fields["n_taken"].to_numpy()])
+        among_S = np.bincount(parent_S[parent_S >= 0], taken_S[parent_S >= 0], len(parent_S))
+        logprob_S = np.concatenate([batch.numbers("logprob"), _numbers(fields["logprob"])])
+        share_S = log_share(taken_S, among_S[parent_S])
+        return cls(
+            parent_S,
+            np.where(np.isnan(logprob_S), share_S, np.minimum(logprob_S, 0.0)),
+            np.concatenate([right_N, right_B]),
+            np.concatenate([wrong_N, ends_B & ~right_B]),
+            levels(depth_S),
+        )
+
+
+def _n_beyond(batch: TreeBatch) -> Ints:
+    """Returns how many steps each node has beyond it."""
+    return plain(pc.list_value_length(batch.table["beyond"])).astype(np.int64)
+
+
+def _numbers(column: pa.Array) -> Reals:
+    """Returns numbers, NaN where they are null."""
+    return np.asarray(pc.fill_null(column, np.nan).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _pieces(batch: TreeBatch) -> Iterable[TreeBatch]:
+    return batch.pieces(PIECE_STEPS, 1 + _n_beyond(batch))
+
+
 def _chances(batch: TreeBatch, prior_G: Reals) -> Reals:
     """Goes from the roots down: P(right) = P(parent right) P(stays right)."""
-    right_NG, mixed_NG = _upward(batch)
-    weights_TG = prior_G + right_NG[batch.start_T]
-    log_right_NG = _step_chances(batch)[0] + right_NG - mixed_NG
-    log_right_NG[batch.start_T] = weights_TG - logsumexp(weights_TG, axis=1, keepdims=True)
+    steps = _Steps.of(batch)
+    alive_SG, told_SG = _upward(batch, steps)
+    nodes = slice(batch.size)
+    right_NG = step_logs(steps.logprob_S[nodes, None]).right_G + alive_SG[nodes] - told_SG[nodes]
+    weights_TG = prior_G + alive_SG[batch.start_T]
+    right_NG[batch.start_T] = weights_TG - logsumexp(weights_TG, axis=1, keepdims=True)
     for rows in batch.level_D[1:]:
-        log_right_NG[rows] = log_right_NG[batch.parent_N[rows]] + log_right_NG[rows]
-    return np.asarray(np.exp(log_right_NG).sum(axis=1))
+        right_NG[rows] += right_NG[batch.parent_N[rows]]
+    return np.asarray(np.exp(right_NG).sum(axis=1))
 
 
-def _upward(batch: TreeBatch) -> tuple[Reals, Reals]:
+def _upward(batch: TreeBatch, steps: _Steps) -> tuple[Reals, Reals]:
     """Goes from the leaves up.
 
     Returns:
-        The log likelihood of all that was seen at and below each node if it is right, and the same
-        if its parent is (roots have none: theirs is not filled in).
+        The log likelihood of all that was seen at and below each step if it is alive, and the same
+        if the one before it is (roots have none: theirs is not filled in).
     """
-    right_NG, wrong_NG = _own(batch)
-    mixed_NG = np.zeros_like(right_NG)
-    stays_NG, errs_NG = _step_chances(batch)
-    rank_N = _ranks(batch)
-    for rows in reversed(batch.level_D[1:]):
-        mixed_NG[rows] = np.logaddexp(
-            stays_NG[rows] + right_NG[rows], errs_NG[rows] + wrong_NG[rows]
-        )
-        ranks = rank_N[rows]
-        # Siblings are added one after another, in their order.
-        for rank in range(int(ranks.max()) + 1):
-            some = rows[ranks == rank]
-            right_NG[batch.parent_N[some]] += mixed_NG[some]
-            wrong_NG[batch.parent_N[some]] += wrong_NG[some]
-    return right_NG, mixed_NG
-
-
-def _step_chances(batch: TreeBatch) -> tuple[Reals, Reals]:
-    """Returns the log probabilities that the step to each node is right and that it is wrong."""
-    # Where p is not known it says nothing, as where it is 1.
-    return step_chances(np.nan_to_num(batch.numbers("logprob"), nan=0.0)[:, None])
-
-
-def _own(batch: TreeBatch) -> tuple[Reals, Reals]:
-    """Returns the log likelihoods of what was seen at each node itself, if right and if wrong."""
-    k_N = batch.counts("n_right_last")
-    n_N = k_N + batch.counts("n_wrong_first")
-    base = n_N.max(initial=0) + 1
-    codes, pair_N = np.unique(k_N * base + n_N, return_inverse=True)
-    both = [likelihoods(int(code // base), int(code % base)) for code in codes]
-    right_NG, wrong_NG = (np.array(each)[pair_N] for each in zip(*both, strict=True))
-    leak_G = grid().leak_G
-    ends_right, ends_wrong = (
-        batch.equals("verdict", verdict) for verdict in (Verdict.RIGHT, Verdict.WRONG)
-    )
-    right_NG[ends_right], wrong_NG[ends_right] = 0.0, np.log(leak_G)
-    right_NG[ends_wrong], wrong_NG[ends_wrong] = -np.inf, np.log1p(-leak_G)
-    return right_NG, wrong_NG
-
-
-def _ranks(batch: TreeBatch) -> Ints:
-    """Returns the place of each node among its siblings, from 0."""
-    rank_N = np.zeros(batch.size, dtype=np.int64)
-    for rows in batch.level_D[1:]:
-        parents = batch.parent_N[rows]
-        first = np.concatenate([[True], parents[1:] != parents[:-1]])
-        starts = np.flatnonzero(first)
-        rank_N[rows] = np.arange(len(rows)) - starts[np.cumsum(first) - 1]
-    return rank_N
+    alive_SG = np.zeros((len(steps.parent_S), len(prior())))
+    dead_SG, told_SG = np.zeros_like(alive_SG), np.zeros_like(alive_SG)
+    alive_SG[steps.wrong_S] = dead_SG[steps.right_S] = -np.inf
+    for rows in reversed(steps.level_D[1:]):
+        rows = rows[np.argsort(steps.parent_S[rows], kind="stable")]
+        logs = step_logs(steps.logprob_S[rows, None])
+        told_SG[rows] = np.logaddexp(logs.lives_G + alive_SG[rows], logs.dies_G + dead_SG[rows])
+        if_dead_SG = np.logaddexp(logs.mends_G + alive_SG[rows], logs.stays_dead_G + dead_SG[rows])
+        parents, first = np.unique(steps.parent_S[rows], return_index=True)
+        alive_SG[parents] += np.add.reduceat(told_SG[rows], first)
+        dead_SG[parents] += np.add.reduceat(if_dead_SG, first)
+    return alive_SG, told_SG

@@ -20,7 +20,7 @@ from treeward.export.label_beliefs import READS as BELIEF_READS
 from treeward.export.label_beliefs import learned_prior, right_chances, seen
 from treeward.export.label_spec import BY_CRITIC, COUNTED, TIE, PartSpec, Value, critic_of
 from treeward.export.tree_batch import Flags, Reals, TreeBatch
-from treeward.search.error_grid import grid
+from treeward.search.error_grid import grid, step_logs
 from treeward.search.verdicts import Verdict
 
 Signs = NDArray[np.int8]
@@ -127,7 +127,12 @@ def _any_success(values: Mapping[str, Value]) -> Part:
 def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
     confidence = float(values["confidence"])
     prior_G, n_trees = learned_prior(trees)
-    leak, trust = (float(np.exp(prior_G) @ of) for of in (grid().leak_G, grid().trust_G))
+    likely, unlikely = (
+        float(np.exp(prior_G) @ np.exp(step_logs(np.log(p)).right_G)) for p in (0.95, 0.05)
+    )
+    harmless, mending = (
+        float(np.exp(prior_G) @ of) for of in (grid().harmless_G, grid().mending_G)
+    )
 
     def judge(batch: TreeBatch) -> Said:
         chance_N = right_chances(batch, prior_G)
@@ -143,11 +148,10 @@ def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
         f"{confidence}, given all rollouts and ends of the tree and how sure the policy was of "
         "each step (search/first_error.py); an outcome is at or below it or a wrong step is before "
         "it; otherwise it is undecided, and so is all below it. One success is not enough where "
-        f"the policy comes right again by luck: in this run a wrong prefix ends right about "
-        f"{leak:.1%} of the time. A step of probability p is right about as often as p^t says: "
-        f"here t is {trust:.2f}, and where it is 0 the policy's own doubt counts for nothing. Both "
-        f"are learned from how rollouts end in {n_trees} trees, without any reference to the "
-        "truth.",
+        f"errors make no difference, here {harmless:.1%} of them, or make up for others, here "
+        f"{mending:.1%}. A step that the policy takes with a probability of .95 is right about "
+        f"{likely:.1%} of the time, one of .05 about {unlikely:.1%}. All this is learned from how "
+        f"samples end in {n_trees} trees, without any reference to the truth.",
         reads=BELIEF_READS,
         judge=judge,
     )

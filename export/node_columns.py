@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from treeward.critics.evidence import Evidence
 from treeward.export import schema
+from treeward.export.beyond import beyond_columns
 from treeward.export.counted import counted_columns
 from treeward.search.arithmetic import judge_steps
 from treeward.search.critic import Scores
@@ -51,6 +52,7 @@ def node_table(
         **_grown(trees),
         **_ends(trees),
         **_truths(trees, texts),
+        **beyond_columns(trees, reader.cut),
         **counted_columns(trees, evidence, prover_k, as_is=as_is),
     }
     columns |= {
@@ -75,8 +77,6 @@ _EVIDENCE = {
     "n_unknown": "n_unknown",
     "n_no_answer": "n_no_answer",
     "n_length": "n_length",
-    "n_right_last": "right_last",
-    "n_wrong_first": "wrong_first",
 }
 """The columns that are strict evidence, and what they are called there."""
 

@@ -23,12 +23,12 @@ _REALS = (
 )
 _NODE_COLUMNS = (
     *("node_id", "parent_id", "pre", "post_end", "depth", "step_text", "n_tokens", "n_samples"),
-    *("visits", "n_right", "n_rollouts", "n_unknown", "n_no_answer", "n_length", "n_right_last"),
-    *("n_wrong_first", "stop_rule", "prover_k", "is_terminal", "answer", "verdict"),
+    *("visits", "n_right", "n_rollouts", "n_unknown", "n_no_answer", "n_length", "n_taken"),
+    *("beyond", "stop_rule", "prover_k", "is_terminal", "answer", "verdict"),
     *("verdict_reason", "finish_reason", "status", "error_kind", "oracle_step_correct"),
     *("oracle_prefix_correct", *_REALS),
 )
-_LABELLING = ("pre", "n_right_last", "n_wrong_first")
+_LABELLING = ("pre", "n_taken", "beyond")
 """Read for labels, or implied by other columns: not shown."""
 _ROLLOUT_COLUMNS = (
     *("node_id", "sampler_id", "evidence_from", "text", "n_tokens", "logprob", "answer"),

@@ -4,6 +4,10 @@
 tree with `pre` between the node's `pre` and `post_end`, both included. `path` goes from the root to
 the node, both included. `fails_from` is the first step on the path without a success at or below
 it; null at the root and where a success (a right rollout that counts, a right end) is at or below.
+`n_taken` counts the samples of the policy whose outcome is known and that take the step, those from
+other nodes included. `beyond` has the steps that such samples take from the node on and that are no
+nodes: each with its place in the list of the step before it, -1 for the node, and with how the
+solution ended that it ends.
 """
 
 from collections.abc import Iterable
@@ -39,6 +43,21 @@ _MESSAGES = pa.list_(
             [
                 pa.field("role", pa.string(), nullable=False),
                 pa.field("content", pa.string(), nullable=False),
+            ]
+        ),
+        nullable=False,
+    )
+)
+
+_STEPS = pa.list_(
+    pa.field(
+        "element",
+        pa.struct(
+            [
+                pa.field("parent", pa.int32(), nullable=False),
+                pa.field("logprob", pa.float32()),
+                pa.field("n_taken", pa.int32(), nullable=False),
+                pa.field("right", pa.bool_()),
             ]
         ),
         nullable=False,
@@ -104,8 +123,8 @@ NODES = pa.schema(
         _known("n_unknown", _COUNT),
         _known("n_no_answer", _COUNT),
         _known("n_length", _COUNT),
-        _known("n_right_last", _COUNT),
-        _known("n_wrong_first", _COUNT),
+        _known("n_taken", _COUNT),
+        _known("beyond", _STEPS),
         pa.field("fails_from", _COUNT),
         pa.field("stop_rule", _TEXT),
         pa.field("value", _REAL),

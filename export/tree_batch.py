@@ -80,7 +80,7 @@ class TreeBatch:
         depth_N = row_N - ended_N
         if ((depth_N == 0) != (pre_N == 0)).any():
             raise _no_trees()
-        level_D = _levels(depth_N)
+        level_D = levels(depth_N)
         parent_N = np.full(table.num_rows, -1)
         for above, rows in pairwise(level_D):
             parent_N[rows] = above[np.searchsorted(above, rows) - 1]
@@ -161,10 +161,21 @@ class TreeBatch:
             at, place = at[inner], place[inner]
         return offsets, rows
 
-    def pieces(self, nodes: int) -> Iterator["TreeBatch"]:
-        """Yields the trees again in batches of about so many nodes; a tree stays whole."""
-        for start, end in _cuts(np.append(self.start_T, self.size), nodes):
-            yield TreeBatch.of(self.table.slice(start, end - start))
+    def pieces(self, size: int, size_N: Ints) -> Iterator["TreeBatch"]:
+        """Yields the trees again in batches of about a size; a tree stays whole.
+
+        Args:
+            size: Of a batch.
+            size_N: Of each node.
+        """
+        rows_T = np.append(self.start_T, self.size)
+        edges_T = np.concatenate([[0], np.cumsum(size_N)])[rows_T]
+        start = 0
+        while start < len(self.start_T):
+            reached = int(np.searchsorted(edges_T, edges_T[start] + size))
+            end = min(max(reached, start + 1), len(self.start_T))
+            yield TreeBatch.of(self.table.slice(rows_T[start], rows_T[end] - rows_T[start]))
+            start = end
 
 
 def spans(start_T: Ints, size_T: Ints) -> Ints:
@@ -173,17 +184,7 @@ def spans(start_T: Ints, size_T: Ints) -> Ints:
     return np.asarray(np.repeat(shift_T, size_T) + np.arange(size_T.sum()))
 
 
-def _cuts(edges: Ints, size: int) -> Iterator[tuple[int, int]]:
-    """Yields spans that begin and end at edges and are the shortest of at least a size."""
-    start = 0
-    while start < edges[-1]:
-        reached = np.searchsorted(edges, start + size)
-        end = int(edges[min(int(reached), len(edges) - 1)])
-        yield start, end
-        start = end
-
-
-def _levels(depth_N: Ints) -> tuple[Ints, ...]:
+def levels(depth_N: Ints) -> tuple[Ints, ...]:
     """Returns the rows of each depth."""
     if not len(depth_N):
         return ()

@@ -57,7 +57,7 @@ def label_given(
         add_given(tree, given, reply)
     # Where one ends and another goes on it is a prefix, whose nodes are there.
     paths = [_path(tree, given.steps) for given in solutions]
-    survey.note_nodes()
+    survey.note()
     yield from survey.roll([ROOT], settings.rollouts)
     for path in paths:
         yield from find_first_error(survey, path, settings, own)

@@ -61,7 +61,7 @@ class LocaliserSettings:
     most: int = 32
     """Rollouts a solution, at most (bayes)."""
 
-    least: float = 0.01
+    least: float = 0.03
     """What a rollout must be expected to tell of the place, in nats, to be asked for (bayes);
     greater than 0. Where a policy never ends right from right prefixes, no number helps."""
 
@@ -155,8 +155,8 @@ def _roll(survey: Survey, node: int, n: int) -> Growth:
 def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSettings) -> Finding:
     """Asks for rollouts along a path until it is clear enough where it first goes wrong.
 
-    What is clear from the prior alone is no finding: the last step that is held to be right has an
-    outcome at or below it, unless nothing more can be asked.
+    What is clear from the prior alone is no finding: the step that is held to be the first wrong
+    one, or the last, has an outcome at or below it, unless nothing more can be asked.
 
     Args:
         survey: Holds the tree; modified.
@@ -173,15 +173,20 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
     cost = tokens[-1] - tokens[: len(inner)] + tokens[-1] / max(1, len(path) - 1)
     asked = 0
     while True:
-        place_E = survey.beliefs.first_error(path)
+        steps = survey.steps(path)
+        place_E = survey.beliefs.first_error(steps)
         likeliest = int(place_E.argmax())
         clear = place_E[likeliest] >= settings.confidence
-        last_right = inner[min(likeliest, len(inner) - 1)]
-        told = survey.beliefs.information(path)[: len(inner)]
-        enough = survey.beliefs.seen(last_right) if clear else told.max() < settings.least
+        found = inner[min(likeliest + 1, len(inner) - 1)]
+        told = survey.beliefs.information(steps)[: len(inner)]
+        enough = (
+            survey.beliefs.seen(survey.drawn.step_of[found])
+            if clear
+            else told.max() < settings.least
+        )
         if enough or asked >= settings.most:
             return likeliest
-        node = last_right if clear else inner[int((told / cost).argmax())]
+        node = found if clear else inner[int((told / cost).argmax())]
         n = min(settings.batch, settings.most - asked)
         yield from _roll(survey, node, n)
         asked += n

@@ -17,6 +17,8 @@ from treeward.search.verdicts import VALUE_OF, Judgement
 
 ROOT = 0
 NO_PARENT = -1
+POLICY_SAMPLER = 0
+"""The sampler whose value is measured; what others draw steers and is no evidence."""
 FAMILY = 8
 """More children than that are looked up by their steps in a dictionary; fewer, one by one."""
 KEPT_IDS = 16_384

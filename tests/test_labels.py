@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.random_trees import outcomes
 
 from treeward.export.label_cut import cut
 from treeward.export.labels import Label, load_rule
@@ -31,7 +32,7 @@ def rows_of(root: Node) -> list[Row]:
     def add(node: Node, parent: int | None) -> None:
         row: Row = {"node_id": 100 - len(rows), "parent_id": parent, "pre": len(rows)}
         row |= {"n_right": node.k, "n_rollouts": node.n, "verdict": node.end, "name": node.name}
-        row |= {"n_right_last": node.k, "n_wrong_first": node.n - node.k, "logprob": None}
+        row |= {"n_taken": 1, "beyond": outcomes(node.k, node.n), "logprob": -0.1}
         rows.append(row)
         for child in node.below:
             add(child, row["node_id"])
@@ -176,7 +177,7 @@ def test_the_posterior_rule_calls_what_is_clear_and_leaves_the_rest() -> None:
     """a is clear, its child b is not, so c below b stays undecided; d has failed too often."""
     tree = Node(
         *("root", 8, 10),
-        Node("a", 9, 10, Node("b", 1, 7, Node("c", 0, 30))),
+        Node("a", 9, 10, Node("b", 1, 4, Node("c", 0, 3))),
         Node("d", 0, 30, Node("e", 0, 30)),
     )
     rows = rows_of(tree)
@@ -190,9 +191,9 @@ def test_the_posterior_rule_calls_what_is_clear_and_leaves_the_rest() -> None:
 
 def test_the_posterior_rule_learns_from_the_run_and_says_what() -> None:
     """Where wrong ends show that luck is common, the same evidence says less."""
-    lucky = Node("root", 9, 10, *(Node(f"s{i}", 2, 24, Node("e", end="wrong")) for i in range(4)))
+    lucky = Node("root", 9, 10, *(Node(f"s{i}", 3, 24, Node("e", end="wrong")) for i in range(4)))
     strict = Node("root", 9, 10, *(Node(f"s{i}", 0, 24, Node("e", end="wrong")) for i in range(4)))
-    asked = Node("root", 9, 10, Node("x", 1, 12))
+    asked = Node("root", 9, 10, Node("x", 1, 3))
     rules = [load_rule("posterior", trees=[rows_of(tree)] * 50) for tree in (lucky, strict)]
     chances = []
     for rule in rules:

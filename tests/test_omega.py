@@ -1,5 +1,6 @@
 """OmegaPRM takes each wrong rollout once, and finds where it went wrong."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -9,8 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treeward.critics.evidence import strict_evidence
+from treeward.export.columns import Origin, tree_tables
 from treeward.export.config import build
+from treeward.export.label_beliefs import right_chances
+from treeward.export.labels import LEARNING_READS
+from treeward.export.tree_batch import TreeBatch
+from treeward.search.error_grid import prior
 from treeward.search.errors import BadInput
 from treeward.search.localise import (
     Finding,
@@ -23,8 +28,11 @@ from treeward.search.localise import (
 )
 from treeward.search.omega import OmegaSettings, Pool, omega
 from treeward.search.problem import Problem
+from treeward.search.prompts import Template
+from treeward.search.reader import Reader
 from treeward.search.replies import Completion, Failure, Reply
 from treeward.search.requests import Growth, Request
+from treeward.search.samples import Samples, TreeSamples
 from treeward.search.settings import SearchSettings
 from treeward.search.steps import Finish, StepRule, cut
 from treeward.search.stopping import StopRule
@@ -36,6 +44,9 @@ from treeward.search.verdicts import Judgement, Reason, Verdict
 TOKENS = byte_tokens()
 RULE = StepRule(answer_mark="A")
 LENGTH = 8
+ORIGIN = Origin(
+    reader=Reader(Template(name="t", rule=RULE), TOKENS), search="omega", policy="scripted", seed=0
+)
 
 
 def cut_steps(ids: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -47,14 +58,19 @@ def rollout(rng: random.Random, prefix: str, slip: float, luck: float) -> Comple
 
     Right to the end is right; wrong, it ends right with probability `luck`.
     """
-    steps = prefix.split()
+    steps, chances = prefix.split(), []
     while len(steps) < LENGTH:
-        steps.append("b" if "b" in steps or rng.random() < slip else "g")
-    right = "b" not in steps or rng.random() < luck
+        wrong = "b" in steps
+        steps.append("b" if wrong or rng.random() < slip else "g")
+        chances.append(1.0 if wrong else slip if steps[-1] == "b" else 1 - slip)
+    wrong = "b" in steps
+    right = not wrong or rng.random() < luck
+    chances.append((luck if right else 1 - luck) if wrong else 1.0)
     text = "".join(step + "\n" for step in steps)[len(prefix) :] + f"A{int(right)}\n"
     return Completion(
         token_ids=tuple(text.encode()),
-        logprob=-1.0,
+        logprob=sum(map(math.log, chances)),
+        step_logprobs=tuple(map(math.log, chances)),
         finish=Finish.END,
         seed=0,
         judgement=Judgement(Reason.MATCH if right else Reason.MISMATCH),
@@ -187,7 +203,7 @@ def test_all_solutions_of_the_problem_are_blind_and_later_cuts_chosen() -> None:
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3]))
 @settings(deadline=None, max_examples=40)
 def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: float) -> None:
-    """Where right rollouts were last seen, and where wrong ones began: labels are made of these."""
+    """What is believed while the tree grows is what labels are made of in the end."""
     tree = new_tree()
     survey = Survey(tree, cut_steps)
 
@@ -202,12 +218,27 @@ def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: flo
                     survey.choose(index)
 
     drive(growth(), seed, slip=0.1, luck=luck)
-    told = strict_evidence(tree, cut_steps)
-    beliefs = survey.beliefs
-    assert beliefs.right == told.right_last.tolist()
-    wrong = [known - right for known, right in zip(beliefs.known, beliefs.right, strict=True)]
-    assert wrong == told.wrong_first.tolist()
-    assert sum(beliefs.right) > 0
+    finished = TreeSamples(tree, cut_steps)
+    finished.take()
+    assert by_prefix(survey.drawn.samples) == by_prefix(finished.samples)
+    assert any(end for end, *_ in by_prefix(finished.samples).values())
+    rows = tree_tables(tree, "t", ORIGIN)["nodes"].to_pylist()
+    chances = right_chances(TreeBatch.of_rows(rows, LEARNING_READS), prior())
+    believed = survey.beliefs.right_chances()
+    steps = survey.drawn.step_of
+    assert chances == pytest.approx([believed[steps[row["node_id"]]] for row in rows], abs=1e-6)
+
+
+def by_prefix(samples: Samples) -> dict[tuple[object, ...], tuple[object, ...]]:
+    """How each step ends, how likely it is and how many take it, by all steps before it."""
+    ids = {step: key for (_, key), step in samples._found.items()}
+    keys: list[tuple[object, ...]] = [()]
+    for step in range(1, len(samples)):
+        keys.append((*keys[samples.parent[step]], ids[step]))
+    return {
+        key: (samples.end[step], samples.logprob[step], samples.taken[step])
+        for step, key in enumerate(keys)
+    }
 
 
 def test_a_solution_that_is_looked_into_is_one_sample_still() -> None:
@@ -294,7 +325,7 @@ def path_with_error(survey: Survey, place: int) -> list[int]:
             judgement=Judgement(Reason.MISMATCH) if ends else None,
         )
         path.append(node)
-    survey.note_nodes()
+    survey.note()
     return path
 
 
@@ -365,7 +396,7 @@ def test_luck_leads_halving_astray_and_the_posterior_less() -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [OmegaSettings(localiser=Localiser.BINARY), OmegaSettings(least=1e-6)]
+    "own", [OmegaSettings(localiser=Localiser.BINARY), OmegaSettings(least=1e-6, confidence=0.999)]
 )
 def test_failed_calls_end_a_search_for_a_step(own: OmegaSettings) -> None:
     """Rollouts that failed are asked for once, stay unknown, and nothing waits for them."""

@@ -135,6 +135,10 @@ def plus(amount: float) -> Callable[[Any], Any]:
     return lambda value: amount if value is None else value + amount
 
 
+def step(parent: int, *, taken: int = 1, right: bool | None = None) -> dict[str, Any]:
+    return {"parent": parent, "logprob": None, "n_taken": taken, "right": right}
+
+
 # One change of one cell, and the first words of the laws that it breaks.
 BREAKS: list[tuple[str, str, str, Callable[[Any], Any], set[str]]] = [
     ("trees", "true", "n_nodes", plus(1), {"n_nodes counts"}),
@@ -168,6 +172,11 @@ BREAKS: list[tuple[str, str, str, Callable[[Any], Any], set[str]]] = [
     ("nodes", "fails", "fails_from", plus(900), {"fails_from goes"}),
     ("nodes", "rolled", "n_right", lambda _: 99, {"counts are"}),
     ("nodes", "rolled", "n_unknown", lambda _: -1, {"counts are"}),
+    ("nodes", "leaf", "n_taken", lambda _: 0, {"counts are"}),
+    ("nodes", "leaf", "beyond", lambda _: [step(0)], {"each step beyond"}),
+    ("nodes", "leaf", "beyond", lambda _: [step(-2)], {"each step beyond"}),
+    ("nodes", "leaf", "beyond", lambda _: [step(-1, taken=0)], {"each step beyond"}),
+    ("nodes", "leaf", "beyond", lambda _: [step(-1, right=True), step(0)], {"each step beyond"}),
     ("nodes", "leaf", "n_tokens", plus(1), {"n_tokens"}),
     ("nodes", "rolled", "value_low", lambda _: 0.99, {"value lies"}),
     ("nodes", "rolled", "value_high", lambda _: 1.5, {"value lies"}),

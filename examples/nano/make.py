@@ -73,7 +73,7 @@ SETTINGS = SftSettings(
     save_dtype=Dtype.BFLOAT16,
     threads=1,
 )
-LONG_STEPS = {11: 1600, 30: 2200}
+LONG_STEPS = {11: 3000, 30: 3000}
 FAST_STEPS = 5000
 FAST_CONFIG = {
     "hidden_size": 64,
