@@ -15,13 +15,16 @@ KIND = NODES.field("beyond").type
 
 
 def beyond_columns(trees: Sequence[Tree], cut: Cut) -> dict[str, pa.Array]:
-    """Returns `n_taken` and `beyond` of all nodes, tree by tree, as `schema.py` has them.
+    """Returns `logprob`, `n_taken` and `beyond` of all nodes, tree by tree, as `schema.py` says.
+
+    A node whose step nobody had heard the probability of has it from a rollout that takes it.
 
     Args:
         trees: Grown trees.
         cut: Splits the ids of a rollout into steps, as the search did.
     """
     all_taken: list[int] = []
+    logprobs: list[float | None] = []
     sizes: list[NDArray[np.int64]] = []
     found: dict[str, list[int | float | bool | None]] = {
         field.name: [] for field in KIND.value_type
@@ -31,6 +34,7 @@ def beyond_columns(trees: Sequence[Tree], cut: Cut) -> dict[str, pa.Array]:
         drawn.take()
         samples, size = drawn.samples, len(tree)
         all_taken += samples.taken[:size]
+        logprobs += [None, *samples.logprob[1:size]]
         node_of, place = _places(samples, size)
         sizes.append(np.bincount(np.array(node_of[size:], np.int64), minlength=size))
         for step in sorted(range(size, len(samples)), key=node_of.__getitem__):
@@ -44,6 +48,7 @@ def beyond_columns(trees: Sequence[Tree], cut: Cut) -> dict[str, pa.Array]:
     )
     ends = np.cumsum(np.concatenate([[0], *sizes])).astype(np.int32)
     return {
+        "logprob": pa.array(logprobs, NODES.field("logprob").type),
         "n_taken": pa.array(all_taken, NODES.field("n_taken").type),
         "beyond": pa.ListArray.from_arrays(pa.array(ends), steps, type=KIND),
     }

@@ -21,7 +21,7 @@ from treeward.search.verdicts import Verdict
 READS = ("logprob", "n_taken", "beyond", "verdict")
 
 PIECE_STEPS = 4096
-"""Steps whose arrays are held at once; some 6 MB each."""
+"""Steps whose arrays are held at once, some 3 MB each; a tree that has more is held whole."""
 MOST_TREES = 16_384
 """Trees that a prior is learned from, at most; they take less than 1 kB each."""
 
@@ -74,53 +74,67 @@ class _Steps:
 
     @classmethod
     def of(cls, batch: TreeBatch) -> "_Steps":
-        """Returns all steps of some trees."""
+        """Returns all steps of some trees.
+
+        Raises:
+            DamagedData: They cannot be.
+        """
         lists = batch.table["beyond"].combine_chunks()
-        fields = dict(
-            zip(
-                (each.name for each in lists.type.value_type),
-                lists.flatten().flatten(),
-                strict=True,
-            )
-        )
+        names = [field.name for field in lists.type.value_type]
+        fields = dict(zip(names, lists.flatten().flatten(), strict=True))
         n_N = _n_beyond(batch)
         node_B = np.repeat(np.arange(batch.size), n_N)
         first_B = batch.size + np.repeat(np.cumsum(n_N) - n_N, n_N)
         own_B = fields["parent"].to_numpy()
-        if (own_B >= batch.size + np.arange(len(own_B)) - first_B).any() or (own_B < -1).any():
+        parent_S = np.concatenate(
+            [batch.parent_N, np.where(own_B == -1, node_B, first_B + own_B)], dtype=np.int64
+        )
+        taken_S = np.concatenate(
+            [batch.counts("n_taken"), fields["n_taken"].to_numpy()], dtype=np.int64
+        )
+        right_S, wrong_S = (
+            np.concatenate([batch.equals("verdict", verdict), _equals(fields["right"], right)])
+            for verdict, right in ((Verdict.RIGHT, True), (Verdict.WRONG, False))
+        )
+        if (
+            (own_B < -1).any()
+            or (parent_S >= np.arange(len(parent_S))).any()
+            or (taken_S < 0).any()
+            or (right_S | wrong_S)[batch.start_T].any()
+        ):
             raise DamagedData(
-                "nodes: beyond has a step before the one that it goes on from; `treeward verify` "
+                "nodes: verdict, n_taken and beyond are not those of solutions; `treeward verify` "
                 "names the file"
             )
-        parent_B = np.where(own_B < 0, node_B, first_B + own_B)
-        depth_S = np.concatenate([batch.depth_N, batch.depth_N[node_B] + 1])
-        left_B = np.flatnonzero(own_B >= 0)
-        while len(left_B):  # a step is as deep as the one before it and one more
-            deeper = depth_S[parent_B[left_B]] + 1
-            left_B = left_B[deeper > depth_S[batch.size + left_B]]
-            depth_S[batch.size + left_B] = depth_S[parent_B[left_B]] + 1
-        right_B = pc.fill_null(fields["right"], False).to_numpy(zero_copy_only=False)
-        ends_B = fields["right"].is_valid().to_numpy(zero_copy_only=False)
-        right_N, wrong_N = (
-            batch.equals("verdict", verdict) for verdict in (Verdict.RIGHT, Verdict.WRONG)
-        )
-        parent_S = np.concatenate([batch.parent_N, parent_B])
-        taken_S = np.concatenate([batch.counts("n_taken"), fields["n_taken"].to_numpy()])
-        among_S = np.bincount(parent_S[parent_S >= 0], taken_S[parent_S >= 0], len(parent_S))
         logprob_S = np.concatenate([batch.numbers("logprob"), _numbers(fields["logprob"])])
+        among_S = np.zeros(len(parent_S), np.int64)
+        np.add.at(among_S, parent_S[parent_S >= 0], taken_S[parent_S >= 0])
         share_S = log_share(taken_S, among_S[parent_S])
         return cls(
             parent_S,
             np.where(np.isnan(logprob_S), share_S, np.minimum(logprob_S, 0.0)),
-            np.concatenate([right_N, right_B]),
-            np.concatenate([wrong_N, ends_B & ~right_B]),
-            levels(depth_S),
+            right_S,
+            wrong_S,
+            levels(_depths(batch.depth_N, parent_S)),
         )
+
+
+def _depths(depth_N: Ints, parent_S: Ints) -> Ints:
+    """Returns how deep each step is, from how deep nodes are."""
+    depths = depth_N.tolist()
+    for parent in parent_S[len(depths) :].tolist():
+        depths.append(depths[parent] + 1)
+    return np.array(depths, np.int64)
 
 
 def _n_beyond(batch: TreeBatch) -> Ints:
     """Returns how many steps each node has beyond it."""
     return plain(pc.list_value_length(batch.table["beyond"])).astype(np.int64)
+
+
+def _equals(column: pa.Array, value: bool) -> Flags:
+    """Returns where a column of flags has a value."""
+    return np.asarray(pc.fill_null(pc.equal(column, value), False).to_numpy(zero_copy_only=False))
 
 
 def _numbers(column: pa.Array) -> Reals:
@@ -154,8 +168,11 @@ def _upward(batch: TreeBatch, steps: _Steps) -> tuple[Reals, Reals]:
     """
     alive_SG = np.zeros((len(steps.parent_S), len(prior())))
     dead_SG, told_SG = np.zeros_like(alive_SG), np.zeros_like(alive_SG)
-    alive_SG[steps.wrong_S] = dead_SG[steps.right_S] = -np.inf
     for rows in reversed(steps.level_D[1:]):
+        # How a solution ends is all that there is to say of a step that ends it.
+        right, wrong = rows[steps.right_S[rows]], rows[steps.wrong_S[rows]]
+        alive_SG[right], dead_SG[right] = 0.0, -np.inf
+        alive_SG[wrong], dead_SG[wrong] = -np.inf, 0.0
         rows = rows[np.argsort(steps.parent_S[rows], kind="stable")]
         logs = step_logs(steps.logprob_S[rows, None])
         told_SG[rows] = np.logaddexp(logs.lives_G + alive_SG[rows], logs.dies_G + dead_SG[rows])

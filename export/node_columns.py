@@ -137,7 +137,6 @@ def _grown(trees: Sequence[Tree]) -> Columns:
         "n_children": list(map(len, joined(lambda each: each.children))),
         "n_tokens": list(map(len, step_ids)),
         "token_ids": _lists(step_ids),
-        "logprob": joined(lambda each: each.logprob),
         "n_samples": joined(lambda each: each.n_samples),
         "creation": [creation.value for creation in joined(lambda each: each.creation)],
         "prior": [prior for tree in trees for prior in priors(tree)],

@@ -215,6 +215,10 @@ def trees_in(place: Path) -> dict[str, Path]:
     return {tree: part for part in parts_in(place) for tree in read_manifest(part).trees}
 
 
+RETIRED = ("n_right_last", "n_wrong_first")
+"""Columns that earlier versions wrote."""
+
+
 def require_columns(path: Path, name: str) -> None:
     """Refuses a table that was written before it had all its columns: null would be no unknown.
 
@@ -227,7 +231,7 @@ def require_columns(path: Path, name: str) -> None:
     except (OSError, pa.ArrowException):
         return  # Whoever reads the file says what is wrong with it.
     missing = [column for column in SCHEMAS[name].names if column not in there]
-    strange = [column for column in there if column not in SCHEMAS[name].names]
+    strange = [column for column in there if column not in (*SCHEMAS[name].names, *RETIRED)]
     if missing and strange:
         raise DamagedData(
             f"{path}: has a column {strange[0]!r} in the place of {missing[0]!r}; restore the file"

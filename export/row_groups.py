@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from treeward.export.parts import require_columns
 from treeward.export.problems_file import first_line
 from treeward.export.schema import REPEATED, SCHEMAS, coded
 from treeward.export.tree_batch import Ints
@@ -25,6 +26,7 @@ class RowGroups:
             columns: Which of its columns; those of `schema.REPEATED` are read as codes.
             kept_rows: Rows of groups that are kept; the one read last is, whatever its size.
         """
+        self._name = name
         fields = [SCHEMAS[name].field(column) for column in dict.fromkeys(columns)]
         self._codes = [*REPEATED.get(name, ())]
         self._schema = coded(pa.schema(fields), self._codes)
@@ -96,8 +98,11 @@ class RowGroups:
         for field in self._schema:
             if field.name not in table.column_names:
                 if not field.nullable:
+                    require_columns(path, self._name)
                     raise DamagedData(f"{path}: has no column {field.name}; restore it")
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+            if not field.nullable and table[field.name].null_count:
+                raise DamagedData(f"{path}: column {field.name} has nulls; restore it")
             there = table.schema.field(field.name).type
             if there != field.type:
                 raise DamagedData(
@@ -117,6 +122,9 @@ class RowGroups:
                 )
             except (OSError, pa.ArrowException) as e:
                 raise _unreadable(path, e) from e
+            except KeyError as e:  # of a column that is to be read as codes
+                require_columns(path, self._name)
+                raise DamagedData(f"{path}: has not all its columns; restore it") from e
         return self._file[1]
 
 

@@ -4,10 +4,10 @@
 tree with `pre` between the node's `pre` and `post_end`, both included. `path` goes from the root to
 the node, both included. `fails_from` is the first step on the path without a success at or below
 it; null at the root and where a success (a right rollout that counts, a right end) is at or below.
-`n_taken` counts the samples of the policy whose outcome is known and that take the step, those from
-other nodes included. `beyond` has the steps that such samples take from the node on and that are no
-nodes: each with its place in the list of the step before it, -1 for the node, and with how the
-solution ended that it ends.
+`n_taken` counts `n_samples` and the policy's rollouts of known outcome that take the step and were
+not cut into nodes. `beyond` has the steps that these take from the node on and that are no nodes:
+each with the place in the list of the step before it, -1 for the node, and with how the solution
+ended that it ends.
 """
 
 from collections.abc import Iterable

@@ -13,7 +13,14 @@ from treeward.export.durable import file_sha256
 from treeward.export.invariants import COMPLETE, SCORE_LAWS, broken_laws
 from treeward.export.journal import read_entries
 from treeward.export.open_critic import name_of
-from treeward.export.parts import MANIFEST, FileRecord, committed_parts, parts_in, read_manifest
+from treeward.export.parts import (
+    MANIFEST,
+    FileRecord,
+    committed_parts,
+    parts_in,
+    read_manifest,
+    require_columns,
+)
 from treeward.export.problems_file import first_line
 from treeward.export.run_folder import RunFolder, open_run_folder, problems_sha256
 from treeward.export.schema import SCHEMAS, SORT_KEYS, TABLES
@@ -220,6 +227,7 @@ def read_checked(path: Path, name: str, record: FileRecord) -> pa.Table | str:
     if table.num_rows != record.rows:
         return f"has {table.num_rows} rows and the manifest says {record.rows}"
     if not table.schema.equals(SCHEMAS[name]):
+        require_columns(path, name)
         return f"has other columns than {name} have"
     keys = [(key, "ascending") for key in SORT_KEYS[name]]
     order = pc.sort_indices(table, sort_keys=keys)

@@ -34,7 +34,7 @@ Binary search (Luo et al. 2024, OmegaPRM, section 3.2) asks k rollouts at the mi
 single success.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,25 +58,22 @@ class Beliefs:
     """Log likelihood of all that was seen at and below each step, if the one before is alive."""
     if_dead_G: list[Reals] = field(default_factory=lambda: [np.zeros(grid().size)])
     """The same if it is dead."""
-    sum_right_G: Reals = field(default_factory=lambda: np.zeros(grid().size))
-    """The probabilities r of all steps, added up."""
 
-    def refresh(self, step: int) -> None:
-        """Computes anew what a step that was taken and those above it say."""
-        samples, nothing = self.samples, np.zeros(grid().size)
-        for new in range(len(self.if_alive_G), len(samples)):
-            self.if_alive_G.append(nothing)
-            self.if_dead_G.append(nothing)
-            self.sum_right_G = self.sum_right_G + np.exp(self._logs(new).right_G)
-        if samples.end[step] is None and not samples.children[step]:
-            return  # nothing was seen
-        while step != ROOT:
-            parent = samples.parent[step]
+    def refresh(self, steps: Iterable[int]) -> None:
+        """Computes anew what steps that were taken and those above them say."""
+        samples = self.samples
+        for column in (self.if_alive_G, self.if_dead_G):
+            column += [np.zeros(grid().size)] * (len(samples) - len(column))
+        changed: set[int] = set()
+        for step in steps:
+            while step != ROOT and step not in changed:
+                changed.add(step)
+                step = samples.parent[step]
+        # Where the policy does not say p, the shares of all that go on from a step have changed.
+        for parent in {samples.parent[step] for step in changed}:
+            changed.update(at for at in samples.children[parent] if samples.logprob[at] is None)
+        for step in sorted(changed, reverse=True):
             self._tell(step)
-            for other in samples.children[parent]:
-                if other != step and samples.logprob[other] is None:
-                    self._tell(other)  # its share has changed
-            step = parent
 
     def _tell(self, step: int) -> None:
         """Computes what a step says to the one before it."""
@@ -153,61 +150,74 @@ class Beliefs:
         one that leaves it takes as many steps to its end as the path, each as likely to be right
         as those of the tree are on average.
         """
-        alive_PEG, dead_PEG = self._states(path)
-        success_PE = self._success(path, alive_PEG, dead_PEG)
-        mass_E = (alive_PEG[0] + dead_PEG[0]).sum(axis=1)
+        success_PE, mass_E = self._success(path)
         ends_P2 = np.stack([success_PE.sum(axis=1), 1 - success_PE.sum(axis=1)], axis=1)
         both_P = _entropy(success_PE) + _entropy(mass_E - success_PE)
         return _entropy(mass_E) + _entropy(ends_P2) - both_P
 
-    def _states(self, path: Sequence[int]) -> tuple[Reals, Reals]:
-        """Returns the joint probability of how each step is, of the first error and of the grid.
+    def _success(self, path: Sequence[int]) -> tuple[Reals, Reals]:
+        """Returns what rollouts from the steps of a path come to, and where it first goes wrong.
 
         Returns:
-            Of live and of dead steps, [len(path), E, G] with E places as in `first_error`.
+            The joint probability of a right rollout from each step and of each place of the first
+            error, [len(path), E] with E places as in `first_error`; and that of each place.
         """
-        size = len(path)
-        alive_PEG = np.zeros((size, size, grid().size))
-        dead_PEG = np.zeros_like(alive_PEG)
+        size, ends = len(path), self.samples.end[path[-1]] is not None
+        if_alive_PG, if_dead_PG = self._leaving(size, 0 if ends else 1)
+        leaves_PE, mass_EG = np.zeros((size, size)), np.zeros((size, grid().size))
+        alive_EG, dead_EG = np.zeros_like(mass_EG), np.zeros_like(mass_EG)
         right_G = np.exp(self.weights())
-        for place, step in enumerate(path[1:], start=1):
-            logs, alive_G = self._logs(step), self._own(step)[0]
-            lives_G = np.exp(logs.lives_G + alive_G - self.if_alive_G[step])
-            mends_G = np.exp(logs.mends_G + alive_G - self.if_dead_G[step])
-            stays_G = np.exp(logs.right_G + alive_G - self.if_alive_G[step])
-            alive_EG, dead_EG = alive_PEG[place - 1], dead_PEG[place - 1]
-            alive_PEG[place] = lives_G * alive_EG + mends_G * dead_EG
-            dead_PEG[place] = (1 - lives_G) * alive_EG + (1 - mends_G) * dead_EG
-            # Where the first error is this step; before it, the prefixes are right and alive.
-            alive_PEG[place, place - 1] = np.maximum(lives_G - stays_G, 0.0) * right_G
-            dead_PEG[place, place - 1] = (1 - lives_G) * right_G
-            alive_PEG[:place, place - 1] = alive_PEG[place, place - 1] + dead_PEG[place, place - 1]
-            right_G = right_G * stays_G
-        alive_PEG[:, -1] = right_G
-        return alive_PEG, dead_PEG
-
-    def _success(self, path: Sequence[int], alive_PEG: Reals, dead_PEG: Reals) -> Reals:
-        """Returns the joint probability of each place and of a right rollout from each step."""
-        success_PE = np.empty(alive_PEG.shape[:2])
-        lives_G, mends_G = self._usual()
-        if_alive_G, if_dead_G = np.ones(grid().size), np.zeros(grid().size)
-        onward_EG, follows = alive_PEG[-1], 0.0
-        for place in reversed(range(len(path))):
-            if self.samples.end[path[place]] is None:
-                if_alive_G, if_dead_G = (
-                    lives_G * if_alive_G + (1 - lives_G) * if_dead_G,
-                    mends_G * if_alive_G + (1 - mends_G) * if_dead_G,
+        for place, step in enumerate(path):
+            if place:
+                logs, own_G = self._logs(step), self._own(step)[0]
+                lives_G = np.exp(logs.lives_G + own_G - self.if_alive_G[step])
+                mends_G = np.exp(logs.mends_G + own_G - self.if_dead_G[step])
+                stays_G = np.exp(logs.right_G + own_G - self.if_alive_G[step])
+                alive_EG, dead_EG = (
+                    lives_G * alive_EG + mends_G * dead_EG,
+                    (1 - lives_G) * alive_EG + (1 - mends_G) * dead_EG,
                 )
-                leaves_EG = alive_PEG[place] * if_alive_G + dead_PEG[place] * if_dead_G
-                onward_EG = follows * onward_EG + (1 - follows) * leaves_EG
-            success_PE[place] = onward_EG.sum(axis=1)
+                # Where the first error is this very step.
+                alive_EG[place - 1] = np.maximum(lives_G - stays_G, 0.0) * right_G
+                dead_EG[place - 1] = (1 - lives_G) * right_G
+                mass_EG[place - 1] = alive_EG[place - 1] + dead_EG[place - 1]
+                right_G = right_G * stays_G
+            leaves_PE[place] = alive_EG @ if_alive_PG[place] + dead_EG @ if_dead_PG[place]
+        mass_EG[-1] = right_G
+        # Before the first error all is right, and alive.
+        leaves_PE += np.triu(if_alive_PG @ mass_EG.T)
+        success_PE = np.empty_like(leaves_PE)
+        onward_E, follows = leaves_PE[-1], 0.0
+        for place in reversed(range(size)):
+            onward_E = follows * onward_E + (1 - follows) * leaves_PE[place]
+            success_PE[place] = onward_E
             follows = float(np.exp(self.samples.log_chance(path[place])))
-        return success_PE
+        return success_PE, mass_EG.sum(axis=1)
 
-    def _usual(self) -> tuple[Reals, Reals]:
-        """Returns how likely an average step keeps a prefix alive and brings it to life."""
-        right_G = self.sum_right_G / max(1, len(self.samples) - 1)
-        return right_G + (1 - right_G) * grid().harmless_G, (1 - right_G) * grid().mending_G
+    def _leaving(self, size: int, more: int) -> tuple[Reals, Reals]:
+        """Returns how likely a rollout that leaves a path ends right from live and dead steps.
+
+        Args:
+            size: Of the path.
+            more: Steps that are left to take at its last.
+
+        Returns:
+            [size, G] for each.
+        """
+        logs = [self._logs(step).right_G for step in range(1, len(self.samples))]
+        right_G = np.mean(np.exp(logs), axis=0) if logs else np.zeros(grid().size)
+        lives_G = right_G + (1 - right_G) * grid().harmless_G
+        mends_G = (1 - right_G) * grid().mending_G
+        alive_PG, dead_PG = np.ones((size, grid().size)), np.zeros((size, grid().size))
+        for place in reversed(range(size)):
+            after = place + 1
+            if after < size:
+                alive_PG[place], dead_PG[place] = alive_PG[after], dead_PG[after]
+            for _ in range(1 if after < size else more):
+                alive_G, dead_G = alive_PG[place].copy(), dead_PG[place].copy()
+                alive_PG[place] = lives_G * alive_G + (1 - lives_G) * dead_G
+                dead_PG[place] = mends_G * alive_G + (1 - mends_G) * dead_G
+        return alive_PG, dead_PG
 
 
 def _entropy(masses: Reals) -> Reals:

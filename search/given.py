@@ -87,8 +87,6 @@ def add_given(tree: Tree, solution: Given, heard: Reply) -> None:
             samples=0,
             logprob=logprob,
         )
-        if nodes.logprob[node] is None:  # another solution's call failed
-            nodes.logprob[node] = logprob
     nodes.failure[node] = heard.failure
 
 

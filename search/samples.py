@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from treeward.search.intervals import Reals
 from treeward.search.steps import Cut
@@ -19,6 +20,7 @@ PLAIN = (1.0, 0.5)
 so many with another."""
 
 Ids = tuple[int, ...]
+Ints = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Samples:
     """Whether a solution that ends with the step is right; None where none does."""
     taken: list[int] = field(default_factory=lambda: [0])
     """Samples that take the step."""
+    taken_below: list[int] = field(default_factory=lambda: [0])
+    """Samples that take the steps below it, added up."""
     children: list[list[int]] = field(default_factory=lambda: [[]])
     _found: dict[tuple[int, Ids], int] = field(default_factory=dict, repr=False)
 
@@ -59,12 +63,18 @@ class Samples:
             self.logprob.append(logprob)
             self.end.append(end)
             self.taken.append(0)
+            self.taken_below.append(0)
             self.children.append([])
             self.children[parent].append(step)
         elif self.logprob[step] is None:
             self.logprob[step] = logprob
-        self.taken[step] += taken
+        self.take(step, taken)
         return step
+
+    def take(self, step: int, times: int) -> None:
+        """Counts a step as taken so many times more."""
+        self.taken[step] += times
+        self.taken_below[self.parent[step]] += times
 
     def walk(
         self, start: int, steps: Sequence[Ids], logprobs: Sequence[float | None], *, right: bool
@@ -83,11 +93,10 @@ class Samples:
         logprob = self.logprob[step]
         if logprob is not None:
             return min(logprob, 0.0)
-        among = sum(self.taken[other] for other in self.children[self.parent[step]])
-        return float(log_share(self.taken[step], among))
+        return float(log_share(self.taken[step], self.taken_below[self.parent[step]]))
 
 
-def log_share(taken: int | Reals, among: int | Reals) -> Reals:
+def log_share(taken: int | Ints, among: int | Ints) -> Reals:
     """Returns log p of steps that so many samples take, of so many that stood before them."""
     return np.asarray(np.log((taken + PLAIN[0]) / (among + sum(PLAIN))))
 
@@ -119,7 +128,7 @@ class TreeSamples:
             end=None if value is None else value == 1.0,
         )
         if step == there:  # else a rollout that became nodes, which has been counted
-            self.samples.taken[step] = nodes.n_samples[node]
+            self.samples.take(step, nodes.n_samples[node])
         self.step_of.append(step)
         return step
 

@@ -45,8 +45,7 @@ class Survey:
 
     def note(self) -> None:
         """Takes what was added to the tree since."""
-        for step in self.drawn.take():
-            self.beliefs.refresh(step)
+        self.beliefs.refresh(self.drawn.take())
         rollouts = self.tree.rollouts
         for index in range(self.noted, len(rollouts.node)):
             start, completion = rollouts.node[index], rollouts.completion[index]

@@ -193,6 +193,8 @@ class Tree:
         (node,) = self._place(parent, [step_ids])
         if node == fresh:
             self._append(parent, [step_ids], creation, [finish], [logprob], [judgement])
+        elif self.nodes.logprob[node] is None:
+            self.nodes.logprob[node] = logprob
         self.nodes.n_samples[node] += samples
         self.nodes.n_samples_below[parent] += samples
         return node

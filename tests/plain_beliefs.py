@@ -31,8 +31,7 @@ def beliefs(rows: list[Row], prior_G: Reals) -> tuple[Beliefs, list[int]]:
             taken, end = step["n_taken"], step["right"]
             behind.append(samples.step(at, key, step["logprob"], taken=taken, end=end))
     told = Beliefs(prior_G=prior_G, samples=samples)
-    for step in range(len(samples)):
-        told.refresh(step)
+    told.refresh(range(len(samples)))
     return told, [step_of[row["node_id"]] for row in rows]
 
 

@@ -54,7 +54,7 @@ def grown(
             samples.step(parent, (step,), logprob, taken=taken, end=end)
     told = Beliefs(samples=samples)
     for step in range(len(parents)) if order is None else order:
-        told.refresh(step)
+        told.refresh([step])
     return told
 
 
@@ -121,7 +121,7 @@ def test_beliefs_are_the_sum_over_all_states(
     parents, seen = tree
     order = list(range(len(parents)))
     random.shuffle(order)
-    told = grown(parents, seen, [*order, *order])
+    told = grown(parents, seen, order)
     states = all_states(parents, seen)
     expected = [
         sum(float(mass_G.sum()) for each, mass_G in states if each[step] == RIGHT)

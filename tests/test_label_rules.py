@@ -207,6 +207,39 @@ def test_intervals_of_no_trees_are_refused(pre: list[int], post_end: list[int]) 
         TreeBatch.of_rows(rows, ("pre", "post_end"))
 
 
+@pytest.mark.parametrize(
+    ("node", "changed"),
+    [
+        (1, {"n_taken": -1}),
+        (0, {"verdict": "wrong"}),
+        (1, {"beyond": [{"parent": -2, "logprob": None, "n_taken": 1, "right": True}]}),
+        (1, {"beyond": [{"parent": 0, "logprob": None, "n_taken": 1, "right": True}]}),
+        (1, {"beyond": [{"parent": -1, "logprob": None, "n_taken": -5, "right": True}]}),
+    ],
+)
+def test_beliefs_about_what_no_solutions_leave_are_refused(node: int, changed: Row) -> None:
+    rows = chain(8)
+    rows[node] |= changed
+    with pytest.raises(DamagedData, match="not those of solutions"):
+        load_rule("posterior", trees=[rows])
+
+
+def test_the_end_of_a_solution_is_all_that_is_said_there() -> None:
+    """Where ids alone do not tell an end from a step that goes on, a node can be both."""
+    plain, odd = chain(8), chain(8)
+    for rows in (plain, odd):
+        rows[2] |= {"verdict": "wrong", "post_end": 3}
+    odd[3] |= {"beyond": outcomes(3, 3)}
+    rule = load_rule("posterior")
+    expected = chances(odd, [odd])
+    found = load_rule("posterior", trees=[odd]).judge(odd).chances
+    assert found == pytest.approx(expected, abs=1e-9)
+    first, second = rule.judge(plain).chances, rule.judge(odd).chances
+    assert first is not None
+    assert second is not None
+    assert first[:3] == pytest.approx(second[:3], abs=1e-12)
+
+
 def test_no_trees_have_no_labels() -> None:
     nothing = TreeBatch.of(NODES.empty_table())
     for text in PLAIN:

@@ -16,12 +16,13 @@ from tests.test_evidence import (
 )
 
 from treeward.export.beyond import beyond_columns
-from treeward.search.growing import absorb_samples, cut_rollout
-from treeward.search.replies import Reply
+from treeward.search.growing import absorb_rollouts, absorb_samples, add_path, cut_rollout
+from treeward.search.replies import Completion, Reply
 from treeward.search.requests import Kind, ask
 from treeward.search.samples import Samples, TreeSamples, log_share
+from treeward.search.steps import Finish
 from treeward.search.tree import ROOT, Creation, Tree
-from treeward.search.verdicts import Reason
+from treeward.search.verdicts import Judgement, Reason
 
 Step = tuple[str, bool | None, int]
 """All text up to a step, how it ends, and how many take it."""
@@ -142,6 +143,20 @@ def test_the_columns_hold_all_steps_that_are_no_nodes() -> None:
     roll(tree, 1, ("b\n", Reason.LENGTH))
     (_, ended), *_ = beyond_columns([tree], READER.cut)["beyond"].to_pylist()[1:]
     assert ended == {"parent": -1, "logprob": 0.0, "n_taken": 1, "right": False}
+
+
+def test_a_node_is_as_likely_as_a_rollout_that_takes_its_step_says() -> None:
+    tree = new_tree()
+    end, reason = through("a\n", WRONG)
+    untold = Completion(tuple(end.encode()), 0.0, Finish.END, 0, Judgement(reason))
+    add_path(tree, ROOT, READER.cut(untold.token_ids), untold, creation=Creation.GIVEN)
+    assert beyond_columns([tree], READER.cut)["logprob"].to_pylist() == [None, None, None]
+    told = untold._replace(step_logprobs=(-1.5, -0.5))
+    request = ask(tree, ROOT, Kind.ROLLOUT, 1)
+    absorb_rollouts(tree, [request], [Reply((told,))])
+    assert beyond_columns([tree], READER.cut)["logprob"].to_pylist() == [None, -1.5, -0.5]
+    cut_rollout(tree, 0, READER.cut, creation=Creation.CHOSEN)
+    assert tree.nodes.logprob == [None, -1.5, -0.5]
 
 
 def shape(steps: Sequence[dict[str, int]]) -> list[tuple[int, int, int | None]]:
