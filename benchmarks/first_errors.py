@@ -8,12 +8,14 @@
 Every way gets the same solutions, `--width` a problem. Math-Shepherd (Wang et al. 2024) asks k
 rollouts after every step and takes the first without a success; OmegaPRM (Luo et al. 2024) halves
 wrong solutions with k rollouts at a middle, or up to k until the first success; the posterior is
-`search/first_error.py`, with the prior that `export --rule posterior` learns from the run: of
-rollouts and of how sure the policy was of its steps, of either without the other as well. The
-truth is the task's: the first step that is not what was due. Accuracies are means over problems,
-all seeds together, with intervals by problem; F1 is ProcessBench's, the harmonic mean of both.
-Tokens are those of rollouts after the solutions, which all ways share; seconds are the processor's
-and the solutions' too.
+`search/first_error.py`, with the prior that `export --rule posterior` learns from the run: of how
+samples end and of how sure the policy was of their steps; without rollouts; and without being told
+how sure it was.
+
+The truth is the task's: the first step that is not what was due. Accuracies are means over
+problems, all seeds together, with intervals by problem; F1 is ProcessBench's, the harmonic mean of
+both. Tokens are those of rollouts after the solutions, which all ways share; seconds are the
+processor's and the solutions' too.
 
 A wrong step need not matter: the policy can miswrite an operand and state the right result. No
 rollout can find that, so `grave` counts only the errors whose step states a wrong result. `luck` is
@@ -305,7 +307,10 @@ def main() -> None:
             settings=LocaliserSettings(confidence=0.9, least=0.003)
         ),
         "posterior, no rollouts": Posterior(settings=LocaliserSettings(least=99.0)),
-        "posterior of rollouts alone": Posterior(settings=LocaliserSettings(), deaf=True),
+        "rollouts alone, the defaults": Posterior(settings=LocaliserSettings(), deaf=True),
+        "rollouts alone, .9, least .003": Posterior(
+            settings=LocaliserSettings(confidence=0.9, least=0.003), deaf=True
+        ),
     }
     print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts  seconds  luck")
     for name, way in ways.items():
