@@ -126,7 +126,14 @@ def rule_of(run: RunFolder, settings: ExportSettings) -> LabelRule:
 
 def _says_of_labels(spec: RuleSpec) -> str:
     """Returns what not to take the labels for, for the card."""
-    if any(part.name not in ("any_success", "posterior") for part in spec.parts):
+    names = {part.name for part in spec.parts}
+    if names == {"posterior"}:
+        return (
+            "Right and wrong are what is likely given how this policy's samples end and how sure "
+            "it was of their steps: a sound step that it doubts and cannot finish from may be "
+            "called wrong, and an error of which it is sure, and which it survives, right."
+        )
+    if names != {"any_success"}:
         return (
             "Right and wrong are said of this policy's chances within its budget, by the rule, and "
             "not of a step by itself: a sound step that the policy cannot use may be wrong, and an "
