@@ -138,6 +138,7 @@ def main() -> None:
     """Makes the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    parser.add_argument("--seed", type=int, default=SETTINGS.seed, help="of weights and order")
     parser.add_argument("--resume", action="store_true", help="go on with a training cut short")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -156,7 +157,7 @@ def main() -> None:
         out / "train.parquet",
         out / "blank",
         out / "model",
-        replace(SETTINGS, steps=steps),
+        replace(SETTINGS, steps=steps, seed=arguments.seed),
         resume=arguments.resume,
         progress=lambda line: print(json.dumps(line), flush=True),
     )
