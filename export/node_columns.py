@@ -60,8 +60,7 @@ def node_table(
         for at, name in enumerate(("pre", "post_end", "child_rank"))
     }
     columns |= {
-        name: np.concatenate([getattr(each, source) for each in evidence])
-        for name, source in _EVIDENCE.items()
+        name: np.concatenate([getattr(each, name) for each in evidence]) for name in _EVIDENCE
     }
     table = to_table(columns, schema.NODES)
     sizes = [len(tree) for tree in trees]
@@ -71,14 +70,8 @@ def node_table(
     return table.take(pa.array(order))
 
 
-_EVIDENCE = {
-    "n_right": "n_right",
-    "n_rollouts": "n_rollouts",
-    "n_unknown": "n_unknown",
-    "n_no_answer": "n_no_answer",
-    "n_length": "n_length",
-}
-"""The columns that are strict evidence, and what they are called there."""
+_EVIDENCE = ("n_right", "n_rollouts", "n_unknown", "n_no_answer", "n_length")
+"""The columns that are strict evidence, by their names there."""
 
 
 def to_table(columns: Columns, kinds: pa.Schema) -> pa.Table:

@@ -120,14 +120,6 @@ class Beliefs:
         """Returns log P(step right | the one before right) at each grid point."""
         return self._logs(step).right_G + self._own(step)[0] - self.if_alive_G[step]
 
-    def right_chances(self) -> list[float]:
-        """Returns the probability that each prefix is right; 1 for the bare problem."""
-        log_right_G = [self.weights()]
-        for step in range(1, len(self.samples)):
-            above_G = log_right_G[self.samples.parent[step]]
-            log_right_G.append(above_G + self._stays_right(step))
-        return [float(np.exp(each_G).sum()) for each_G in log_right_G]
-
     def first_error(self, path: Sequence[int]) -> Reals:
         """Returns where a path first goes wrong, as probabilities.
 
@@ -208,16 +200,13 @@ class Beliefs:
         right_G = np.mean(np.exp(logs), axis=0) if logs else np.zeros(grid().size)
         lives_G = right_G + (1 - right_G) * grid().harmless_G
         mends_G = (1 - right_G) * grid().mending_G
-        alive_PG, dead_PG = np.ones((size, grid().size)), np.zeros((size, grid().size))
-        for place in reversed(range(size)):
-            after = place + 1
-            if after < size:
-                alive_PG[place], dead_PG[place] = alive_PG[after], dead_PG[after]
-            for _ in range(1 if after < size else more):
-                alive_G, dead_G = alive_PG[place].copy(), dead_PG[place].copy()
-                alive_PG[place] = lives_G * alive_G + (1 - lives_G) * dead_G
-                dead_PG[place] = mends_G * alive_G + (1 - mends_G) * dead_G
-        return alive_PG, dead_PG
+        # By the number of steps that are left, from none.
+        alive_LG, dead_LG = [np.ones(grid().size)], [np.zeros(grid().size)]
+        for _ in range(size - 1 + more):
+            alive_G, dead_G = alive_LG[-1], dead_LG[-1]
+            alive_LG.append(lives_G * alive_G + (1 - lives_G) * dead_G)
+            dead_LG.append(mends_G * alive_G + (1 - mends_G) * dead_G)
+        return np.array(alive_LG[::-1][:size]), np.array(dead_LG[::-1][:size])
 
 
 def _entropy(masses: Reals) -> Reals:

@@ -171,22 +171,21 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
     tokens = np.cumsum([len(tree.nodes.step_ids[node]) for node in path])
     # What a rollout costs is known of the path alone; one step more than it has is a fair guess.
     cost = tokens[-1] - tokens[: len(inner)] + tokens[-1] / max(1, len(path) - 1)
+    steps, beliefs = survey.steps(path), survey.beliefs
     asked = 0
     while True:
-        steps = survey.steps(path)
-        place_E = survey.beliefs.first_error(steps)
+        place_E = beliefs.first_error(steps)
         likeliest = int(place_E.argmax())
-        clear = place_E[likeliest] >= settings.confidence
-        found = inner[min(likeliest + 1, len(inner) - 1)]
-        told = survey.beliefs.information(steps)[: len(inner)]
-        enough = (
-            survey.beliefs.seen(survey.drawn.step_of[found])
-            if clear
-            else told.max() < settings.least
-        )
+        if place_E[likeliest] >= settings.confidence:
+            at = min(likeliest + 1, len(inner) - 1)
+            enough = beliefs.seen(steps[at])
+        else:
+            told = beliefs.information(steps)[: len(inner)]
+            at = int((told / cost).argmax())
+            enough = bool(told.max() < settings.least)
         if enough or asked >= settings.most:
             return likeliest
-        node = found if clear else inner[int((told / cost).argmax())]
+        node = inner[at]
         n = min(settings.batch, settings.most - asked)
         yield from _roll(survey, node, n)
         asked += n

@@ -25,7 +25,6 @@ from treeward.search.settings import SearchSettings
 from treeward.search.steps import Cut
 from treeward.search.survey import Survey
 from treeward.search.tree import Tree
-from treeward.search.verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +74,7 @@ class Pool:
     def refill(self, tree: Tree) -> None:
         """Takes the wrong ones among the rollouts that were added to the tree since."""
         for index in range(self.seen, len(tree.rollouts.node)):
-            completion = tree.rollouts.completion[index]
-            judgement = completion.judgement if completion else None
-            if judgement and judgement.verdict is Verdict.WRONG:
+            if tree.rollout_value(index) == 0.0:
                 self.waiting.setdefault(tree.rollouts.node[index], []).append(index)
         self.seen = len(tree.rollouts.node)
 

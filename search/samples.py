@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from treeward.search.intervals import Reals
 from treeward.search.steps import Cut
 from treeward.search.tree import POLICY_SAMPLER, ROOT, Tree
-from treeward.search.verdicts import VALUE_OF
 
 PLAIN = (1.0, 0.5)
 """What counts beside the samples where p must be had from their number: as many with the step, and
@@ -136,9 +135,7 @@ class TreeSamples:
         """Takes the policy's rollouts of known outcome that did not become nodes."""
         rollouts, ends = self.tree.rollouts, []
         for index in range(self._noted, len(rollouts.node)):
-            completion = rollouts.completion[index]
-            judgement = completion.judgement if completion else None
-            value = VALUE_OF.get(judgement.verdict) if judgement else None
+            completion, value = rollouts.completion[index], self.tree.rollout_value(index)
             if completion is None or value is None or rollouts.is_cut[index]:
                 continue
             if rollouts.sampler_id[index] == POLICY_SAMPLER:

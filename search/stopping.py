@@ -23,7 +23,6 @@ from treeward.search.passing import passage
 from treeward.search.settings import refuse_unread
 from treeward.search.steps import Cut
 from treeward.search.tree import Tree
-from treeward.search.verdicts import Verdict
 
 
 class StopRule(StrEnum):
@@ -111,14 +110,13 @@ class Counts:
         rollouts = self.tree.rollouts
         for index in range(self.seen, len(rollouts.node)):
             self.asked[rollouts.node[index]] += 1
-            completion = rollouts.completion[index]
-            judgement = completion.judgement if completion else None
-            if judgement is None or judgement.verdict is Verdict.UNKNOWN:
+            value = self.tree.rollout_value(index)
+            if value is None:
                 continue
             passed = passage(self.tree, index, self.cut).nodes
             for node in (rollouts.node[index], *passed):
                 self.known[node] += 1
-                self.right[node] += judgement.verdict is Verdict.RIGHT
+                self.right[node] += value == 1.0
         self.seen = len(rollouts.node)
 
 

@@ -15,7 +15,6 @@ from treeward.search.rollouts import solve
 from treeward.search.samples import TreeSamples
 from treeward.search.steps import Cut
 from treeward.search.tree import Creation, Tree
-from treeward.search.verdicts import VALUE_OF
 
 
 @dataclass(slots=True)
@@ -48,9 +47,7 @@ class Survey:
         self.beliefs.refresh(self.drawn.take())
         rollouts = self.tree.rollouts
         for index in range(self.noted, len(rollouts.node)):
-            start, completion = rollouts.node[index], rollouts.completion[index]
-            judgement = completion.judgement if completion else None
-            value = VALUE_OF.get(judgement.verdict) if judgement else None
+            start, value = rollouts.node[index], self.tree.rollout_value(index)
             self.asked[start] += 1
             self.known[start] += value is not None
             self.right[start] += value == 1.0

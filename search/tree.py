@@ -286,5 +286,13 @@ class Tree:
 
     def terminal_value(self, node: int) -> float | None:
         """Returns 1.0 or 0.0 where a solution with a known verdict ends, else None."""
-        judgement = self.nodes.judgement[node]
-        return None if judgement is None else VALUE_OF.get(judgement.verdict)
+        return _value(self.nodes.judgement[node])
+
+    def rollout_value(self, index: int) -> float | None:
+        """Returns 1.0 or 0.0 for a rollout with a known verdict, else None (failed calls too)."""
+        completion = self.rollouts.completion[index]
+        return _value(completion.judgement) if completion else None
+
+
+def _value(judgement: Judgement | None) -> float | None:
+    return VALUE_OF.get(judgement.verdict) if judgement else None

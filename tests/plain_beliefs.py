@@ -38,5 +38,20 @@ def beliefs(rows: list[Row], prior_G: Reals) -> tuple[Beliefs, list[int]]:
 def chances_of(rows: list[Row], prior_G: Reals) -> list[float]:
     """The probability that each row's prefix is right."""
     told, steps = beliefs(rows, prior_G)
-    right = told.right_chances()
+    right = right_chances(told)
     return [right[step] for step in steps]
+
+
+def right_chances(told: Beliefs) -> list[float]:
+    """The probability that each step's prefix is right: that a path to it goes wrong nowhere."""
+    return [
+        float(told.first_error(path_to(told.samples.parent, step))[-1])
+        for step in range(len(told.samples))
+    ]
+
+
+def path_to(parents: list[int], step: int) -> list[int]:
+    path = [step]
+    while parents[path[-1]] >= 0:
+        path.append(parents[path[-1]])
+    return path[::-1]

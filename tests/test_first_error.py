@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
+from tests.plain_beliefs import path_to, right_chances
 
 from treeward.search.error_grid import CURVES, FLOOR, SILENT, grid, learn_prior, prior
 from treeward.search.first_error import Beliefs
@@ -127,7 +128,7 @@ def test_beliefs_are_the_sum_over_all_states(
         sum(float(mass_G.sum()) for each, mass_G in states if each[step] == RIGHT)
         for step in range(len(parents))
     ]
-    assert told.right_chances() == pytest.approx(expected, abs=1e-9)
+    assert right_chances(told) == pytest.approx(expected, abs=1e-9)
     path = path_to(parents, len(parents) - 1)
     along = [expected[step] for step in path]
     falls = [before - after for before, after in pairwise(along)]
@@ -139,13 +140,6 @@ def test_beliefs_are_the_sum_over_all_states(
         for step in range(len(parents))
     ]
     assert [told.seen(step) for step in range(len(parents))] == ends_below
-
-
-def path_to(parents: Sequence[int], step: int) -> list[int]:
-    path = [step]
-    while parents[path[-1]] >= 0:
-        path.append(parents[path[-1]])
-    return path[::-1]
 
 
 @given(trees())
@@ -229,13 +223,13 @@ def test_where_the_policy_is_sure_of_all_that_follows_a_rollout_tells_nothing() 
 def test_a_success_late_on_a_path_clears_all_before_it() -> None:
     parents, seen = line(-0.1, -0.1, -0.1, -0.1, end=None)
     told = grown([*parents, 3, 3], [*seen, Seen(True, -2.0), Seen(True, -2.5)])
-    assert min(told.right_chances()[:4]) > 0.9
+    assert min(right_chances(told)[:4]) > 0.9
 
 
 def test_the_same_sample_over_and_over_says_no_more_than_once() -> None:
     parents, seen = [-1, 0, 0], [Seen(), Seen(True, -1.0), Seen(False, -0.5)]
     often = [Seen(), Seen(True, -1.0, taken=99), Seen(False, -0.5)]
-    assert grown(parents, often).right_chances() == grown(parents, seen).right_chances()
+    assert right_chances(grown(parents, often)) == right_chances(grown(parents, seen))
     samples = Samples()
     for _ in range(3):
         samples.walk(0, [(1,), (2,)], [-1.0, -0.2], right=True)
@@ -252,10 +246,10 @@ def test_what_many_samples_take_is_likely_where_the_policy_does_not_say() -> Non
     """Of 12 samples 9 take one step, 3 another; each ends wrong a step later."""
     parents = [-1, 0, 0, 1, 2]
     seen = [Seen(), Seen(taken=9), Seen(taken=3), Seen(False, -0.5), Seen(False, -0.5)]
-    _, popular, rare, *_ = grown(parents, seen).right_chances()
+    _, popular, rare, *_ = right_chances(grown(parents, seen))
     assert popular > rare + 0.2
     even = [Seen(), Seen(taken=6), Seen(taken=6), *seen[3:]]
-    _, one, other, *_ = grown(parents, even).right_chances()
+    _, one, other, *_ = right_chances(grown(parents, even))
     assert one == pytest.approx(other)
 
 

@@ -8,11 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from treeward.export import disk
+from treeward.export.durable import file_sha256
 from treeward.export.generate import generate
 from treeward.export.options import Options
+from treeward.export.parts import FileRecord
 from treeward.export.plan import make_plan
 from treeward.export.row_groups import RowGroups
 from treeward.export.schema import REPEATED
+from treeward.export.verify import read_checked
 from treeward.search.errors import BadInput, DamagedData, TreewardError
 
 
@@ -52,6 +55,8 @@ def test_a_run_of_an_earlier_version_is_refused_before_anything_is_asked(tmp_pat
         generate(plan, tmp_path / "run", concurrency=1)
     with pytest.raises(BadInput, match="has no column 'n_taken': an earlier version made it"):
         RowGroups("nodes", ("n_taken",)).whole(nodes)
+    with pytest.raises(BadInput, match="has no column 'n_taken': an earlier version made it"):
+        read_checked(nodes, "nodes", FileRecord(sha256=file_sha256(nodes), rows=len(table)))
 
 
 def test_a_column_of_nodes_that_cannot_be_unknown_is_read_without_nulls(tmp_path: Path) -> None:

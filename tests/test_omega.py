@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.plain_beliefs import right_chances as believed_right
 
 from treeward.export.columns import Origin, tree_tables
 from treeward.export.config import build
@@ -224,7 +225,7 @@ def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: flo
     assert any(end for end, *_ in by_prefix(finished.samples).values())
     rows = tree_tables(tree, "t", ORIGIN)["nodes"].to_pylist()
     chances = right_chances(TreeBatch.of_rows(rows, LEARNING_READS), prior())
-    believed = survey.beliefs.right_chances()
+    believed = believed_right(survey.beliefs)
     steps = survey.drawn.step_of
     assert chances == pytest.approx([believed[steps[row["node_id"]]] for row in rows], abs=1e-6)
 

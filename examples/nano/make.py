@@ -73,7 +73,8 @@ SETTINGS = SftSettings(
     save_dtype=Dtype.BFLOAT16,
     threads=1,
 )
-LONG_STEPS = {11: 3000, 30: 3000}
+LONG = (11, 30)
+LONG_STEPS = 3000
 FAST_STEPS = 5000
 FAST_CONFIG = {
     "hidden_size": 64,
@@ -141,9 +142,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SETTINGS.seed, help="of weights and order")
     parser.add_argument("--resume", action="store_true", help="go on with a training cut short")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--long", type=int, choices=LONG_STEPS, help="long chains modulo this instead"
-    )
+    kind.add_argument("--long", type=int, choices=LONG, help="long chains modulo this instead")
     kind.add_argument("--fast", action="store_true", help="a smaller model of the same chains")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -152,7 +151,7 @@ def main() -> None:
         write_blank(out / "blank", characters, FAST_CONFIG if arguments.fast else {})
         problems = long_problems(arguments.long) if arguments.long else training_problems()
         write_data(out / "train.parquet", problems)
-    steps = FAST_STEPS if arguments.fast else LONG_STEPS.get(arguments.long, SETTINGS.steps)
+    steps = FAST_STEPS if arguments.fast else LONG_STEPS if arguments.long else SETTINGS.steps
     train_sft(
         out / "train.parquet",
         out / "blank",
