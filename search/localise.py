@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from treeward.search.errors import BadInput
+from treeward.search.information import information
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, Request
 from treeward.search.settings import SearchSettings, refuse_unread
@@ -180,7 +181,7 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
             at = min(likeliest + 1, len(inner) - 1)
             enough = beliefs.seen(steps[at])
         else:
-            told = beliefs.information(steps)[: len(inner)]
+            told = information(beliefs, steps)[: len(inner)]
             at = int((told / cost).argmax())
             enough = bool(told.max() < settings.least)
         if enough or asked >= settings.most:

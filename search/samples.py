@@ -27,6 +27,7 @@ class Samples:
     """Holds steps, numbered from the bare problem, 0, so that parents come first."""
 
     parent: list[int] = field(default_factory=lambda: [-1])
+    depth: list[int] = field(default_factory=lambda: [0])
     logprob: list[float | None] = field(default_factory=lambda: [0.0])
     """Of the step, in nats; None where it is not known."""
     end: list[bool | None] = field(default_factory=lambda: [None])
@@ -59,6 +60,7 @@ class Samples:
         step = self._found.setdefault(key, len(self))
         if step == len(self):
             self.parent.append(parent)
+            self.depth.append(self.depth[parent] + 1)
             self.logprob.append(logprob)
             self.end.append(end)
             self.taken.append(0)

@@ -14,6 +14,7 @@ from tests.plain_beliefs import path_to, right_chances
 
 from treeward.search.error_grid import CURVES, FLOOR, SILENT, grid, learn_prior, prior
 from treeward.search.first_error import Beliefs
+from treeward.search.information import information
 from treeward.search.intervals import Reals
 from treeward.search.samples import Samples
 
@@ -150,7 +151,7 @@ def test_information_is_in_the_ends_of_rollouts_that_leave_the_path(
     """Where each leaves the path is summed over, and one that never does ends as the path."""
     parents, seen = tree
     path = path_to(parents, len(parents) - 1)
-    found = grown(parents, seen).information(path)
+    found = information(grown(parents, seen), path)
     states = all_states(parents, seen)
     usual_G = np.mean([right_of(parents, seen, step) for step in range(1, len(parents))], axis=0)
     for start, step in enumerate(path):
@@ -161,7 +162,7 @@ def test_information_is_in_the_ends_of_rollouts_that_leave_the_path(
             wrong = [place for place, at in enumerate(path) if each[at] != RIGHT]
             error = wrong[0] - 1 if wrong else len(path) - 1
             mass_E[error] += mass_G.sum()
-            success_E[error] += ends_right(parents, seen, each, path[start:], usual_G) @ mass_G
+            success_E[error] += ends_right(parents, seen, each, step, path, usual_G) @ mass_G
         both = np.concatenate([success_E, mass_E - success_E])
         outcome = [success_E.sum(), mass_E.sum() - success_E.sum()]
         told_of = entropy(mass_E) + entropy(outcome) - entropy(both)
@@ -172,25 +173,29 @@ def ends_right(
     parents: Sequence[int],
     seen: Sequence[Seen],
     states: Sequence[str],
+    step: int,
     path: Sequence[int],
     usual_G: Reals,
 ) -> Reals:
-    """The probability that a rollout from the first step of a path ends right."""
-    total_G, here = np.zeros(grid().size), 1.0
-    ends = seen[path[-1]].end is not None
-    for place, step in enumerate(path):
-        if seen[step].end is not None:
-            return total_G + here * (states[step] != DEAD)
-        last = place == len(path) - 1
-        alive_G = np.full(grid().size, float(states[step] != DEAD))
-        for _ in range(len(path) - 1 - place + (not ends)):
-            lives_G = moves(usual_G, ALIVE, ALIVE)
-            mends_G = moves(usual_G, DEAD, ALIVE)
-            alive_G = lives_G * alive_G + mends_G * (1 - alive_G)
-        follows = 0.0 if last else p_of(parents, seen, path[place + 1])
-        total_G = total_G + here * (1 - follows) * alive_G
-        here *= follows
-    return total_G
+    """The probability that a rollout from a step ends right."""
+    if seen[step].end is not None:
+        return np.full(grid().size, float(states[step] != DEAD))
+    below = [at for at in range(1, len(parents)) if parents[at] == step]
+    p_C = np.array([p_of(parents, seen, at) for at in below])
+    p_C = p_C / max(1.0, p_C.sum())
+    total_G = np.zeros(grid().size)
+    for at, p in zip(below, p_C, strict=True):
+        total_G = total_G + p * ends_right(parents, seen, states, at, path, usual_G)
+    rest = 1 - p_C.sum()
+    if rest <= 1e-12:
+        return total_G
+    alive_G = np.full(grid().size, float(states[step] != DEAD))
+    steps = len(path) - 1 + (seen[path[-1]].end is None)
+    first_G = right_of([-1, 0], [Seen(), Seen(None, np.log(rest))], 1)
+    for place in range(max(1, steps - (len(path_to(parents, step)) - 1))):
+        r_G = usual_G if place else first_G
+        alive_G = moves(r_G, ALIVE, ALIVE) * alive_G + moves(r_G, DEAD, ALIVE) * (1 - alive_G)
+    return total_G + rest * alive_G
 
 
 def p_of(parents: Sequence[int], seen: Sequence[Seen], step: int) -> float:
@@ -198,7 +203,7 @@ def p_of(parents: Sequence[int], seen: Sequence[Seen], step: int) -> float:
     if logprob is not None:
         return float(np.exp(logprob))
     among = sum(seen[at].taken for at in range(1, len(seen)) if sister(parents, at, step))
-    return (taken + 1) / (among + 1.5)
+    return taken / (among + 1)
 
 
 def entropy(masses: Iterable[float]) -> float:
@@ -216,8 +221,8 @@ def line(*logprobs: float | None, end: bool | None = False) -> tuple[list[int], 
 
 def test_where_the_policy_is_sure_of_all_that_follows_a_rollout_tells_nothing() -> None:
     sure = grown(*line(-1.0, -1.0, 0.0))
-    assert sure.information(range(4))[1] > 0.01
-    assert sure.information(range(4))[2] == pytest.approx(0, abs=1e-5)
+    assert information(sure, range(4))[1] > 0.01
+    assert information(sure, range(4))[2] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_success_late_on_a_path_clears_all_before_it() -> None:
