@@ -52,6 +52,13 @@ from treeward.search.tree import Tree
 from treeward.search.verdicts import Verifier
 from treeward.train.estimates import Estimate, share
 
+AMOUNTS = {
+    "the defaults": LocaliserSettings(),
+    ".8, least .03": LocaliserSettings(confidence=0.8, least=0.03),
+    ".99, least .0003": LocaliserSettings(confidence=0.99, least=0.0003),
+}
+"""How much is asked."""
+
 Path = tuple[int, ...]
 Found = dict[Path, int]
 """Of each solution, the nodes from the root on, how many of its steps are held to be right."""
@@ -302,15 +309,12 @@ def main() -> None:
         "Math-Shepherd, k = 16": Shepherd(k=16),
         "OmegaPRM, k = 8": Halves(k=8, first=False),
         "OmegaPRM, k = 8, first success": Halves(k=8, first=True),
-        "posterior, the defaults": Posterior(settings=LocaliserSettings()),
-        "posterior, .9, least .003": Posterior(
-            settings=LocaliserSettings(confidence=0.9, least=0.003)
-        ),
+        **{
+            f"{how}, {amount}": Posterior(settings=settings, deaf=how == "rollouts alone")
+            for how in ("posterior", "rollouts alone")
+            for amount, settings in AMOUNTS.items()
+        },
         "posterior, no rollouts": Posterior(settings=LocaliserSettings(least=99.0)),
-        "rollouts alone, the defaults": Posterior(settings=LocaliserSettings(), deaf=True),
-        "rollouts alone, .9, least .003": Posterior(
-            settings=LocaliserSettings(confidence=0.9, least=0.003), deaf=True
-        ),
     }
     print(f"{'':30}  first error [90 %]    grave  right  F1     tokens  rollouts  seconds  luck")
     for name, way in ways.items():

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from first_errors import Halves, Nothing, Posterior, Shepherd, Way, examine, solutions
+from first_errors import AMOUNTS, Halves, Nothing, Posterior, Shepherd, Way, examine, solutions
 from labels import Rows, fresh_values
 from scipy.special import stdtrit
 
@@ -35,7 +35,6 @@ from treeward.export.plan import Plan, make_plan
 from treeward.search import forest
 from treeward.search.backends import open_policy
 from treeward.search.forest import Forest, grow_forest
-from treeward.search.localise import LocaliserSettings
 from treeward.search.policy import PolicySampler
 from treeward.search.reader import Reader
 from treeward.search.tokens import load_tokens
@@ -233,10 +232,10 @@ def show_given(a: argparse.Namespace, plans: Sequence[Plan], reader: Reader) -> 
     others: dict[str, Way] = {
         "OmegaPRM, k = 8": Halves(k=8, first=False),
         "OmegaPRM, k = 8, first success": Halves(k=8, first=True),
-        "posterior, the defaults": Posterior(settings=LocaliserSettings()),
-        "posterior, .95, least .003": Posterior(
-            settings=LocaliserSettings(confidence=0.95, least=0.003)
-        ),
+        **{
+            f"posterior, {amount}": Posterior(settings=settings)
+            for amount, settings in AMOUNTS.items()
+        },
     }
     truth: dict[Place, float] = {}
     costs, rows = [], []

@@ -56,13 +56,13 @@ class LocaliserSettings:
     stop: Stop = Stop.SUCCESS
     """When a middle has had enough rollouts (binary)."""
 
-    confidence: float = 0.8
+    confidence: float = 0.95
     """Probability of the likeliest place at which nothing more is asked (bayes); in (0, 1)."""
 
     most: int = 32
     """Rollouts a solution, at most (bayes)."""
 
-    least: float = 0.03
+    least: float = 0.003
     """What a rollout must be expected to tell of the place, in nats, to be asked for (bayes);
     greater than 0. Where a policy never ends right from right prefixes, no number helps."""
 

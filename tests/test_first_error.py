@@ -225,6 +225,13 @@ def test_where_the_policy_is_sure_of_all_that_follows_a_rollout_tells_nothing() 
     assert information(sure, range(4))[2] == pytest.approx(0, abs=1e-5)
 
 
+def test_where_all_that_can_follow_is_known_a_rollout_tells_nothing() -> None:
+    parents, seen = line(-1.0, float(np.log(0.6)))
+    assert information(grown(parents, seen), range(3))[1] > 0.01
+    told = grown([*parents, 1], [*seen, Seen(True, float(np.log(0.4)))])
+    assert information(told, range(3))[1] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_success_late_on_a_path_clears_all_before_it() -> None:
     parents, seen = line(-0.1, -0.1, -0.1, -0.1, end=None)
     told = grown([*parents, 3, 3], [*seen, Seen(True, -2.0), Seen(True, -2.5)])
