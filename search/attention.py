@@ -86,8 +86,8 @@ def _attend(
 def _scores(query: torch.Tensor, key_BJKD: torch.Tensor) -> torch.Tensor:
     """Returns the products of queries of shape [B, J, M, D] and all keys, [B, J, M, K].
 
-    The keys are part of a longer run, and few queries meet many of them. In bfloat16 such keys would
-    be copied to be transposed, which takes longer than the product.
+    Few queries meet many keys, which are part of a longer run. In bfloat16 such keys would be
+    copied to be transposed, which takes longer than the product.
     """
     if query.dtype == torch.bfloat16:
         return torch.matmul(key_BJKD, query.mT).mT.contiguous()

@@ -15,6 +15,7 @@ from treeward.search.devices import check_device
 from treeward.search.engine import Engine, EngineSettings
 from treeward.search.engine_thread import EnginePolicy
 from treeward.search.errors import BadInput
+from treeward.search.packed_linear import pack_linear
 from treeward.search.policy import Mode
 from treeward.search.tokens import load_tokens
 from treeward.search.weights import load_whole
@@ -105,7 +106,10 @@ class TransformersPolicy(EnginePolicy[Engine]):
         """
         tokens = load_tokens(folder)
         shapes = EngineSettings(mode=settings.mode, slots=settings.slots)
-        engine = Engine(load_model(folder, settings), tokens, shapes)
+        model = load_model(folder, settings)
+        if settings.mode is Mode.NORMAL and settings.device == "cpu":
+            pack_linear(model)
+        engine = Engine(model, tokens, shapes)
         identity = identity_of(fingerprint, settings)
         super().__init__(tokens, identity, _opened(engine, settings.threads_used))
 
