@@ -15,6 +15,7 @@ formula (SiLU's last bit differs with AVX-512), and then the slot would matter.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,9 @@ from treeward.search.prefill import VECTOR, Prefiller
 from treeward.search.sampling import draw_tokens, uniforms
 from treeward.search.shared_beginnings import find_shared
 from treeward.search.tokens import Tokens
+
+_GROWTH = 32
+"""Positions that slots grow by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +147,7 @@ class Engine:
         if key not in self._pools:
             self._pools = {at: pool for at, pool in self._pools.items() if pool.busy}
             net = self._network
-            shape = (net.layers, self._height, net.heads, capacity, net.width)
+            shape = (net.layers, self._height, net.heads, net.width)
             cache = SlotCache(shape, net.dtype, net.device)
             self._pools[key] = Pool(capacity, self._settings.slots, cache)
         return self._pools[key]
@@ -157,21 +161,29 @@ class Engine:
                 (parts,) = self._draw([branch], chunks[-1].logits_V[None])
                 for part in parts:
                     part.chunks = chunks
+            self._make_room(pool, parts)
             pool.place(parts)
+
+    def _make_room(self, pool: Pool, more: Sequence[Branch] = ()) -> None:
+        """Lays a pool's slots out anew where a pass would not fit, or where most of it is empty."""
+        lengths = [branch.length for branch in (*pool.branches, *more)]
+        longest = max(lengths, default=0) + 1
+        room = pool.capacity if self._padded else min(pool.capacity, _round_up(longest, _GROWTH))
+        if not room <= pool.cache.room <= room + 2 * _GROWTH:
+            pool.cache.make_room(room, len(pool.branches))
 
     def _decode(self, pool: Pool) -> None:
         """Adds one token to every row of a pool's slots and lets go of those that end."""
         branches = pool.branches
         shape = self._height if self._padded else len(branches)
-        longest = max(branch.length for branch in branches) + 1
-        length = pool.capacity if self._padded else min(pool.capacity, _round_up(longest, 16))
+        self._make_room(pool)
         padding = [0] * (shape - len(branches))
         positions = torch.tensor([branch.length for branch in branches] + padding)
-        pool.cache.set_pass(positions, length)
+        pool.cache.set_pass(positions)
         logits = self._network.forward(
             torch.tensor([branch.rows[0].ids[-1] for branch in branches] + padding)[:, None],
             positions[:, None],
-            (torch.arange(length) > positions[:, None])[:, None],
+            (torch.arange(pool.cache.room) > positions[:, None])[:, None],
             pool.cache,
             torch.zeros(shape, dtype=torch.long),
             self._shared(branches),

@@ -104,66 +104,83 @@ class PrefillCache(Cache):
 class SlotCache(Cache):
     """Holds one row a slot; a decoding pass adds one position to each of the first slots.
 
-    The slots read by a pass, and how many of their positions, are the pass's shape.
+    All slots have room for the same number of positions, and a pass reads all of it: kernels for
+    bfloat16 copy what has gaps. So slots are laid out anew where rows grow out of them.
     """
 
-    def __init__(self, shape_LRJTD: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
-        """Makes empty slots."""
+    def __init__(self, shape_LRJD: tuple[int, ...], dtype: torch.dtype, device: str) -> None:
+        """Makes slots without room."""
         super().__init__(layers=[])
-        layers, *shape = shape_LRJTD
-        self._kv_L2RJTD = _zeros((layers, 2, *shape), dtype, device)
+        layers, *self._shape_RJD = shape_LRJD
+        self._dtype, self._device = dtype, device
+        self.room = 0
+        """Positions of a slot."""
+        self._kv_L = [self._empty(0) for _ in range(layers)]
         self._places = torch.zeros(0, dtype=torch.long, device=device)
         self._rows = 0
-        self._length = 0
+
+    def _empty(self, room: int) -> torch.Tensor:
+        slots, heads, width = self._shape_RJD
+        return _zeros((2, slots, heads, room, width), self._dtype, self._device)
+
+    def make_room(self, room: int, slots: int) -> None:
+        """Gives all slots another number of positions.
+
+        Args:
+            room: How many.
+            slots: The first so many are in use, and keep what they have as far as there is room.
+        """
+        kept = (slice(None), slice(slots), slice(None), slice(min(room, self.room)))
+        for layer, old_2RJTD in enumerate(self._kv_L):
+            self._kv_L[layer] = self._empty(room)
+            self._kv_L[layer][kept] = old_2RJTD[kept]
+        self.room = room
 
     def fill(self, slot: int, chunks: Sequence[Chunk]) -> None:
-        """Puts a prefix into a slot."""
-        start = 0
-        for chunk in chunks:
-            end = start + chunk.kv_L2JTD.shape[3]
-            self._kv_L2RJTD[:, :, slot, :, start:end] = chunk.kv_L2JTD
-            start = end
+        """Puts a prefix, for which there is room, into a slot."""
+        for layer, kv_2RJTD in enumerate(self._kv_L):
+            start = 0
+            for chunk in chunks:
+                end = start + chunk.kv_L2JTD.shape[3]
+                kv_2RJTD[:, slot, :, start:end] = chunk.kv_L2JTD[layer]
+                start = end
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies the first positions of one slot to another."""
-        kv = self._kv_L2RJTD
-        kv[:, :, target, :, :length] = kv[:, :, source, :, :length]
+        for kv_2RJTD in self._kv_L:
+            kv_2RJTD[:, target, :, :length] = kv_2RJTD[:, source, :, :length]
 
     def copy(self, slot: int, length: int) -> Chunk:
         """Returns a copy of a slot's first positions, to fill another one with."""
-        kv_L2JTD = self._kv_L2RJTD[:, :, slot, :, :length].clone()
+        kv_L2JTD = torch.stack([kv_2RJTD[:, slot, :, :length] for kv_2RJTD in self._kv_L])
         return Chunk(kv_L2JTD=kv_L2JTD, logits_V=torch.zeros(0))
 
-    def set_pass(self, positions_R: torch.Tensor, length: int) -> None:
-        """Says where the next pass writes in each of the first slots, and how far it reads."""
-        heads, capacity = self._kv_L2RJTD.shape[3:5]
-        device = self._kv_L2RJTD.device
-        starts = torch.arange(len(positions_R) * heads, device=device) * capacity
-        self._places = starts + positions_R.to(device).repeat_interleave(heads)
+    def set_pass(self, positions_R: torch.Tensor) -> None:
+        """Says where the next pass writes in each of the first slots."""
+        heads = self._shape_RJD[1]
+        starts = torch.arange(len(positions_R) * heads, device=self._device) * self.room
+        self._places = starts + positions_R.to(self._device).repeat_interleave(heads)
         self._rows = len(positions_R)
-        self._length = length
 
     def update(
         self, keys_RJ1D: torch.Tensor, values_RJ1D: torch.Tensor, layer: int, *_: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes one position a slot and returns the part of the slots that the pass reads."""
-        keys_RJTD, values_RJTD = self._kv_L2RJTD[layer]
+        """Writes one position a slot and returns the slots that the pass reads."""
+        keys_RJTD, values_RJTD = self._kv_L[layer]
         width = keys_RJTD.shape[-1]
         for kept, new in ((keys_RJTD, keys_RJ1D), (values_RJTD, values_RJ1D)):
             kept.view(-1, width).index_copy_(0, self._places, new.reshape(-1, width))
-        read = (slice(self._rows), slice(None), slice(self._length))
-        return keys_RJTD[read], values_RJTD[read]
+        return keys_RJTD[: self._rows], values_RJTD[: self._rows]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Returns how far the next pass reads."""
-        return self._length
+        return self.room
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
     """Returns zeros; on a CPU in memory that the system hands out only where it is written to.
 
-    Slots are as long as a prompt and its solution may get, and few ever are. torch writes its zeros
-    itself, to all of them.
+    Often few of the slots are in use. torch writes its zeros itself, to all of them.
     """
     if device != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
