@@ -161,13 +161,13 @@ class Engine:
                 (parts,) = self._draw([branch], chunks[-1].logits_V[None])
                 for part in parts:
                     part.chunks = chunks
-            self._make_room(pool, parts)
-            pool.place(parts)
+            if parts:
+                self._make_room(pool, [*pool.branches, *parts])
+                pool.place(parts)
 
-    def _make_room(self, pool: Pool, more: Sequence[Branch] = ()) -> None:
-        """Lays a pool's slots out anew where a pass would not fit, or where most of it is empty."""
-        lengths = [branch.length for branch in (*pool.branches, *more)]
-        longest = max(lengths, default=0) + 1
+    def _make_room(self, pool: Pool, branches: Sequence[Branch]) -> None:
+        """Lays a pool's slots out anew where branches do not fit, or leave much of them empty."""
+        longest = max(branch.length for branch in branches) + 1
         room = pool.capacity if self._padded else min(pool.capacity, _round_up(longest, _GROWTH))
         if not room <= pool.cache.room <= room + 2 * _GROWTH:
             pool.cache.make_room(room, len(pool.branches))
@@ -176,7 +176,7 @@ class Engine:
         """Adds one token to every row of a pool's slots and lets go of those that end."""
         branches = pool.branches
         shape = self._height if self._padded else len(branches)
-        self._make_room(pool)
+        self._make_room(pool, branches)
         padding = [0] * (shape - len(branches))
         positions = torch.tensor([branch.length for branch in branches] + padding)
         pool.cache.set_pass(positions)

@@ -250,6 +250,44 @@ class Passes:
         monkeypatch.setattr(Network, "forward", counting)
 
 
+def test_slots_are_as_long_as_their_rows_and_no_longer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass reads no more than what its longest row needs and what slots grow and shrink by."""
+    room: list[tuple[int, int]] = []
+    set_pass = SlotCache.set_pass
+
+    def noting(cache: SlotCache, positions: torch.Tensor) -> None:
+        room.append((int(positions.max()) + 1, cache.room))
+        set_pass(cache, positions)
+
+    asks = asks_for(load_tokens(folder), 14)
+    expected = run(engine_of(folder, SMALL), asks)
+    monkeypatch.setattr(SlotCache, "set_pass", noting)
+    monkeypatch.setattr(engine_module, "_GROWTH", 4)
+    for draws, others in zip(run(engine_of(folder, SMALL), asks), expected, strict=True):
+        assert isinstance(draws, list)
+        assert isinstance(others, list)
+        assert [draw.token_ids for draw in draws] == [draw.token_ids for draw in others]
+    assert all(need <= there < need + 3 * 4 for need, there in room)
+    changes = {after - before for (_, before), (_, after) in pairwise(room)}
+    assert min(changes) < 0 < max(changes)
+
+
+def test_slots_keep_what_they_hold_when_their_room_changes() -> None:
+    cache = SlotCache((2, 4, 3, 5), torch.float32, "cpu")
+    cache.make_room(6, 0)
+    chunks = [Chunk(kv_L2JTD=torch.randn(2, 2, 3, 6, 5), logits_V=torch.zeros(0)) for _ in range(2)]
+    for slot, chunk in enumerate(chunks):
+        cache.fill(slot, [chunk])
+    cache.make_room(9, 2)
+    assert cache.room == 9
+    for slot, chunk in enumerate(chunks):
+        assert torch.equal(cache.copy(slot, 6).kv_L2JTD, chunk.kv_L2JTD)
+    cache.make_room(4, 1)
+    assert torch.equal(cache.copy(0, 4).kv_L2JTD, chunks[0].kv_L2JTD[:, :, :, :4])
+
+
 def test_finished_rows_leave_and_their_slots_are_used_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
