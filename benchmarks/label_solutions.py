@@ -1,6 +1,6 @@
 """Measures `treeward label` on solutions whose first wrong steps are known.
 
-    python benchmarks/label_solutions.py
+    python benchmarks/label_solutions.py [--set search.rollouts=1]
 
 Draws `--solutions` solutions of `task:arithmetic` from the policy, has them labelled as the command
 does, and compares first wrong steps with the truth, for several `given.confidence`. `place` takes
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--solutions", type=int, default=500)
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--policy", default="nano")
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the label")
     a = parser.parse_args()
     problems = f"task:arithmetic?n={a.solutions // WIDTH}&seed={a.seed}"
     rows = asyncio.run(draw_solutions(make_plan(Options(problems=problems, policy=a.policy))))
@@ -127,7 +128,7 @@ def main() -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         for confidence in CONFIDENCES:
             out = Path(folder) / f"run-{confidence}"
-            settings = (f"given.confidence={confidence}", "prompt.template=nano")
+            settings = (f"given.confidence={confidence}", "prompt.template=nano", *a.set)
             plan = plan_label(
                 Options(problems=str(file), policy=a.policy, assignments=settings, seed=a.seed)
             )
