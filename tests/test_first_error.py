@@ -183,16 +183,16 @@ def ends_right(
     below = [at for at in range(1, len(parents)) if parents[at] == step]
     p_C = np.array([p_of(parents, seen, at) for at in below])
     p_C = p_C / max(1.0, p_C.sum())
-    total_G = np.zeros(grid().size)
+    total_G: Reals = np.zeros(grid().size)
     for at, p in zip(below, p_C, strict=True):
         total_G = total_G + p * ends_right(parents, seen, states, at, path, usual_G)
-    rest = 1 - p_C.sum()
+    rest = 1 - float(p_C.sum())
     if rest <= 1e-12:
         return total_G
     alive_G = np.full(grid().size, float(states[step] != DEAD))
     steps = len(path) - 1 + (seen[path[-1]].end is None)
     first_G = right_of([-1, 0], [Seen(), Seen(None, np.log(rest))], 1)
-    for place in range(max(1, steps - (len(path_to(parents, step)) - 1))):
+    for place in range(max(1, steps - (len(path_to(list(parents), step)) - 1))):
         r_G = usual_G if place else first_G
         alive_G = moves(r_G, ALIVE, ALIVE) * alive_G + moves(r_G, DEAD, ALIVE) * (1 - alive_G)
     return total_G + rest * alive_G
