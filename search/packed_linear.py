@@ -1,8 +1,8 @@
 """Linear layers whose weights lie as a CPU's bfloat16 matrix instructions want them.
 
-Else every product begins by laying them out anew, which for a pass of few rows takes as long as the
-product. torch has no name for this that is meant for others; these are the operators that its own
-compiler makes of a frozen model (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
+Else every product begins by laying them out anew, a good part of the time of a pass of few rows.
+torch has no name for this that is meant for others; these are the operators that its own compiler
+makes of a frozen model (`torch/_inductor/fx_passes/mkldnn_fusion.py`).
 """
 
 import torch

@@ -17,7 +17,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from treeward.search import engine as engine_module
-from treeward.search import shared_beginnings
+from treeward.search import shared_beginnings, transformers_policy
 from treeward.search.attention import Shared
 from treeward.search.engine import Engine, EngineSettings
 from treeward.search.errors import BadInput, CallFailed
@@ -431,6 +431,16 @@ async def drawn_by(policy: TransformersPolicy, asks: Sequence[Ask], at_once: int
 def policy_of(folder: Path, mode: Mode = Mode.NORMAL) -> TransformersPolicy:
     settings = TransformersSettings(threads=1, mode=mode, slots=8)
     return TransformersPolicy(folder, "fingerprint", settings)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_weights_are_laid_out_where_bits_may_differ(
+    folder: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[torch.nn.Module] = []
+    monkeypatch.setattr(transformers_policy, "pack_linear", packed.append)
+    asyncio.run(policy_of(folder, mode).close())
+    assert len(packed) == (mode is Mode.NORMAL)
 
 
 def test_the_policy_replies_alike_whatever_is_under_way(folder: Path) -> None:

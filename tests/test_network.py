@@ -11,6 +11,30 @@ from treeward.search.kv_cache import PrefillCache
 from treeward.search.network import Network
 
 
+@pytest.mark.parametrize("queries", [1, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_that_of_torch(dtype: torch.dtype, queries: int) -> None:
+    torch.manual_seed(queries)
+    query = torch.randn(3, 6, queries, 8).to(dtype)
+    long = torch.randn(2, 3, 2, 14, 8).to(dtype)
+    key, value = long[:, :, :, :11]  # part of a longer run, as in a cache
+    hidden = torch.rand(3, 1, queries, 11) < 0.4
+    hidden[..., 0] = False
+    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+    found, _ = attention.grouped_attention(
+        torch.nn.Identity(), query, key, value, mask, scaling=0.7
+    )
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query.float(),
+        key.float().repeat_interleave(3, dim=1),
+        value.float().repeat_interleave(3, dim=1),
+        attn_mask=~hidden,
+        scale=0.7,
+    )
+    near = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(found.float(), expected.transpose(1, 2), rtol=near, atol=near)
+
+
 @pytest.mark.parametrize("size", [37, 512, 1100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
