@@ -109,10 +109,11 @@ def _bounds(plan: Plan) -> Bounds:
     longest = max(map(max, lengths))
     most = method.bounds(replace(plan.search, max_depth=longest), plan.own)
     count, trees = sum(map(len, lengths)), len(lengths)
-    looks = (most.rollouts - plan.search.rollouts) * count
+    first = plan.own.rollouts
+    looks = (most.rollouts - first) * count
     return Bounds(
         nodes=1 + max(map(sum, lengths)),
         samples=0,
-        rollouts=plan.search.rollouts + -(-looks // trees),
+        rollouts=first + -(-looks // trees),
         calls=1 + -(-(count + looks) // trees),
     )

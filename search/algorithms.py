@@ -14,7 +14,7 @@ from treeward.search.beam import BeamSettings, beam
 from treeward.search.best_of_n import BestOfNSettings, best_of_n
 from treeward.search.errors import BadInput
 from treeward.search.fast import FastRollouts
-from treeward.search.given import Given, label_given
+from treeward.search.given import Given, GivenSettings, label_given
 from treeward.search.groups import Same
 from treeward.search.localise import Localiser, LocaliserSettings
 from treeward.search.mcts import mcts
@@ -177,7 +177,7 @@ def _omega_bounds(settings: SearchSettings, own: OmegaSettings) -> Bounds:
     )
 
 
-def _start_given(settings: SearchSettings, own: LocaliserSettings, tools: Tools) -> Search:
+def _start_given(settings: SearchSettings, own: GivenSettings, tools: Tools) -> Search:
     def search(tree: Tree) -> Growth:
         solutions = tools.solutions[tree.problem.id]
         return label_given(tree, settings, own, tools.cut, solutions)
@@ -185,10 +185,10 @@ def _start_given(settings: SearchSettings, own: LocaliserSettings, tools: Tools)
     return search
 
 
-def _given_bounds(settings: SearchSettings, own: LocaliserSettings) -> Bounds:
+def _given_bounds(settings: SearchSettings, own: GivenSettings) -> Bounds:
     looks = _looks(settings, own)
     return Bounds(
-        nodes=1 + settings.max_depth, samples=0, rollouts=settings.rollouts + looks, calls=2 + looks
+        nodes=1 + settings.max_depth, samples=0, rollouts=own.rollouts + looks, calls=2 + looks
     )
 
 
@@ -208,7 +208,7 @@ METHODS: Mapping[Algorithm, Method] = {
         own=OmegaSettings, start=_start_omega, bounds=_omega_bounds, steered=False
     ),
     Algorithm.GIVEN: Method(
-        own=LocaliserSettings, start=_start_given, bounds=_given_bounds, steered=False
+        own=GivenSettings, start=_start_given, bounds=_given_bounds, steered=False, rolls=False
     ),
     Algorithm.BEAM: Method(own=BeamSettings, start=_start_beam, bounds=_beam_bounds, steered=True),
     Algorithm.BEST_OF_N: Method(
@@ -247,7 +247,7 @@ def check_guides(settings: SearchSettings, own: Any, *, scored: bool, fast: bool
             fast rollouts.
     """
     method = METHODS[settings.algorithm]
-    if isinstance(own, MctsSettings):
+    if isinstance(own, MctsSettings | GivenSettings):
         own.check_beside(settings)
     if fast and not (method.steered and method.rolls):
         able = [name.value for name, other in METHODS.items() if other.steered and other.rolls]

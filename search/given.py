@@ -1,7 +1,8 @@
 """Evidence on solutions that people already have; no search of its own.
 
-The solutions of a problem become paths of one tree, where they share steps. Rollouts from the bare
-problem tell how hard it is, and the first wrong step of every solution is sought (`localise.py`).
+The solutions of a problem become paths of one tree, where they share steps. A rollout from the bare
+problem tells whether the policy can solve it, and the first wrong step of every solution is sought
+(`localise.py`).
 Given steps are no samples of the policy, so they stand for none; how likely they are the policy is
 asked in one pass. Rollouts from them are evidence like any other.
 """
@@ -9,10 +10,11 @@ asked in one pass. Rollouts from them are evidence like any other.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from treeward.search.localise import LocaliserSettings, find_first_error
+from treeward.search.errors import BadInput
+from treeward.search.localise import Localiser, LocaliserSettings, find_first_error
 from treeward.search.replies import Reply
 from treeward.search.requests import Growth, ask_logprobs
-from treeward.search.settings import SearchSettings
+from treeward.search.settings import SearchSettings, refuse_unread
 from treeward.search.steps import Cut, Finish
 from treeward.search.survey import Survey
 from treeward.search.tree import ROOT, Creation, Tree
@@ -33,10 +35,41 @@ class Given:
     """Of its answer; None where it gives none, and then it is a prefix that can go on."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenSettings(LocaliserSettings):
+    """How given solutions are labelled; section `given.`."""
+
+    rollouts: int = 1
+    """Rollouts from the bare problem, which tell how hard it is; at least 0."""
+
+    def __post_init__(self) -> None:
+        """Checks every field.
+
+        Raises:
+            BadInput: A field breaks its rule.
+        """
+        LocaliserSettings.__post_init__(self)
+        if not self.rollouts >= 0:
+            raise BadInput(f"given.rollouts must be at least 0, got {self.rollouts!r}")
+
+    def check_beside(self, settings: SearchSettings) -> None:
+        """Checks that these fit the settings that every search knows.
+
+        Raises:
+            BadInput: Nothing reads `search.rollouts` and they are given, or something does and
+                they are 0.
+        """
+        binary = "given.localiser=binary (those from the bare problem are given.rollouts)"
+        if self.localiser is Localiser.BAYES:
+            refuse_unread("search", settings, binary, ("rollouts",))
+        elif settings.rollouts == 0:
+            raise BadInput("search.rollouts must be at least 1 for given.localiser=binary, got 0")
+
+
 def label_given(
     tree: Tree,
     settings: SearchSettings,
-    own: LocaliserSettings,
+    own: GivenSettings,
     cut: Cut,
     solutions: Sequence[Given],
 ) -> Growth:
@@ -44,8 +77,8 @@ def label_given(
 
     Args:
         tree: Holds its root only; modified in place.
-        settings: `rollouts` from the bare problem, and at a middle (binary), `wave` at a time.
-        own: How wrong steps are found.
+        settings: `rollouts` at a middle, `wave` of them at a time (binary).
+        own: `rollouts` from the bare problem, and how wrong steps are found.
         cut: Splits rollouts into steps.
         solutions: Those of the tree's problem, each once.
     """
@@ -58,7 +91,7 @@ def label_given(
     # Where one ends and another goes on it is a prefix, whose nodes are there.
     paths = [_path(tree, given.steps) for given in solutions]
     survey.note()
-    yield from survey.roll([ROOT], settings.rollouts)
+    yield from survey.roll([ROOT], own.rollouts)
     for path in paths:
         yield from find_first_error(survey, path, settings, own)
 

@@ -44,11 +44,11 @@ class SearchSettings:
 
     rollouts: int = 8
     """Rollouts a node (all but best_of_n), at most with `rollouts.width` or `rollouts.threshold`; 0
-    lets critics alone say what a node is worth. For omega those at a middle of a binary search, at
-    most."""
+    lets critics alone say what a node is worth. For omega and given those at a middle of a binary
+    search, at most."""
 
     wave: int = 4
-    """Nodes that are asked about at once; for omega rollouts at a middle."""
+    """Nodes that are asked about at once; for omega and given rollouts at a middle."""
 
     max_depth: int = 32
     """Steps from the root at which nothing is expanded (mcts, adaptive, beam) or rolled out

@@ -260,7 +260,7 @@ def test_shards_of_given_solutions_are_the_run(
         ran = treeward(*asked, "--out", out)
         assert (ran.code, json.loads(ran.out)["grown"]) == (0, int(at < 4)), ran.err
         assert planned["n_problems"] == int(at < 4)
-        assert planned["max_rollouts"] == {1: 8 + 2 * 32, 2: 8 + 32, 3: 8 + 32, 4: 0}[at]
+        assert planned["max_rollouts"] == {1: 1 + 2 * 32, 2: 1 + 32, 3: 1 + 32, 4: 0}[at]
         for name, rows_of in tables(out).items() if at < 4 else ():
             found[name].append(rows_of)
     for name, expected in tables(whole).items():

@@ -14,8 +14,7 @@ from treeward.export.label_plan import plan_label
 from treeward.export.options import Options
 from treeward.export.solutions import Solution, encode, read_solutions
 from treeward.search.errors import BadInput
-from treeward.search.given import Given, label_given
-from treeward.search.localise import LocaliserSettings
+from treeward.search.given import Given, GivenSettings, label_given
 from treeward.search.policy import PolicySettings
 from treeward.search.problem import Problem
 from treeward.search.prompts import Template
@@ -138,15 +137,52 @@ def test_other_solutions_are_another_run(treeward: Command, tmp_path: Path) -> N
 
 
 def test_a_dry_run_bounds_the_cost(treeward: Command, tmp_path: Path) -> None:
-    """8 rollouts a problem, and 32 a solution at most: 2 * 8 + 3 * 32 rounded up by tree."""
+    """A rollout a problem, and 32 a solution at most: 2 + 3 * 32 rounded up by tree."""
     file = write(tmp_path / "s.jsonl", RIGHT, WRONG, OPEN)
     ran = treeward(
         "label", file, "--policy", "nano", "--out", tmp_path / "x", "--dry-run", "--json"
     )
     assert json.loads(ran.out)["max_nodes"] == 1 + 3 + 3, "those of the first problem"
-    assert json.loads(ran.out)["max_rollouts"] == 2 * (8 + 48)
+    assert json.loads(ran.out)["max_rollouts"] == 2 * (1 + 48)
     assert json.loads(ran.out)["max_calls"] == 2 * (1 + 50), "and a look at each solution"
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_the_root"),
+    [
+        ((), 1),
+        (("given.rollouts=3",), 3),
+        (("given.rollouts=0",), 0),
+        (("given.localiser=binary", "search.rollouts=5"), 1),
+    ],
+)
+def test_the_bare_problem_has_rollouts_of_its_own(
+    settings: tuple[str, ...], of_the_root: int, treeward: Command, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "s.jsonl", RIGHT)
+    given = [word for each in settings for word in ("--set", each)]
+    asked = ("label", file, "--policy", "nano", "--out", tmp_path / "run", *given)
+    assert treeward(*asked).code == 0
+    sql = "SELECT n_rollouts FROM nodes WHERE depth = 0"
+    (root,) = json.loads(treeward("query", tmp_path / "run", sql, "--json").out)
+    assert root == {"n_rollouts": of_the_root}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("search.rollouts=9",), r"given\.localiser=binary \(those from the bare problem are"),
+        (("given.localiser=binary", "search.rollouts=0"), "must be at least 1 for given.localiser"),
+        (("given.rollouts=-1",), r"given\.rollouts must be at least 0, got -1"),
+    ],
+)
+def test_rollouts_that_nothing_reads_are_refused(
+    settings: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "s.jsonl", RIGHT)
+    with pytest.raises(BadInput, match=says):
+        plan_label(Options(problems=str(file), policy="nano", assignments=settings))
 
 
 @pytest.mark.parametrize(
@@ -324,8 +360,7 @@ def test_what_one_failed_call_leaves_open_another_may_tell() -> None:
         Given(steps=(first, second), judgement=judgement),
         Given(steps=(first, third), judgement=judgement),
     ]
-    settings = SearchSettings(rollouts=1)
-    growth = label_given(tree, settings, LocaliserSettings(), lambda ids: [ids], solutions)
+    growth = label_given(tree, SearchSettings(), GivenSettings(), lambda ids: [ids], solutions)
     assert [request.steps for request in next(growth)] == [(first, second), (first, third)]
     told = Completion(first + third, -3.0, Finish.END, 0, None, (-1.0, -2.0))
     failure = Failure("timeout", "too slow")

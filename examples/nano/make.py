@@ -144,6 +144,7 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--long", type=int, choices=LONG, help="long chains modulo this instead")
     kind.add_argument("--fast", action="store_true", help="a smaller model of the same chains")
+    parser.add_argument("--steps", type=int, help="of training; few make a weaker model")
     arguments = parser.parse_args()
     out: Path = arguments.out
     if not arguments.resume:
@@ -152,6 +153,8 @@ def main() -> None:
         problems = long_problems(arguments.long) if arguments.long else training_problems()
         write_data(out / "train.parquet", problems)
     steps = FAST_STEPS if arguments.fast else LONG_STEPS if arguments.long else SETTINGS.steps
+    if arguments.steps is not None:
+        steps = arguments.steps
     train_sft(
         out / "train.parquet",
         out / "blank",
