@@ -15,15 +15,16 @@ from scipy.special import logsumexp
 from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch, levels, plain
 from treeward.search.error_grid import learn_prior, prior, step_logs
 from treeward.search.errors import DamagedData
+from treeward.search.next_steps import next_steps
 from treeward.search.samples import log_share
 from treeward.search.verdicts import Verdict
 
 READS = ("logprob", "n_taken", "beyond", "verdict")
 
 PIECE_STEPS = 4096
-"""Steps whose arrays are held at once, some 3 MB each; a tree that has more is held whole."""
+"""Steps whose arrays are held at once, some 4 MB each; a tree that has more is held whole."""
 MOST_TREES = 16_384
-"""Trees that a prior is learned from, at most; they take less than 1 kB each."""
+"""Trees that a prior is learned from, at most; they take 1 kB each."""
 
 
 def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
@@ -149,25 +150,24 @@ def _pieces(batch: TreeBatch) -> Iterable[TreeBatch]:
 def _chances(batch: TreeBatch, prior_G: Reals) -> Reals:
     """Goes from the roots down: P(right) = P(parent right) P(stays right)."""
     steps = _Steps.of(batch)
-    alive_SG, told_SG = _upward(batch, steps)
-    nodes = slice(batch.size)
-    right_NG = step_logs(steps.logprob_S[nodes, None]).right_G + alive_SG[nodes] - told_SG[nodes]
+    alive_SG, right_SG = _upward(batch, steps)
+    right_NG = right_SG[: batch.size]
     weights_TG = prior_G + alive_SG[batch.start_T]
-    right_NG[batch.start_T] = weights_TG - logsumexp(weights_TG, axis=1, keepdims=True)
+    right_NG[batch.start_T] = np.exp(weights_TG - logsumexp(weights_TG, axis=1, keepdims=True))
     for rows in batch.level_D[1:]:
-        right_NG[rows] += right_NG[batch.parent_N[rows]]
-    return np.asarray(np.exp(right_NG).sum(axis=1))
+        right_NG[rows] *= right_NG[batch.parent_N[rows]]
+    return np.asarray(right_NG.sum(axis=1))
 
 
 def _upward(batch: TreeBatch, steps: _Steps) -> tuple[Reals, Reals]:
     """Goes from the leaves up.
 
     Returns:
-        The log likelihood of all that was seen at and below each step if it is alive, and the same
-        if the one before it is (roots have none: theirs is not filled in).
+        The log likelihood of all that was seen at and below each step if it is alive, and the
+        probability that it is right if the one before it is (of roots not filled in).
     """
     alive_SG = np.zeros((len(steps.parent_S), len(prior())))
-    dead_SG, told_SG = np.zeros_like(alive_SG), np.zeros_like(alive_SG)
+    dead_SG, stays_SG = np.zeros_like(alive_SG), np.zeros_like(alive_SG)
     for rows in reversed(steps.level_D[1:]):
         # How a solution ends is all that there is to say of a step that ends it.
         right, wrong = rows[steps.right_S[rows]], rows[steps.wrong_S[rows]]
@@ -175,9 +175,8 @@ def _upward(batch: TreeBatch, steps: _Steps) -> tuple[Reals, Reals]:
         alive_SG[wrong], dead_SG[wrong] = -np.inf, 0.0
         rows = rows[np.argsort(steps.parent_S[rows], kind="stable")]
         logs = step_logs(steps.logprob_S[rows, None])
-        told_SG[rows] = np.logaddexp(logs.lives_G + alive_SG[rows], logs.dies_G + dead_SG[rows])
-        if_dead_SG = np.logaddexp(logs.mends_G + alive_SG[rows], logs.stays_dead_G + dead_SG[rows])
         parents, first = np.unique(steps.parent_S[rows], return_index=True)
-        alive_SG[parents] += np.add.reduceat(told_SG[rows], first)
-        dead_SG[parents] += np.add.reduceat(if_dead_SG, first)
-    return alive_SG, told_SG
+        found = next_steps(logs, alive_SG[rows], dead_SG[rows], first)
+        stays_SG[rows] = found.stays_CG
+        alive_SG[parents], dead_SG[parents] = found.alive_PG, found.dead_PG
+    return alive_SG, stays_SG

@@ -130,8 +130,9 @@ def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
     likely, unlikely = (
         float(np.exp(prior_G) @ np.exp(step_logs(np.log(p)).right_G)) for p in (0.95, 0.05)
     )
-    harmless, mending = (
-        float(np.exp(prior_G) @ of) for of in (grid().harmless_G, grid().mending_G)
+    points = grid()
+    harmless, mending, sole = (
+        float(np.exp(prior_G) @ of) for of in (points.harmless_G, points.mending_G, points.sole_G)
     )
 
     def judge(batch: TreeBatch) -> Said:
@@ -150,8 +151,9 @@ def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
         "it; otherwise it is undecided, and so is all below it. One success is not enough where "
         f"errors make no difference, here {harmless:.1%} of them, or make up for others, here "
         f"{mending:.1%}. A step that the policy takes with a probability of .95 is right about "
-        f"{likely:.1%} of the time, one of .05 about {unlikely:.1%}. All this is learned from how "
-        f"samples end in {n_trees} trees, without any reference to the truth.",
+        f"{likely:.1%} of the time, one of .05 about {unlikely:.1%}; that no more than one of the "
+        f"steps that can follow another is right has a probability of {sole:.1%}. All this is "
+        f"learned from how samples end in {n_trees} trees, without any reference to the truth.",
         reads=BELIEF_READS,
         judge=judge,
     )

@@ -5,11 +5,12 @@ make more or less likely.
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit, logsumexp
 
 from treeward.search.intervals import Reals
@@ -23,6 +24,8 @@ class Curve(NamedTuple):
 
     slope: float
     lift: float
+    sole: bool = False
+    """Whether no more than one of the next steps is right; else each is, whatever others are."""
 
 
 SILENT = Curve(0.0, np.inf)
@@ -30,9 +33,11 @@ SILENT = Curve(0.0, np.inf)
 CURVES = {
     SILENT: 0.3,
     Curve(0.5, 1.0): 0.1,
-    Curve(1.0, 0.0): 0.2,
+    Curve(1.0, 0.0): 0.1,
     Curve(1.5, 0.5): 0.1,
-    Curve(2.0, 0.0): 0.3,
+    Curve(2.0, 0.0): 0.15,
+    Curve(1.0, 0.0, sole=True): 0.1,
+    Curve(2.0, 0.0, sole=True): 0.15,
 }
 """Each with the weight that it has before anything is known, as all below."""
 HARMLESS = {0.001: 0.3, 0.01: 0.3, 0.1: 0.4}
@@ -42,7 +47,7 @@ MENDING = {0.01: 0.5, 0.1: 0.5}
 HAZARDS = {0.001: 0.4, 0.02: 0.4, 0.15: 0.2}
 """h"""
 
-FLOOR = 0.01
+FLOOR = 0.03
 """f: among the least likely steps so many are right all the same."""
 SUREST = 1 - 1e-6
 """No step is taken to be more likely than this."""
@@ -54,6 +59,7 @@ class Grid:
 
     slope_G: Reals
     lift_G: Reals
+    sole_G: NDArray[np.bool_]
     harmless_G: Reals
     mending_G: Reals
     hazard_G: Reals
@@ -68,10 +74,11 @@ class Grid:
 def grid() -> Grid:
     """Returns the combinations."""
     points = [(*curve, *rest) for curve, *rest in product(CURVES, HARMLESS, MENDING, HAZARDS)]
-    slope_G, lift_G, harmless_G, mending_G, hazard_G = np.array(points).T
+    slope_G, lift_G, sole_G, harmless_G, mending_G, hazard_G = np.array(points).T
     return Grid(
         slope_G=slope_G,
         lift_G=lift_G,
+        sole_G=sole_G > 0,
         harmless_G=harmless_G,
         mending_G=mending_G,
         hazard_G=hazard_G,
@@ -118,10 +125,7 @@ class StepLogs(NamedTuple):
     """Holds log probabilities of what a step does, each at every grid point."""
 
     right_G: Reals
-    """A right prefix stays right."""
-    lives_G: Reals
-    """A live prefix stays alive: the step is right, or the error harmless."""
-    dies_G: Reals
+    """A right prefix stays right, where no other next step is known to be right."""
     mends_G: Reals
     """A dead prefix comes to life: the step is an error that makes up for those before."""
     stays_dead_G: Reals
@@ -140,14 +144,5 @@ def step_logs(logprob: float | Reals) -> StepLogs:
             points.slope_G == 0, points.lift_G, points.lift_G + points.slope_G * odds
         )
     right_G = (1 - points.hazard_G) * (FLOOR + (1 - FLOOR) * expit(doubt_G))
-    wrong_G = 1 - right_G
-    dies_G, mends_G = wrong_G * (1 - points.harmless_G), wrong_G * points.mending_G
-    return StepLogs(
-        np.log(right_G), np.log1p(-dies_G), np.log(dies_G), np.log(mends_G), np.log1p(-mends_G)
-    )
-
-
-@lru_cache(maxsize=4096)
-def step_logs_of(logprob: float) -> StepLogs:
-    """Returns what a step does; what was asked lately is kept."""
-    return step_logs(logprob)
+    mends_G = (1 - right_G) * points.mending_G
+    return StepLogs(np.log(right_G), np.log(mends_G), np.log1p(-mends_G))

@@ -14,8 +14,13 @@ write a step are right, or a policy is sure of its mistakes, p tells little, s =
 end. Where the policy does not say p, it is about the share of samples that take the step. f is
 small and given.
 
-Nobody knows h, s, c, e and m: a grid of them with prior weights goes through all formulas, so that
-a tree learns them as it grows, and a run from all of its trees, from how samples end alone.
+Either each of the next steps is right or not, whatever the others are; or no more than one of them
+is, as where a step can be written in one way only, and then what speaks against one speaks for the
+others. In that case the r of those that were seen are made less where their sum is above 1 - h.
+
+Nobody knows which, nor h, s, c, e and m: a grid of them with prior weights goes through all
+formulas, so that a tree learns them as it grows, and a run from all of its trees, from how samples
+end alone.
 
 All samples of the tree are one tree of steps (`samples.py`), whether or not they were made nodes:
 each is right or wrong once, so that samples which share their steps are no independent witnesses.
@@ -25,10 +30,13 @@ where they tell most (`information.py`).
 Beliefs are exact sums over that tree: from the leaves up, the likelihood of all that was seen at a
 step and below it, and then from the root down (Pearl 1988, section 4.3):
 
-    A(step) = prod_c [a_c A(c) + (1 - a_c) D(c)]     if it is alive,     a = r + (1 - r) e
-    D(step) = prod_c [d_c A(c) + (1 - d_c) D(c)]     if it is dead,      d = (1 - r) m
+    W(step) = e A(step) + (1 - e) D(step)                     if it is wrong, the one before alive
+    A(step) = prod_c [r_c A(c) + (1 - r_c) W(c)]              if it is alive; where one is right:
+            = [1 - sum_c r_c + sum_c r_c A(c) / W(c)] prod_c W(c)
+    D(step) = prod_c [d_c A(c) + (1 - d_c) D(c)]              if it is dead,      d = (1 - r) m
 
-    P(step right | the one before right) = r A(step) / [a A(step) + (1 - a) D(step)]
+    P(step right | the one before right) = r A(step) / [r A(step) + (1 - r) W(step)], or
+            r A(step) / W(step), over the brackets before prod above
 
 Binary search (Luo et al. 2024, OmegaPRM, section 3.2) asks k rollouts at the middle and believes a
 single success.
@@ -40,8 +48,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import logsumexp
 
-from treeward.search.error_grid import grid, prior, step_logs_of
+from treeward.search.error_grid import grid, prior, step_logs
 from treeward.search.intervals import Reals
+from treeward.search.next_steps import next_steps
 from treeward.search.samples import Samples
 from treeward.search.tree import ROOT
 
@@ -58,42 +67,50 @@ class Beliefs:
     """Log likelihood of all that was seen at and below each step, if it is alive."""
     dead_G: list[Reals] = field(default_factory=lambda: [np.zeros(grid().size)])
     """The same if it is dead."""
-    if_alive_G: list[Reals] = field(default_factory=lambda: [np.zeros(grid().size)])
-    """The same if the step before it is alive."""
-    if_dead_G: list[Reals] = field(default_factory=lambda: [np.zeros(grid().size)])
-    """The same if the step before it is dead."""
+    none_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])
+    """That none of its next steps that were seen is right, if it is alive."""
+    stays_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])
+    """P(step right | the one before right)."""
+    spared_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])
+    """P(step alive | it is wrong, the one before alive)."""
+    mends_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])
+    """P(step alive | the one before dead)."""
 
     def refresh(self, steps: Iterable[int]) -> None:
         """Computes anew what steps that were taken and those above them say."""
         samples = self.samples
-        for column in (self.alive_G, self.dead_G, self.if_alive_G, self.if_dead_G):
-            column += [np.zeros(grid().size)] * (len(samples) - len(column))
+        ones = [np.ones(grid().size)] * (len(samples) - len(self.alive_G))
+        for column in (self.none_G, self.stays_G, self.spared_G, self.mends_G):
+            column += ones
+        for column in (self.alive_G, self.dead_G):
+            column += [np.zeros(grid().size)] * len(ones)
         changed = {ROOT}
         for step in steps:
             while step not in changed:
                 changed.add(step)
                 step = samples.parent[step]
-        # Where the policy does not say p, the shares of all that go on from a step have changed.
-        for parent in {samples.parent[step] for step in changed if step != ROOT}:
-            changed.update(at for at in samples.children[parent] if samples.logprob[at] is None)
         for step in sorted(changed, reverse=True):
             self._tell(step)
 
     def _tell(self, step: int) -> None:
-        """Computes what was seen at and below a step, and what that says to the one before it."""
-        end, nothing = self.samples.end[step], np.zeros(grid().size)
-        if end is None:
-            children = self.samples.children[step]
-            alive_G = sum((self.if_alive_G[child] for child in children), nothing)
-            dead_G = sum((self.if_dead_G[child] for child in children), nothing)
-        else:
-            never = np.full_like(nothing, -np.inf)
-            alive_G, dead_G = (nothing, never) if end else (never, nothing)
-        self.alive_G[step], self.dead_G[step] = alive_G, dead_G
-        if step != ROOT:
-            logs = step_logs_of(self.samples.log_chance(step))
-            self.if_alive_G[step] = np.logaddexp(logs.lives_G + alive_G, logs.dies_G + dead_G)
-            self.if_dead_G[step] = np.logaddexp(logs.mends_G + alive_G, logs.stays_dead_G + dead_G)
+        """Computes what was seen at and below a step, and what is likely of the next ones."""
+        end, children = self.samples.end[step], self.samples.children[step]
+        if end is not None:
+            nothing, never = np.zeros(grid().size), np.full(grid().size, -np.inf)
+            self.alive_G[step], self.dead_G[step] = (nothing, never) if end else (never, nothing)
+        elif children:
+            found = next_steps(
+                step_logs(np.array([[self.samples.log_chance(child)] for child in children])),
+                np.array([self.alive_G[child] for child in children]),
+                np.array([self.dead_G[child] for child in children]),
+                np.zeros(1, np.int64),
+            )
+            self.alive_G[step], self.dead_G[step] = found.alive_PG[0], found.dead_PG[0]
+            self.none_G[step] = found.none_PG[0]
+            for at, child in enumerate(children):
+                self.stays_G[child] = found.stays_CG[at]
+                self.spared_G[child] = found.spared_CG[at]
+                self.mends_G[child] = found.mends_CG[at]
 
     def seen(self, step: int) -> bool:
         """Returns whether a known outcome is at or below a step."""
@@ -115,11 +132,6 @@ class Beliefs:
         weights_G = self.prior_G + self.evidence()
         return np.asarray(weights_G - logsumexp(weights_G))
 
-    def stays_right(self, step: int) -> Reals:
-        """Returns log P(step right | the one before right) at each grid point."""
-        logs = step_logs_of(self.samples.log_chance(step))
-        return logs.right_G + self.alive_G[step] - self.if_alive_G[step]
-
     def first_error(self, path: Sequence[int]) -> Reals:
         """Returns where a path first goes wrong, as probabilities.
 
@@ -129,6 +141,6 @@ class Beliefs:
         Returns:
             Entry e - 1 for step e of `path`, and the last for nowhere.
         """
-        stays_PG = [self.weights(), *(self.stays_right(step) for step in path[1:])]
-        right_P = np.exp(np.cumsum(stays_PG, axis=0)).sum(axis=1)
+        stays_PG = [np.exp(self.weights()), *(self.stays_G[step] for step in path[1:])]
+        right_P = np.cumprod(stays_PG, axis=0).sum(axis=1)
         return np.append(-np.diff(right_P), right_P[-1])

@@ -108,11 +108,50 @@ def all_states(parents: Sequence[int], seen: Sequence[Seen]) -> list[tuple[tuple
         ):
             continue
         mass_G = np.exp(prior())
-        for step in range(1, len(parents)):
-            mass_G = mass_G * moves(r_SG[step], states[parents[step]], states[step])
+        for step in range(len(parents)):
+            apart_G, _ = one_is_right(parents, r_SG, states, step)
+            for at in children(parents, step):
+                apart_G = np.where(
+                    grid().sole_G, apart_G, apart_G * moves(r_SG[at], states[step], states[at])
+                )
+            mass_G = mass_G * apart_G
         found.append((states, mass_G))
     total = sum(mass_G.sum() for _, mass_G in found)
     return [(states, mass_G / total) for states, mass_G in found]
+
+
+def children(parents: Sequence[int], step: int) -> list[int]:
+    return [at for at in range(1, len(parents)) if parents[at] == step]
+
+
+def one_is_right(
+    parents: Sequence[int], r_SG: Sequence[Reals], states: Sequence[str], step: int
+) -> tuple[Reals, Reals]:
+    """The probability of the states below a step where no more than one is right, else 1.
+
+    And that none is which was seen, given these states and that the step is alive.
+    """
+    sole_G, e_G, below = grid().sole_G, grid().harmless_G, children(parents, step)
+    ones: Reals = np.ones_like(e_G)
+    if states[step] == DEAD:
+        mass_G = ones
+        for at in below:
+            mass_G = mass_G * moves(r_SG[at], DEAD, states[at])
+        return np.where(sole_G, mass_G, 1), ones
+    most_G = np.maximum(sum((r_SG[at] for at in below), 0 * ones) / (1 - grid().hazard_G), 1)
+    wrong = {RIGHT: 0 * ones, ALIVE: e_G, DEAD: 1 - e_G}
+    none_G = 1 - sum((r_SG[at] for at in below), 0 * ones) / most_G
+    for at in below:
+        none_G = none_G * wrong[states[at]]
+    total_G = none_G
+    for sound in below:
+        if states[sound] == states[step]:
+            one_G = r_SG[sound] / most_G
+            for at in below:
+                one_G = one_G if at == sound else one_G * wrong[states[at]]
+            total_G = total_G + one_G
+    share_G = np.divide(none_G, total_G, out=0 * ones, where=total_G > 0)
+    return np.where(sole_G, total_G, 1), share_G
 
 
 @given(trees(), st.randoms())
@@ -180,7 +219,7 @@ def ends_right(
     """The probability that a rollout from a step ends right."""
     if seen[step].end is not None:
         return np.full(grid().size, float(states[step] != DEAD))
-    below = [at for at in range(1, len(parents)) if parents[at] == step]
+    below = children(parents, step)
     p_C = np.array([p_of(parents, seen, at) for at in below])
     p_C = p_C / max(1.0, p_C.sum())
     total_G: Reals = np.zeros(grid().size)
@@ -192,8 +231,12 @@ def ends_right(
     alive_G = np.full(grid().size, float(states[step] != DEAD))
     steps = len(path) - 1 + (seen[path[-1]].end is None)
     first_G = right_of([-1, 0], [Seen(), Seen(None, np.log(rest))], 1)
+    r_SG = [right_of(parents, seen, at) if at else np.ones(1) for at in range(len(parents))]
+    _, none_G = one_is_right(parents, r_SG, states, step)
     for place in range(max(1, steps - (len(path_to(list(parents), step)) - 1))):
         r_G = usual_G if place else first_G
+        if place == 0 and states[step] != DEAD:
+            r_G = np.where(grid().sole_G, none_G * (1 - grid().hazard_G), first_G)
         alive_G = moves(r_G, ALIVE, ALIVE) * alive_G + moves(r_G, DEAD, ALIVE) * (1 - alive_G)
     return total_G + rest * alive_G
 
@@ -274,7 +317,8 @@ def world(
         at = 0
         for place in range(3):
             p = float(rng.uniform(0.05, 0.95))
-            right = 1 / (1 + ((1 - p) / p) ** slope) if slope else 0.9
+            told = FLOOR + (1 - FLOOR) / (1 + ((1 - p) / p) ** slope)
+            right = told if slope else 0.9
             alive = states[at] != DEAD
             wrong = rng.random() >= right
             changes = wrong and rng.random() < ((1 - harmless) if alive else mending)
@@ -288,7 +332,7 @@ def world(
 @pytest.mark.parametrize(("harmless", "mending"), [(0.001, 0.1), (0.1, 0.01)])
 def test_a_run_learns_which_errors_matter(harmless: float, mending: float) -> None:
     rng = np.random.default_rng(0)
-    told = [world(rng, slope=2.0, harmless=harmless, mending=mending) for _ in range(100)]
+    told = [world(rng, slope=2.0, harmless=harmless, mending=mending) for _ in range(200)]
     weights = np.exp(learn_prior(np.array([grown(*each).evidence() for each in told])))
     assert weights.sum() == pytest.approx(1)
     # One in a hundred and one in a thousand are too few to be told apart.
@@ -302,6 +346,32 @@ def test_a_run_learns_whether_its_policy_knows_its_own_mind(slope: float) -> Non
     told = [world(rng, slope=slope, harmless=0.01, mending=0.01) for _ in range(100)]
     weights = np.exp(learn_prior(np.array([grown(*each).evidence() for each in told])))
     assert weights[grid().slope_G == slope].sum() > 0.9
+
+
+@pytest.mark.parametrize("sole", [True, False])
+def test_a_run_learns_whether_more_than_one_next_step_can_be_right(sole: bool) -> None:
+    """Two ways to begin, of which one is right with its probability, or each by itself."""
+    rng = np.random.default_rng(3)
+    evidence = []
+    for _ in range(100):
+        p = float(rng.uniform(0.2, 0.8))
+        first = bool(rng.random() < p)
+        second = not first if sole else bool(rng.random() < 1 - p)
+        ends = [Seen(first, float(np.log(p))), Seen(second, float(np.log(1 - p)))]
+        evidence.append(grown([-1, 0, 0], [Seen(), *ends]).evidence())
+    weights = np.exp(learn_prior(np.array(evidence)))
+    assert weights[grid().sole_G == sole].sum() > 0.99
+
+
+def test_where_one_next_step_is_right_an_error_in_one_speaks_for_the_other() -> None:
+    """The other is right but for the steps that nobody took, which have a tenth."""
+    ends = [Seen(False, float(np.log(0.5))), Seen(None, float(np.log(0.4)))]
+    told = grown([-1, 0, 0], [Seen(), *ends])
+    one = np.exp(prior()) * (grid().sole_G & (grid().slope_G == 1))
+    alone = np.exp(prior()) * (~grid().sole_G & (grid().slope_G == 1))
+    other = told.stays_G[2]
+    assert one @ other / one.sum() == pytest.approx(0.8, abs=0.05)
+    assert alone @ other / alone.sum() == pytest.approx(0.4, abs=0.05)
 
 
 def test_how_often_steps_are_wrong_is_each_tree_s_own() -> None:
