@@ -68,7 +68,7 @@ class Beliefs:
     dead_G: list[Reals] = field(default_factory=lambda: [np.zeros(grid().size)])
     """The same if it is dead."""
     none_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])
-    """That none of its next steps that were seen is right, if it is alive."""
+    """That none of its next steps that were seen is right, if it is alive; for `sole_G` alone."""
     stays_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])
     """P(step right | the one before right)."""
     spared_G: list[Reals] = field(default_factory=lambda: [np.ones(grid().size)])

@@ -21,7 +21,7 @@ class NextSteps(NamedTuple):
     dead_PG: Reals
     """The same if it is dead."""
     none_PG: Reals
-    """That none of those seen is right, if the step is alive."""
+    """That none of those seen is right, if the step is alive; for where no more than one can be."""
     stays_CG: Reals
     """That a next step is right, if the step is right."""
     spared_CG: Reals
