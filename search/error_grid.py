@@ -33,11 +33,11 @@ SILENT = Curve(0.0, np.inf)
 CURVES = {
     SILENT: 0.3,
     Curve(0.5, 1.0): 0.1,
-    Curve(1.0, 0.0): 0.1,
+    Curve(1.0, 0.0): 0.18,
     Curve(1.5, 0.5): 0.1,
-    Curve(2.0, 0.0): 0.15,
-    Curve(1.0, 0.0, sole=True): 0.1,
-    Curve(2.0, 0.0, sole=True): 0.15,
+    Curve(2.0, 0.0): 0.27,
+    Curve(1.0, 0.0, sole=True): 0.02,
+    Curve(2.0, 0.0, sole=True): 0.03,
 }
 """Each with the weight that it has before anything is known, as all below."""
 HARMLESS = {0.001: 0.3, 0.01: 0.3, 0.1: 0.4}
