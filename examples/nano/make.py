@@ -7,8 +7,8 @@ Nothing is downloaded. `measure.py` then measures the model and writes its card.
 `--long 30` makes another model of the same size, for benchmarks: it solves chains of 12 to 16 steps
 modulo 30 (`task:arithmetic?steps=12..16&mod=30&numbers=0..29`), where multiplying makes different
 numbers equal, so that an error may cease to matter. `--long 11` does so modulo 11, where it never
-does and a wrong solution comes right again by another error alone. With `--steps 1750` the latter is
-right in about a third of its tries.
+does and a wrong solution comes right again by another error alone. With `--steps 1750` the latter
+is right in about a third of its tries.
 
 `--fast` makes `nano-fast`, a smaller model that learns the same, for fast rollouts.
 """
