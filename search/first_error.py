@@ -79,11 +79,11 @@ class Beliefs:
     def refresh(self, steps: Iterable[int]) -> None:
         """Computes anew what steps that were taken and those above them say."""
         samples = self.samples
-        ones = [np.ones(grid().size)] * (len(samples) - len(self.alive_G))
-        for column in (self.none_G, self.stays_G, self.spared_G, self.mends_G):
-            column += ones
+        new = len(samples) - len(self.alive_G)
         for column in (self.alive_G, self.dead_G):
-            column += [np.zeros(grid().size)] * len(ones)
+            column += [np.zeros(grid().size)] * new
+        for column in (self.none_G, self.stays_G, self.spared_G, self.mends_G):
+            column += [np.ones(grid().size)] * new
         changed = {ROOT}
         for step in steps:
             while step not in changed:
