@@ -93,7 +93,7 @@ def between(low: float, high: float, *, open_ends: bool = False) -> Reader:
 
 PARTS = {
     "any_success": Form(1, {"min_rollouts": Setting(integer(1, 10**9), MIN_ROLLOUTS)}),
-    "posterior": Form(5, {"confidence": Setting(between(0.5, 1, open_ends=True), CONFIDENCE)}),
+    "posterior": Form(6, {"confidence": Setting(between(0.5, 1, open_ends=True), CONFIDENCE)}),
     "threshold": Form(
         1,
         {

@@ -19,11 +19,13 @@ from treeward.search.intervals import Reals
 class Curve(NamedTuple):
     """Says how often a step of probability p is right.
 
-    That is f + (1 - f) / (1 + exp(-lift - slope logit p)), where f is `FLOOR`.
+    That is f + (1 - f) / (1 + exp(-lift - slope logit p)).
     """
 
     slope: float
     lift: float
+    floor: float = 0.01
+    """f: among the least likely steps so many are right all the same."""
     sole: bool = False
     """Whether no more than one of the next steps is right; else each is, whatever others are."""
 
@@ -36,8 +38,8 @@ CURVES = {
     Curve(1.0, 0.0): 0.18,
     Curve(1.5, 0.5): 0.1,
     Curve(2.0, 0.0): 0.27,
-    Curve(1.0, 0.0, sole=True): 0.02,
-    Curve(2.0, 0.0, sole=True): 0.03,
+    Curve(1.0, 0.0, floor=0.03, sole=True): 0.02,
+    Curve(2.0, 0.0, floor=0.03, sole=True): 0.03,
 }
 """Each with the weight that it has before anything is known, as all below."""
 HARMLESS = {0.001: 0.3, 0.01: 0.3, 0.1: 0.4}
@@ -47,8 +49,6 @@ MENDING = {0.01: 0.5, 0.1: 0.5}
 HAZARDS = {0.001: 0.4, 0.02: 0.4, 0.15: 0.2}
 """h"""
 
-FLOOR = 0.03
-"""f: among the least likely steps so many are right all the same."""
 SUREST = 1 - 1e-6
 """No step is taken to be more likely than this."""
 
@@ -59,6 +59,7 @@ class Grid:
 
     slope_G: Reals
     lift_G: Reals
+    floor_G: Reals
     sole_G: NDArray[np.bool_]
     harmless_G: Reals
     mending_G: Reals
@@ -74,10 +75,11 @@ class Grid:
 def grid() -> Grid:
     """Returns the combinations."""
     points = [(*curve, *rest) for curve, *rest in product(CURVES, HARMLESS, MENDING, HAZARDS)]
-    slope_G, lift_G, sole_G, harmless_G, mending_G, hazard_G = np.array(points).T
+    slope_G, lift_G, floor_G, sole_G, harmless_G, mending_G, hazard_G = np.array(points).T
     return Grid(
         slope_G=slope_G,
         lift_G=lift_G,
+        floor_G=floor_G,
         sole_G=sole_G > 0,
         harmless_G=harmless_G,
         mending_G=mending_G,
@@ -143,6 +145,7 @@ def step_logs(logprob: float | Reals) -> StepLogs:
         doubt_G = np.where(
             points.slope_G == 0, points.lift_G, points.lift_G + points.slope_G * odds
         )
-    right_G = (1 - points.hazard_G) * (FLOOR + (1 - FLOOR) * expit(doubt_G))
+    told_G = points.floor_G + (1 - points.floor_G) * expit(doubt_G)
+    right_G = (1 - points.hazard_G) * told_G
     mends_G = (1 - right_G) * points.mending_G
     return StepLogs(np.log(right_G), np.log(mends_G), np.log1p(-mends_G))

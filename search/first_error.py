@@ -12,7 +12,7 @@ A right prefix is alive, a wrong one may be. Where a policy knows its own mind t
 the right ones, and the odds that a step is right are those of p to some power s. Where many ways to
 write a step are right, or a policy is sure of its mistakes, p tells little, s = 0 and c without
 end. Where the policy does not say p, it is about the share of samples that take the step. f is
-small and given.
+small and goes with s and c.
 
 Either each of the next steps is right or not, whatever the others are; or no more than one of them
 is, as where a step can be written in one way only, and then what speaks against one speaks for the

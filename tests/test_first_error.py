@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from tests.plain_beliefs import path_to, right_chances
 
-from treeward.search.error_grid import CURVES, FLOOR, SILENT, grid, learn_prior, prior
+from treeward.search.error_grid import CURVES, SILENT, grid, learn_prior, prior
 from treeward.search.first_error import Beliefs
 from treeward.search.information import information
 from treeward.search.intervals import Reals
@@ -71,9 +71,10 @@ def right_of(parents: Sequence[int], seen: Sequence[Seen], step: int) -> Reals:
         )
         p = (seen[step].taken + 1) / (among + 1.5)
     found = []
-    for s, c, h in zip(points.slope_G, points.lift_G, points.hazard_G, strict=True):
+    curves = zip(points.slope_G, points.lift_G, points.floor_G, points.hazard_G, strict=True)
+    for s, c, f, h in curves:
         odds = np.exp(c) * (p / (1 - p)) ** s
-        found.append((1 - h) * (FLOOR + (1 - FLOOR) * (1 - 1 / (1 + odds))))
+        found.append((1 - h) * (f + (1 - f) * (1 - 1 / (1 + odds))))
     return np.array(found)
 
 
@@ -317,7 +318,7 @@ def world(
         at = 0
         for place in range(3):
             p = float(rng.uniform(0.05, 0.95))
-            told = FLOOR + (1 - FLOOR) / (1 + ((1 - p) / p) ** slope)
+            told = 0.01 + 0.99 / (1 + ((1 - p) / p) ** slope)
             right = told if slope else 0.9
             alive = states[at] != DEAD
             wrong = rng.random() >= right

@@ -13,7 +13,7 @@ from treeward.search.errors import BadInput
     ("text", "canonical"),
     [
         ("any_success", "any_success@1(min_rollouts=8)"),
-        ("posterior", "posterior@5(confidence=0.6)"),
+        ("posterior", "posterior@6(confidence=0.6)"),
         (" any_success@1 ( min_rollouts = 4 ) ", "any_success@1(min_rollouts=4)"),
         ("any_success()", "any_success@1(min_rollouts=8)"),
         ("threshold", "threshold@1(of=value, at=0.5, by=mean, min_rollouts=1)"),
@@ -134,7 +134,7 @@ def test_what_is_no_rule_is_refused_in_one_line(text: str, message: str) -> None
 
 def test_options_fill_in_what_the_text_leaves_open() -> None:
     rule = load_rule("any_success & posterior", min_rollouts=4, confidence=0.9)
-    assert rule.name == "any_success@1(min_rollouts=4) & posterior@5(confidence=0.9)"
+    assert rule.name == "any_success@1(min_rollouts=4) & posterior@6(confidence=0.9)"
     with pytest.raises(BadInput, match=r"min_rollouts=4 contradicts the rule any_success@1"):
         load_rule("any_success(min_rollouts=6)", min_rollouts=4)
     # What is given is given, also where it is the default.
