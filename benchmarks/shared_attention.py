@@ -1,11 +1,11 @@
 """Times attention that reads shared positions once beside attention that reads every row by itself.
 
-    python benchmarks/shared_attention.py [--length 240]
+    python benchmarks/shared_attention.py [--length 240] [--dtype bfloat16]
 
-A decoding pass of 64 rows of SmolLM2's and of nano's heads, in float32 on one thread, of which some
-positions are shared in groups of one size. Both sides take turns; the medians of their ratios are
-printed with the least and the most, and whether `find_shared` would share. Outputs are compared
-before anything is timed.
+A decoding pass of 64 rows of SmolLM2's and of nano's heads on one thread, of which some positions
+are shared in groups of one size. Both sides take turns; the medians of their ratios are printed
+with the least and the most, and whether `find_shared` would share. Outputs are compared before
+anything is timed.
 """
 
 import argparse
@@ -22,6 +22,8 @@ from treeward.search.shared_beginnings import find_shared
 ROWS, LAYERS, CALLS, TURNS = 64, 16, 32, 7
 SHAPES = {"SmolLM2-135M": (3, 3, 64), "nano": (4, 1, 32)}
 """Key heads, query heads a key head, and their width."""
+NEAR = {"float32": 1e-5, "bfloat16": 0.03}
+"""How far outputs, which are below 1, may be apart."""
 
 Call = Callable[[int], torch.Tensor]
 
@@ -29,9 +31,9 @@ Call = Callable[[int], torch.Tensor]
 def sides(shape: tuple[int, int, int], length: int, shared: Shared) -> tuple[Call, Call]:
     """Returns attention of a layer without and with sharing."""
     key_heads, group, width = shape
-    kv = torch.randn(LAYERS, 2, ROWS, key_heads, length + 64, width)
+    kv = torch.randn(LAYERS, 2, ROWS, key_heads, length, width)
     of_group = len(shared.members) // len(shared.leaders)
-    for at, leader in enumerate(shared.leaders):
+    for at, leader in enumerate(shared.leaders.tolist()):
         members = shared.members[at * of_group : (at + 1) * of_group]
         first = kv[:, :, leader, :, : shared.length].clone()
         kv[:, :, members, :, : shared.length] = first[:, :, None]
@@ -39,7 +41,7 @@ def sides(shape: tuple[int, int, int], length: int, shared: Shared) -> tuple[Cal
     mask = torch.zeros(ROWS, 1, 1, length)
 
     def call(layer: int, shared: Shared | None) -> torch.Tensor:
-        keys, values = kv[layer % LAYERS, :, :, :, :length]
+        keys, values = kv[layer % LAYERS]
         module = torch.nn.Identity()
         return grouped_attention(
             module, query, keys, values, mask, scaling=width**-0.5, shared=shared
@@ -61,8 +63,11 @@ def main() -> None:
     """Prints a line for each shape, number of shared positions and size of groups."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--length", type=int, default=240, help="Positions that a row reads.")
+    parser.add_argument("--dtype", choices=sorted(NEAR), default="float32")
     a = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_default_dtype(getattr(torch, a.dtype))
+    itemsize = torch.get_default_dtype().itemsize
     torch.manual_seed(0)
     print(f"{'':14}{'shared':>7}{'groups':>8}{'alone, us':>11}{'ratio':>21}  shares")
     for name, length, groups in product(SHAPES, (64, 192), (1, 8, 16, 32)):
@@ -71,17 +76,17 @@ def main() -> None:
         starts = [tuple([row // size] * length) for row in range(ROWS)]
         shared = Shared(
             length=length,
-            leaders=list(range(0, ROWS, size)),
+            leaders=torch.arange(0, ROWS, size),
             members=torch.arange(ROWS),
             places=torch.arange(ROWS),
         )
         alone, together = sides(SHAPES[name], a.length, shared)
-        torch.testing.assert_close(alone(0), together(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone(0), together(0), rtol=0, atol=NEAR[a.dtype])
         turns = [(seconds(alone), seconds(together)) for _ in range(TURNS)]
         ratios = [after / before for before, after in turns]
         middle = statistics.median(before for before, _ in turns) * 1e6
         spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-        pays = "yes" if find_shared(starts, key_heads * width) else "no"
+        pays = "yes" if find_shared(starts, key_heads * width * itemsize) else "no"
         print(f"{name:14}{length:7}{groups:8}{middle:11,.0f}{spread:>21}  {pays}", flush=True)
 
 

@@ -24,7 +24,7 @@ class Shared:
     length: int
     """How many positions, S; no row's query is among them."""
 
-    leaders: list[int]
+    leaders: torch.Tensor
     """[X] a row of each group, whose keys and values are read for all of it."""
 
     members: torch.Tensor
@@ -86,10 +86,10 @@ def _attend(
 def _scores(query: torch.Tensor, key_BJKD: torch.Tensor) -> torch.Tensor:
     """Returns the products of queries of shape [B, J, M, D] and all keys, [B, J, M, K].
 
-    Few queries meet many keys, which are part of a longer run. In bfloat16 such keys would be
-    copied to be transposed, which takes longer than the product.
+    In bfloat16 keys that are part of a longer run would be copied to be transposed, which takes
+    longer than the product.
     """
-    if query.dtype == torch.bfloat16:
+    if query.dtype == torch.bfloat16 and not key_BJKD.is_contiguous():
         return torch.matmul(key_BJKD, query.mT).mT.contiguous()
     return torch.matmul(query, key_BJKD.mT)
 
@@ -130,14 +130,13 @@ def _attend_groups(
         groups, -1, key_heads, group, width
     )
     query_XJMD = query_XNJGD.transpose(1, 2).reshape(groups, key_heads, -1, width)
-    scores_XJMS = query_XJMD.new_empty((*query_XJMD.shape[:3], shared.length))
-    for at, leader in enumerate(shared.leaders):
-        torch.bmm(query_XJMD[at], key_BJKD[leader, :, : shared.length].mT, out=scores_XJMS[at])
-    sums_XJM1, weights_XJMS = _normalise(scores_XJMS.float().mul_(scaling))
-    weights_XJMS = weights_XJMS.to(query_BJGD.dtype)
-    first_XJMD = torch.empty_like(query_XJMD)
-    for at, leader in enumerate(shared.leaders):
-        torch.bmm(weights_XJMS[at], value_BJKD[leader, :, : shared.length], out=first_XJMD[at])
+    key_XJSD, value_XJSD = (
+        of_row[:, :, : shared.length].index_select(0, shared.leaders)
+        for of_row in (key_BJKD, value_BJKD)
+    )
+    scores_XJMS = _scores(query_XJMD, key_XJSD).float().mul_(scaling)
+    sums_XJM1, weights_XJMS = _normalise(scores_XJMS)
+    first_XJMD = torch.matmul(weights_XJMS.to(query_BJGD.dtype), value_XJSD)
 
     def by_row(found_XJM: torch.Tensor) -> torch.Tensor:
         found_XJNG = found_XJM.view(groups, key_heads, -1, group, found_XJM.shape[-1])
