@@ -37,7 +37,7 @@ from treeward.export.plan import Plan, make_plan
 from treeward.search import forest
 from treeward.search.arithmetic import chain_of, judge_steps
 from treeward.search.backends import open_policy
-from treeward.search.error_grid import learn_prior
+from treeward.search.error_grid import learn_prior, without
 from treeward.search.first_error import Beliefs
 from treeward.search.forest import Forest, grow_forest
 from treeward.search.localise import LocaliserSettings, find_by_halves, find_by_posterior
@@ -230,7 +230,7 @@ def cases(results: Sequence[Result], reader: Reader) -> Iterator[Case]:
     refit = learn_prior(np.array([result.survey.beliefs.evidence() for result in results]))
     for number, result in enumerate(results):
         tree, beliefs = result.survey.tree, result.survey.beliefs
-        beliefs.prior_G = refit
+        beliefs.prior_G = without(refit, beliefs.evidence()[None], len(results))[0]
         chain = chain_of(tree.problem)
         assert chain is not None, "a task that judges steps"
         for path in solutions(tree):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from scipy.special import logsumexp
 
 from treeward.export.tree_batch import Flags, Ints, Reals, TreeBatch, levels, plain
-from treeward.search.error_grid import learn_prior, prior, step_logs
+from treeward.search.error_grid import learn_prior, prior, step_logs, without
 from treeward.search.errors import DamagedData
 from treeward.search.next_steps import next_steps
 from treeward.search.samples import log_share
@@ -46,9 +46,15 @@ def learned_prior(batches: Iterable[TreeBatch]) -> tuple[Reals, int]:
     return (learn_prior(np.array(found)) if found else prior()), len(found)
 
 
-def right_chances(batch: TreeBatch, prior_G: Reals) -> Reals:
-    """Returns the probability that each node is right; 1 for the roots."""
-    pieces = [_chances(piece, prior_G) for piece in _pieces(batch)]
+def right_chances(batch: TreeBatch, prior_G: Reals, learned_from: int) -> Reals:
+    """Returns the probability that each node is right; 1 for the roots.
+
+    Args:
+        batch: Whole trees.
+        prior_G: Log weights of the grid.
+        learned_from: Of how many trees, these among them; 0 for weights that no tree has told.
+    """
+    pieces = [_chances(piece, prior_G, learned_from) for piece in _pieces(batch)]
     return np.concatenate([np.empty(0), *pieces])
 
 
@@ -147,12 +153,14 @@ def _pieces(batch: TreeBatch) -> Iterable[TreeBatch]:
     return batch.pieces(PIECE_STEPS, 1 + _n_beyond(batch))
 
 
-def _chances(batch: TreeBatch, prior_G: Reals) -> Reals:
+def _chances(batch: TreeBatch, prior_G: Reals, learned_from: int) -> Reals:
     """Goes from the roots down: P(right) = P(parent right) P(stays right)."""
     steps = _Steps.of(batch)
     alive_SG, right_SG = _upward(batch, steps)
     right_NG = right_SG[: batch.size]
-    weights_TG = prior_G + alive_SG[batch.start_T]
+    evidence_TG = alive_SG[batch.start_T]
+    before_TG = without(prior_G, evidence_TG, learned_from) if learned_from else prior_G
+    weights_TG = before_TG + evidence_TG
     right_NG[batch.start_T] = np.exp(weights_TG - logsumexp(weights_TG, axis=1, keepdims=True))
     for rows in batch.level_D[1:]:
         right_NG[rows] *= right_NG[batch.parent_N[rows]]

@@ -136,7 +136,7 @@ def _posterior(values: Mapping[str, Value], trees: Iterable[TreeBatch]) -> Part:
     )
 
     def judge(batch: TreeBatch) -> Said:
-        chance_N = right_chances(batch, prior_G)
+        chance_N = right_chances(batch, prior_G, n_trees)
         right_N = chance_N >= confidence
         wrong_N = ~right_N & (chance_N <= 1 - confidence)
         # Below a wrong step all is wrong; any other needs an outcome of its own or below it.

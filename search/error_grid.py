@@ -109,18 +109,51 @@ def learn_prior(evidence_TG: Reals, rounds: int = 10) -> Reals:
         rounds: Of the two steps.
     """
     trees = len(evidence_TG)
-    before_RH = prior().reshape(-1, len(HAZARDS))
-    run_R = logsumexp(before_RH, axis=1)
-    own_RH = before_RH - run_R[:, None]
+    run_R1, own_RH = _parted(prior())
     evidence_TRH = evidence_TG.reshape(trees, *own_RH.shape)
     weights_RH = own_RH
     for _ in range(rounds):
-        joint_TRH = evidence_TRH + weights_RH
-        share_TRH = np.exp(joint_TRH - logsumexp(joint_TRH, axis=2, keepdims=True))
+        share_TRH, _ = _shares(evidence_TRH, weights_RH)
         weights_RH = np.log((share_TRH.sum(axis=0) + np.exp(own_RH)) / (trees + 1))
-    run_R = run_R + logsumexp(evidence_TRH + weights_RH, axis=2).sum(axis=0)
-    weights_G = (run_R[:, None] + weights_RH).reshape(-1)
+    _, told_TR1 = _shares(evidence_TRH, weights_RH)
+    weights_G = (run_R1 + told_TR1.sum(axis=0) + weights_RH).reshape(-1)
     return np.asarray(weights_G - logsumexp(weights_G))
+
+
+def without(learned_G: Reals, evidence_TG: Reals, trees: int) -> Reals:
+    """Returns what the other trees of a run make likely, for some of its trees.
+
+    What a tree says is weighed against this, or it would count twice.
+
+    Args:
+        learned_G: The log weights that all of them make likely.
+        evidence_TG: As `learn_prior`, of the trees that are left out, one at a time.
+        trees: How many the weights were learned from; at least 1.
+
+    Returns:
+        Log weights for each tree; their sum is not 1.
+    """
+    _, own_RH = _parted(prior())
+    run_R1, weights_RH = _parted(learned_G)
+    share_TRH, told_TR1 = _shares(evidence_TG.reshape(-1, *own_RH.shape), weights_RH)
+    left_TRH = (trees + 1) * np.exp(weights_RH) - share_TRH
+    # A tree that was passed over in a long run takes out what it has not put in.
+    others_TRH = np.log(np.maximum(left_TRH, np.exp(own_RH)) / trees)
+    return np.asarray((run_R1 - told_TR1 + others_TRH).reshape(evidence_TG.shape))
+
+
+def _parted(weights_G: Reals) -> tuple[Reals, Reals]:
+    """Returns log weights of what a run's trees have in common, and of h for each of that."""
+    weights_RH = weights_G.reshape(-1, len(HAZARDS))
+    run_R1 = logsumexp(weights_RH, axis=1, keepdims=True)
+    return run_R1, weights_RH - run_R1
+
+
+def _shares(evidence_TRH: Reals, weights_RH: Reals) -> tuple[Reals, Reals]:
+    """Returns how likely each h is in each tree, and the tree's log likelihood over all of them."""
+    joint_TRH = evidence_TRH + weights_RH
+    told_TR1 = logsumexp(joint_TRH, axis=2, keepdims=True)
+    return np.exp(joint_TRH - told_TR1), told_TR1
 
 
 class StepLogs(NamedTuple):

@@ -157,7 +157,8 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
     """Asks for rollouts along a path until it is clear enough where it first goes wrong.
 
     What is clear from the prior alone is no finding: the step that is held to be the first wrong
-    one, or the last, has an outcome at or below it, unless nothing more can be asked.
+    one, or the last, has an outcome at or below it, unless nothing more can be asked. A node from
+    which all calls failed, or no verdict could be had, is not asked again.
 
     Args:
         survey: Holds the tree; modified.
@@ -173,6 +174,7 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
     # What a rollout costs is known of the path alone; one step more than it has is a fair guess.
     cost = tokens[-1] - tokens[: len(inner)] + tokens[-1] / max(1, len(path) - 1)
     steps, beliefs = survey.steps(path), survey.beliefs
+    silent = np.array([survey.asked[node] > 0 == survey.known[node] for node in inner])
     asked = 0
     while True:
         place_E = beliefs.first_error(steps)
@@ -181,12 +183,13 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
             at = min(likeliest + 1, len(inner) - 1)
             enough = beliefs.seen(steps[at])
         else:
-            told = information(beliefs, steps)[: len(inner)]
+            told = np.where(silent, 0.0, information(beliefs, steps)[: len(inner)])
             at = int((told / cost).argmax())
             enough = bool(told.max() < settings.least)
-        if enough or asked >= settings.most:
+        if enough or silent[at] or asked >= settings.most:
             return likeliest
         node = inner[at]
-        n = min(settings.batch, settings.most - asked)
+        n, before = min(settings.batch, settings.most - asked), survey.known[node]
         yield from _roll(survey, node, n)
         asked += n
+        silent[at] = survey.known[node] == before

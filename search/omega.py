@@ -15,6 +15,7 @@ found by a posterior unless `omega.localiser` says otherwise. Taking a rollout c
 removes it for good: an open implementation does neither and takes the same few again and again.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -55,10 +56,10 @@ class OmegaSettings(LocaliserSettings):
         for name in ("alpha", "beta"):
             if not 0 < getattr(self, name) <= 1:
                 raise BadInput(f"omega.{name} must be in (0, 1], got {getattr(self, name)!r}")
-        if not self.length > 0:
-            raise BadInput(f"omega.length must be greater than 0, got {self.length!r}")
-        if not self.c >= 0:
-            raise BadInput(f"omega.c must be at least 0, got {self.c!r}")
+        if not 0 < self.length < math.inf:
+            raise BadInput(f"omega.length must be finite and greater than 0, got {self.length!r}")
+        if not 0 <= self.c < math.inf:
+            raise BadInput(f"omega.c must be finite and at least 0, got {self.c!r}")
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tests.plain_beliefs import beliefs, chances_of
 
-from treeward.search.error_grid import learn_prior, prior
+from treeward.search.error_grid import learn_prior, prior, without
 from treeward.search.intervals import Reals
 
 Row = dict[str, Any]
@@ -44,7 +44,8 @@ def chances(rows: list[Row], trees: list[list[Row]]) -> list[float]:
     if id(trees) not in _LEARNED:
         evidence = [beliefs(tree, prior())[0].evidence() for tree in trees]
         _LEARNED[id(trees)] = trees, learn_prior(np.array(evidence))
-    return chances_of(rows, _LEARNED[id(trees)][1])
+    own = np.array([beliefs(rows, prior())[0].evidence()])
+    return chances_of(rows, without(_LEARNED[id(trees)][1], own, len(trees))[0])
 
 
 _LEARNED: dict[int, tuple[list[list[Row]], Reals]] = {}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.plain_beliefs import chances_of
 from tests.plain_rules import PLAIN, chances, parents_of, path_to, rows_kept
 from tests.random_trees import outcomes, random_tree
 
@@ -12,6 +13,7 @@ from treeward.export.label_cut import count_steps, cut
 from treeward.export.labels import Label, load_rule
 from treeward.export.schema import NODES
 from treeward.export.tree_batch import TreeBatch
+from treeward.search.error_grid import prior
 from treeward.search.errors import DamagedData
 
 Row = dict[str, Any]
@@ -52,6 +54,18 @@ def test_probabilities_are_the_model_s() -> None:
     assert said.chance_N is not None
     expected = [chance for tree in trees for chance in chances(tree, trees)]
     assert said.chance_N.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_tree_is_no_witness_for_itself() -> None:
+    """What a run of one tree says is what that tree says; others like it add to it."""
+    tree = max(forest(2), key=lambda rows: sum(row["n_rollouts"] for row in rows))
+    said = load_rule("posterior", trees=[tree]).judge_all(batch_of([tree]))
+    assert said.chance_N is not None
+    alone = chances_of(tree, prior())
+    assert said.chance_N.tolist() == pytest.approx(alone, abs=1e-3)
+    twice = load_rule("posterior", trees=[tree] * 8).judge_all(batch_of([tree]))
+    assert twice.chance_N is not None
+    assert np.abs(twice.chance_N - alone).max() > 0.01
 
 
 def test_a_step_without_an_outcome_is_undecided_unless_a_wrong_one_is_before_it() -> None:

@@ -224,7 +224,7 @@ def test_what_a_survey_keeps_is_what_the_finished_tree_says(seed: int, luck: flo
     assert by_prefix(survey.drawn.samples) == by_prefix(finished.samples)
     assert any(end for end, *_ in by_prefix(finished.samples).values())
     rows = tree_tables(tree, "t", ORIGIN)["nodes"].to_pylist()
-    chances = right_chances(TreeBatch.of_rows(rows, LEARNING_READS), prior())
+    chances = right_chances(TreeBatch.of_rows(rows, LEARNING_READS), prior(), 0)
     believed = believed_right(survey.beliefs)
     steps = survey.drawn.step_of
     assert chances == pytest.approx([believed[steps[row["node_id"]]] for row in rows], abs=1e-6)
@@ -406,6 +406,11 @@ def test_failed_calls_end_a_search_for_a_step(own: OmegaSettings) -> None:
     asked_for = tree.rollouts.completion[8:]
     assert asked_for
     assert all(completion is None for completion in asked_for)
+    if own.localiser is Localiser.BAYES:
+        times = Counter(tree.rollouts.node[8:])
+        # Of the root something is known, so that each of the wrong solutions asks once.
+        assert times.pop(ROOT, 0) <= 8
+        assert set(times.values()) == {1}
 
 
 @pytest.mark.parametrize(
@@ -430,7 +435,9 @@ def test_what_the_other_way_reads_is_refused(own: dict[str, Any], says: str) -> 
         {"alpha": 0.0},
         {"beta": 1.5},
         {"length": 0.0},
+        {"length": math.inf},
         {"c": -1.0},
+        {"c": math.inf},
     ],
 )
 def test_settings_that_break_a_rule_are_named(wrong: dict[str, float]) -> None:
