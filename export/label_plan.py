@@ -13,6 +13,7 @@ from treeward.export.solutions import (
     encode,
     joined_steps,
     read_solutions,
+    stops_short,
     with_references,
 )
 from treeward.search.backends import context_of
@@ -40,7 +41,7 @@ def plan_label(options: Options) -> Plan:
     problems = {problem.id: problem for problem in plan.problems}
     context = context_of(plan.model, plan.backend)
     solutions: dict[str, tuple[Steps, ...]] = {}
-    skipped, joined = list(plan.skipped), 0
+    skipped, joined, short = list(plan.skipped), 0, 0
     for problem_id, given in found.solutions.items():
         if len(solutions) == options.limit:
             break
@@ -50,6 +51,7 @@ def plan_label(options: Options) -> Plan:
         spell = partial(encode, reader=reader, sampling=plan.sampling, places=places)
         spelt = _spelt(given, spell, skipped, skip_bad=options.skip_bad)
         joined += sum(joined_steps(each, reader.template.rule.delimiter) for each, _ in spelt)
+        short += sum(stops_short(each, reader) for each, _ in spelt)
         if spelt:
             solutions[problem_id] = tuple(sorted({steps for _, steps in spelt}))
     if not solutions:
@@ -60,6 +62,7 @@ def plan_label(options: Options) -> Plan:
         skipped=tuple(skipped),
         solutions=solutions,
         joined_steps=joined,
+        cut_short=short,
     )
 
 

@@ -120,7 +120,8 @@ def block_fields(block: object) -> Mapping[str, object]:
     found = _BLOCK.fullmatch(str(block))
     if found is None:
         raise BadInput(f"a text must have {BLOCKS}; a line of --- parts it from the next")
-    return {name: text.strip() for name, text in found.groupdict().items()}
+    fields = {name: text.strip() for name, text in found.groupdict().items()}
+    return {**fields, "completion": fields["completion"] + "\n\n"}  # its last step is finished
 
 
 Named = tuple[str, object]
@@ -249,8 +250,9 @@ def _solutions(name: str, value: object) -> tuple[Text, ...]:
         if not isinstance(value, list) or not value or not all(map(_is_text, value)):
             raise _must(name, "a list of texts", value)
         return (tuple(value),)
-    if name == "responses" and isinstance(value, list) and value:
-        return tuple(_said(name, each) for each in value)
+    if name == "responses" and isinstance(value, list) and any(value):
+        # One that says nothing is left out, or refused, by itself.
+        return tuple("" if each == "" else _said(name, each) for each in value)
     return (_said(name, value),)
 
 

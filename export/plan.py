@@ -75,6 +75,8 @@ class Plan:
     """Given solutions by problem id, sorted, each once; none where a search makes its own."""
     joined_steps: int = 0
     """How many given steps had several lines, which stand in one now."""
+    cut_short: int = 0
+    """How many given solutions stop in mid-step, which is left out."""
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
@@ -150,6 +152,12 @@ class Plan:
             found.append(
                 f"{self.joined_steps} given steps have {delimiter!r} inside, which ends a step "
                 f"here, so a space stands there now; give each part as a step of its own{keep}"
+            )
+        if self.cut_short:
+            found.append(
+                f"{self.cut_short} given solutions stop in mid-step (no answer, and no "
+                f"{self.template.rule.delimiter!r} at the end): the step is left out, for it is "
+                "neither right nor wrong yet; where it is finished, end it"
             )
         silent = [problem for problem in self.problems if not can_be_judged(problem)]
         if silent and self.critic is None:

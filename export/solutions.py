@@ -230,6 +230,8 @@ def encode(
 ) -> Steps:
     """Returns the token ids of a solution's steps, as the policy would have written them.
 
+    A step in which a text stops is left out.
+
     Args:
         solution: What is read.
         reader: Has the policy's template and tokens.
@@ -237,11 +239,18 @@ def encode(
         places: Positions of the model's context behind the prompt; None where they are not known.
 
     Raises:
-        BadInput: The policy's tokens cannot spell it, no room is left to go on from its steps, or
-            the model cannot read it to its end.
+        BadInput: It has no finished step, the policy's tokens cannot spell it, no room is left to
+            go on from its steps, or the model cannot read it to its end.
     """
     delimiter = reader.template.rule.delimiter
     lines = _lines(solution.text, delimiter)
+    if stops_short(solution, reader):
+        del lines[-1]
+    if not lines:
+        raise BadInput(
+            f"{solution.where}: no finished step in {str(solution.text)[:40]!r}; a step ends with "
+            f"{delimiter!r}, or gives the answer"
+        )
     for step in () if isinstance(solution.text, str) else solution.text[:-1]:
         # An answer may come early, as a step; behind other steps it ends a solution.
         if delimiter in step.strip() and reader.template.answer_in(step) is not None:
@@ -270,6 +279,14 @@ def encode(
             f"model reads at most {places - 1}; shorten it, or take a model that reads more"
         )
     return tuple(cut)
+
+
+def stops_short(solution: Solution, reader: Reader) -> bool:
+    """Returns whether a text stops in mid-step, as at a limit of tokens: before any answer."""
+    text, delimiter = solution.text, reader.template.rule.delimiter
+    if not isinstance(text, str) or not text.strip() or text.rstrip(" ").endswith(delimiter):
+        return False
+    return reader.template.answer_in("".join(_lines(text, delimiter))) is None
 
 
 def joined_steps(solution: Solution, delimiter: str) -> int:

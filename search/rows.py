@@ -121,7 +121,10 @@ def answer_text(value: object, name: str = "answer") -> str | None:
         return format(value, "f")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return _text(name, value, "text or a finite number; leave it out if there is none")
+    text = _text(name, value, "text or a finite number; leave it out if there is none")
+    last = text.rstrip().rpartition("\n")[2]
+    # GSM8K writes the whole solution, and the answer in its last line behind this mark.
+    return (last.removeprefix("####").strip() or text) if last.startswith("####") else text
 
 
 def _id(value: object) -> str:

@@ -245,7 +245,7 @@ def test_shards_of_given_solutions_are_the_run(
 ) -> None:
     """Three problems; the third shard of four has one, the fourth none."""
     rows: list[dict[str, object]] = [
-        {"prompt": "5 +3 *2", "answer": "16", "responses": ["5+3=8\n8*2=16", "5+3=9"]},
+        {"prompt": "5 +3 *2", "answer": "16", "responses": ["5+3=8\n8*2=16\n", "5+3=9\n"]},
         {"prompt": "7 -2 +4", "answer": "9", "steps": ["7-2=5"]},
         {"prompt": "1 +2", "answer": "3", "steps": ["1+2=3", "A3"]},
     ]

@@ -30,7 +30,7 @@ Command = Callable[..., Any]
 
 RIGHT = {"prompt": "5 +3 *2", "answer": "16", "steps": ["5+3=8", "8*2=16", "A16"]}
 WRONG = {"prompt": "5 +3 *2", "answer": "16", "completion": "5+3=9\n9*2=18\nA18\n"}
-OPEN = {"prompt": "7 -2 +4", "answer": "9", "response": "7-2=5"}
+OPEN = {"prompt": "7 -2 +4", "answer": "9", "response": "7-2=5\n"}
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -118,7 +118,7 @@ def test_the_first_error_is_found_and_exported(treeward: Command, tmp_path: Path
 def test_no_step_is_right_from_the_prior_alone(treeward: Command, tmp_path: Path) -> None:
     """One step is likely right before anything is asked, and this one is wrong."""
     out, data = tmp_path / "run", tmp_path / "prm"
-    file = write(tmp_path / "s.jsonl", {**OPEN, "response": "7-2=6"})
+    file = write(tmp_path / "s.jsonl", {**OPEN, "response": "7-2=6\n"})
     assert treeward("label", file, "--policy", "nano", "--out", out).code == 0
     assert treeward("export", out, "prm", "--rule", "posterior", "--out", data).code == 0
     (row,) = pq.read_table(data / "data" / "train.parquet").to_pylist()
@@ -239,6 +239,29 @@ def test_steps_that_become_one_line_are_counted(treeward: Command, tmp_path: Pat
     assert "given steps" not in treeward(*asked, "--set", "prompt.steps=paragraph").err
 
 
+def test_a_step_in_which_a_solution_was_cut_off_is_left_out_and_said(
+    treeward: Command, tmp_path: Path
+) -> None:
+    """What ends with the delimiter or an answer is finished, and so are steps of a list."""
+    ends = ["5+3=8\n8*", "5+3=8\n8*2=16\n", "5+3=9\n9*2=18\nA18", "5+", ""]
+    row = {"prompt": "5 +3 *2", "answer": "5+3=8, 8*2=16\n#### 16"}
+    file = write(tmp_path / "s.jsonl", {**row, "responses": ends}, {**row, "steps": ["5+3=8"]})
+    with pytest.raises(BadInput, match=r"solution 4: no finished step in '5\+'; a step ends with"):
+        plan_label(Options(problems=str(file), policy="nano"))
+    plan = plan_label(Options(problems=str(file), policy="nano", skip_bad=True))
+    assert [reason.partition(": no ")[0] for reason in plan.skipped] == [
+        f"{file}:1, solution 4",
+        f"{file}:1, solution 5",
+    ]
+    assert [problem.answer for problem in plan.problems] == ["16"]
+    (given,) = plan.solutions.values()
+    assert [len(steps) for steps in given] == [1, 2, 3]
+    ran = treeward(
+        "label", file, "--policy", "nano", "--skip-bad", "--dry-run", "--out", tmp_path / "x"
+    )
+    assert "1 given solutions stop in mid-step (no answer, and no '\\n' at the end)" in ran.err
+
+
 def test_solutions_that_cannot_be_read_are_left_out_too(tmp_path: Path) -> None:
     """The second row is too long, and the problem of the third is left without a solution."""
     bad: list[dict[str, Any]] = [{**RIGHT, "steps": ["5+3=8"] * 30}, {**OPEN, "response": "x=y"}]
@@ -346,7 +369,7 @@ def test_a_solution_that_an_end_token_ends_is_spelt_with_it() -> None:
         steps = encode(Solution(where="here", text=text), reader, PolicySettings(), places=None)
         assert steps == (tuple(b"x\n\n"), (*end.encode(), 256))
     open_ended = encode(
-        Solution(where="here", text="x\n\ny"), reader, PolicySettings(), places=None
+        Solution(where="here", text="x\n\ny\n\n"), reader, PolicySettings(), places=None
     )
     assert open_ended == (tuple(b"x\n\n"), tuple(b"y\n\n"))
 

@@ -114,7 +114,8 @@ def test_a_layout_says_only_what_its_columns_say() -> None:
             {**ASKED, "completion": [{"role": "user", "content": GOOD}]},
             "completion must be a text, or one message of the assistant,",
         ),
-        ({**ASKED, "responses": [GOOD, ""]}, "responses must be a text"),
+        ({**ASKED, "responses": [GOOD, 5]}, "responses must be a text"),
+        ({**ASKED, "responses": ["", ""]}, "responses must be a text"),
         ({**ASKED, "responses": []}, "responses must be a text"),
         ({"input": "5", "gts": 5, "output": GOOD, "gts ": 1, "answer": True}, "answer must be"),
         ({"prompt": "5", "output": GOOD, "solution": "The answer is 5."}, "no answer; rollouts"),
@@ -242,7 +243,7 @@ def test_text_that_is_no_block_is_refused_with_the_layout(tmp_path: Path) -> Non
     file = tmp_path / "s.txt"
     file.write_bytes(TEXT.replace("\n", "\r\n").encode() + b"---\r\n\r\n---\r\n5+3=8\r\nA8\r\n")
     found = read_solutions(file, skip_bad=True)
-    assert [solution.text for solution in found.entries[1].solutions] == [BAD]
+    assert [solution.text for solution in found.entries[1].solutions] == [BAD + "\n\n"]
     (why,) = found.found.skipped
     assert why.startswith(f"{file}:17: a text must have question: ..., answer: ... and solution:")
     question = "How many?\nanswer: with care"
