@@ -11,6 +11,7 @@ from treeward.export.solutions import (
     Solution,
     SolutionSet,
     encode,
+    is_recut,
     joined_steps,
     read_solutions,
     stops_short,
@@ -41,7 +42,7 @@ def plan_label(options: Options) -> Plan:
     problems = {problem.id: problem for problem in plan.problems}
     context = context_of(plan.model, plan.backend)
     solutions: dict[str, tuple[Steps, ...]] = {}
-    skipped, joined, short = list(plan.skipped), 0, 0
+    skipped, joined, short, recut = list(plan.skipped), 0, 0, 0
     for problem_id, given in found.solutions.items():
         if len(solutions) == options.limit:
             break
@@ -52,6 +53,7 @@ def plan_label(options: Options) -> Plan:
         spelt = _spelt(given, spell, skipped, skip_bad=options.skip_bad)
         joined += sum(joined_steps(each, reader.template.rule.delimiter) for each, _ in spelt)
         short += sum(stops_short(each, reader) for each, _ in spelt)
+        recut += sum(is_recut(each, steps) for each, steps in spelt)
         if spelt:
             solutions[problem_id] = tuple(sorted({steps for _, steps in spelt}))
     if not solutions:
@@ -63,6 +65,7 @@ def plan_label(options: Options) -> Plan:
         solutions=solutions,
         joined_steps=joined,
         cut_short=short,
+        recut=recut,
     )
 
 

@@ -121,6 +121,8 @@ def block_fields(block: object) -> Mapping[str, object]:
     if found is None:
         raise BadInput(f"a text must have {BLOCKS}; a line of --- parts it from the next")
     fields = {name: text.strip() for name, text in found.groupdict().items()}
+    if "\nquestion:" in fields["completion"]:
+        raise BadInput("another question: begins within its solution; a line of --- parts them")
     return {**fields, "completion": fields["completion"] + "\n\n"}  # its last step is finished
 
 
@@ -249,7 +251,7 @@ def _solutions(name: str, value: object) -> tuple[Text, ...]:
     if name in STEPS:
         if not isinstance(value, list) or not value or not all(map(_is_text, value)):
             raise _must(name, "a list of texts", value)
-        return (tuple(value),)
+        return (tuple(step.replace("\r\n", "\n") for step in value),)
     if name == "responses" and isinstance(value, list) and any(value):
         # One that says nothing is left out, or refused, by itself.
         return tuple("" if each == "" else _said(name, each) for each in value)
@@ -261,7 +263,7 @@ def _said(name: str, value: object) -> str:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
         value = value[0].get("content") if value[0].get("role") == "assistant" else value
     if isinstance(value, str) and value.strip():
-        return value
+        return value.replace("\r\n", "\n")
     raise _must(name, "a text, or one message of the assistant,", value)
 
 

@@ -77,6 +77,8 @@ class Plan:
     """How many given steps had several lines, which stand in one now."""
     cut_short: int = 0
     """How many given solutions stop in mid-step, which is left out."""
+    recut: int = 0
+    """How many given lists of steps have other steps by the rule for steps."""
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
@@ -158,6 +160,11 @@ class Plan:
                 f"{self.cut_short} given solutions stop in mid-step (no answer, and no "
                 f"{self.template.rule.delimiter!r} at the end): the step is left out, for it is "
                 "neither right nor wrong yet; where it is finished, end it"
+            )
+        if self.recut:
+            found.append(
+                f"{self.recut} given lists of steps are cut elsewhere by the rule for steps, so "
+                "that places of steps are not the lists'; leave prompt.steps to the template"
             )
         silent = [problem for problem in self.problems if not can_be_judged(problem)]
         if silent and self.critic is None:

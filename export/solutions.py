@@ -289,6 +289,11 @@ def stops_short(solution: Solution, reader: Reader) -> bool:
     return reader.template.answer_in("".join(_lines(text, delimiter))) is None
 
 
+def is_recut(solution: Solution, steps: Steps) -> bool:
+    """Returns whether a list's steps are others here, under a rule that cuts them elsewhere."""
+    return not isinstance(solution.text, str) and len(solution.text) != len(steps)
+
+
 def joined_steps(solution: Solution, delimiter: str) -> int:
     """Returns how many steps of a list have several lines, which `encode` puts into one."""
     steps = () if isinstance(solution.text, str) else solution.text

@@ -262,6 +262,18 @@ def test_a_step_in_which_a_solution_was_cut_off_is_left_out_and_said(
     assert "1 given solutions stop in mid-step (no answer, and no '\\n' at the end)" in ran.err
 
 
+def test_lists_that_another_rule_for_steps_cuts_are_counted(tmp_path: Path) -> None:
+    """Carriage returns are no part of a step."""
+    path = write(tmp_path / "s.jsonl", {**RIGHT, "steps": ["5+3=8\r\n", "8*2=16", "A16"]})
+    plan = plan_label(Options(problems=str(path), policy="nano"))
+    assert plan.warnings == ()
+    assert [len(steps) for given in plan.solutions.values() for steps in given] == [3]
+    other = ("prompt.steps=tokens", "prompt.step_tokens=4")
+    plan = plan_label(Options(problems=str(path), policy="nano", assignments=other))
+    (said,) = plan.warnings
+    assert said.startswith("1 given lists of steps are cut elsewhere by the rule for steps")
+
+
 def test_solutions_that_cannot_be_read_are_left_out_too(tmp_path: Path) -> None:
     """The second row is too long, and the problem of the third is left without a solution."""
     bad: list[dict[str, Any]] = [{**RIGHT, "steps": ["5+3=8"] * 30}, {**OPEN, "response": "x=y"}]

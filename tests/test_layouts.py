@@ -251,8 +251,10 @@ def test_text_that_is_no_block_is_refused_with_the_layout(tmp_path: Path) -> Non
     assert block_fields(block) == {
         "prompt": question,
         "answer": "16",
-        "completion": "5+3=8\n\nA16",
+        "completion": "5+3=8\n\nA16\n\n",
     }
+    with pytest.raises(BadInput, match="another question: begins within its solution"):
+        block_fields(f"{block}\n{block}")
     file.write_bytes(b"question: \xff")
     with pytest.raises(BadInput, match="invalid UTF-8 at byte 10; save it as UTF-8"):
         read_solutions(file)
