@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from treeward.export.labels import LEARNING_READS
 from treeward.export.tree_batch import TreeBatch
 from treeward.search.error_grid import prior
 from treeward.search.errors import BadInput
+from treeward.search.information import information
 from treeward.search.localise import (
     Finding,
     Localiser,
@@ -365,6 +367,44 @@ def test_a_middle_is_left_at_its_first_success() -> None:
     # The first three middles are right; the last is the wrong step itself, which has none of 8.
     assert asked(None) == 8 * 4
     assert asked(1) == 3 + 8
+
+
+def test_rollouts_are_asked_for_where_they_tell_most_for_their_tokens() -> None:
+    """In batches, as many as may be, and none where one is expected to tell too little."""
+
+    def asked(settings: LocaliserSettings) -> list[int]:
+        """How many, each time."""
+        survey = Survey(new_tree(), cut_steps)
+        path, found = path_with_error(survey, 5), []
+        steps = len(path) - 1
+        finding = find_by_posterior(survey, path, settings)
+
+        def growth() -> Growth:
+            requests = next(finding)
+            while True:
+                (request,) = requests
+                told = information(survey.beliefs, survey.steps(path))[:steps]
+                sizes = [len(survey.tree.nodes.step_ids[node]) for node in path]
+                left = [sum(sizes[at + 1 :]) + sum(sizes) / steps for at in range(steps)]
+                value = told / np.array(left)
+                assert value[path.index(request.node)] == pytest.approx(value.max())
+                found.append((request.n, path.index(request.node) == told.argmax()))
+                replies = yield requests
+                try:
+                    requests = finding.send(replies)
+                except StopIteration:
+                    return
+
+        drive(growth(), 3, slip=0.3, luck=0.3)
+        assert not all(alike for _, alike in found), "the cheapest is not always what tells most"
+        return [n for n, _ in found]
+
+    sure = LocaliserSettings(confidence=0.9999, least=1e-6, most=7, batch=3)
+    assert asked(sure) == [3, 3, 1]
+    survey = Survey(new_tree(), cut_steps)
+    nothing = find_by_posterior(survey, path_with_error(survey, 5), LocaliserSettings(least=5.0))
+    found_by(nothing, 0, slip=0.3)
+    assert sum(survey.asked.values()) == 0
 
 
 def test_a_middle_whose_calls_failed_proves_nothing() -> None:
