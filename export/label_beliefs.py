@@ -164,7 +164,8 @@ def _chances(batch: TreeBatch, prior_G: Reals, learned_from: int) -> Reals:
     right_NG[batch.start_T] = np.exp(weights_TG - logsumexp(weights_TG, axis=1, keepdims=True))
     for rows in batch.level_D[1:]:
         right_NG[rows] *= right_NG[batch.parent_N[rows]]
-    return np.asarray(right_NG.sum(axis=1))
+    # A sum of weights may be a bit more than 1.
+    return np.asarray(np.minimum(right_NG.sum(axis=1), 1.0))
 
 
 def _upward(batch: TreeBatch, steps: _Steps) -> tuple[Reals, Reals]:

@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.plain_beliefs import chances_of
+from tests.plain_beliefs import beliefs, chances_of
 from tests.plain_rules import PLAIN, chances, parents_of, path_to, rows_kept
 from tests.random_trees import outcomes, random_tree
 
+from treeward.export import label_beliefs
+from treeward.export.label_beliefs import learned_prior, right_chances
 from treeward.export.label_cut import count_steps, cut
 from treeward.export.labels import Label, load_rule
 from treeward.export.schema import NODES
 from treeward.export.tree_batch import TreeBatch
-from treeward.search.error_grid import prior
+from treeward.search.error_grid import learn_prior, prior
 from treeward.search.errors import DamagedData
 
 Row = dict[str, Any]
@@ -54,6 +56,22 @@ def test_probabilities_are_the_model_s() -> None:
     assert said.chance_N is not None
     expected = [chance for tree in trees for chance in chances(tree, trees)]
     assert said.chance_N.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("together", [1, 7, 20])
+def test_of_a_long_run_every_fourth_tree_is_learned_from(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """However its trees come; a tree that was passed over is labelled as any other."""
+    monkeypatch.setattr(label_beliefs, "MOST_TREES", 8)
+    trees = forest(3, size=20)
+    batches = [batch_of(trees[at : at + together]) for at in range(0, len(trees), together)]
+    learned_G, n_trees = learned_prior(batches)
+    evidence = [beliefs(tree, prior())[0].evidence() for tree in trees[::4]]
+    assert n_trees == 5
+    assert learned_G == pytest.approx(learn_prior(np.array(evidence)), abs=1e-6)
+    chances = right_chances(batch_of(trees), learned_G, n_trees)
+    assert ((chances >= 0) & (chances <= 1)).all()
 
 
 def test_a_tree_is_no_witness_for_itself() -> None:
