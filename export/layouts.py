@@ -254,7 +254,10 @@ def _solutions(name: str, value: object) -> tuple[Text, ...]:
         return (tuple(step.replace("\r\n", "\n") for step in value),)
     if name == "responses" and isinstance(value, list) and any(value):
         # One that says nothing is left out, or refused, by itself.
-        return tuple("" if each == "" else _said(name, each) for each in value)
+        blank = [isinstance(each, str) and not each.strip() for each in value]
+        return tuple(
+            "" if empty else _said(name, each) for empty, each in zip(blank, value, strict=True)
+        )
     return (_said(name, value),)
 
 

@@ -243,7 +243,7 @@ def test_a_step_in_which_a_solution_was_cut_off_is_left_out_and_said(
     treeward: Command, tmp_path: Path
 ) -> None:
     """What ends with the delimiter or an answer is finished, and so are steps of a list."""
-    ends = ["5+3=8\n8*", "5+3=8\n8*2=16\n", "5+3=9\n9*2=18\nA18", "5+", ""]
+    ends = ["5+3=8\n8*", "5+3=8\n8*2=16\n", "5+3=9\n9*2=18\nA18", "5+", " "]
     row = {"prompt": "5 +3 *2", "answer": "5+3=8, 8*2=16\n#### 16"}
     file = write(tmp_path / "s.jsonl", {**row, "responses": ends}, {**row, "steps": ["5+3=8"]})
     with pytest.raises(BadInput, match=r"solution 4: no finished step in '5\+'; a step ends with"):
