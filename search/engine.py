@@ -197,8 +197,7 @@ class Engine:
         net = self._network
         if self._padded or net.device != "cpu":
             return None
-        size = net.heads * net.width * net.dtype.itemsize
-        return find_shared([branch.rows[0].job.ids for branch in branches], size)
+        return find_shared([branch.rows[0].job.ids for branch in branches], net.heads * net.width)
 
     def _draw(self, branches: list[Branch], logits_BV: torch.Tensor) -> list[list[Branch]]:
         """Draws one token for each row; returns what each branch parts into, by token.

@@ -20,19 +20,19 @@ STEP = 16
 GROUP, MEMBER = 0.7, 0.23
 """What a shared position costs a group, and each of its rows, where it would cost each row 1."""
 
-SPLIT, EACH = 3 << 20, 1 << 16
-"""What parting the attention costs besides, and what each group does, in bytes of keys read."""
+SPLIT, EACH = 5 << 18, 1 << 14
+"""What parting the attention costs besides, and what each group does, in numbers of keys read."""
 
 
-def find_shared(starts: Sequence[Ids], size: int) -> Shared | None:
+def find_shared(starts: Sequence[Ids], numbers: int) -> Shared | None:
     """Returns what to share in a pass; None where reading every row by itself is as fast.
 
     Args:
         starts: The tokens of each row's prompt and prefix.
-        size: How many bytes the keys of one position have in a layer.
+        numbers: How many numbers the keys of one position have in a layer.
     """
     shortest = min(map(len, starts))
-    if (1 - MEMBER) * shortest * len(starts) * size < SPLIT:
+    if (1 - MEMBER) * shortest * len(starts) * numbers < SPLIT:
         return None
     rows_of: dict[Ids, list[int]] = {}
     for row, ids in enumerate(starts):
@@ -43,7 +43,7 @@ def find_shared(starts: Sequence[Ids], size: int) -> Shared | None:
         for ids, rows in rows_of.items():
             groups.setdefault(ids[:length], []).extend(rows)
         padded = max(map(len, groups.values())) * len(groups)
-        saved = length * (len(starts) - GROUP * len(groups) - MEMBER * padded) * size
+        saved = length * (len(starts) - GROUP * len(groups) - MEMBER * padded) * numbers
         saved -= SPLIT + EACH * len(groups)
         if saved > most:
             best, most = (length, list(groups.values())), saved

@@ -47,21 +47,21 @@ def test_groups_are_rows_that_start_alike(given_starts: list[tuple[int, ...]]) -
 
 
 def test_the_length_that_saves_most_is_chosen() -> None:
-    """64 positions for all 64 rows, or 192 for eight groups of eight, of 768 bytes each.
+    """64 positions for all 64 rows, or 192 for eight groups of eight, of 192 numbers each.
 
-    The first saves 64 (64 - .7 - .23 * 64) * 768 = 2.4 million, less than parting costs; the second
-    192 (64 - .7 * 8 - .23 * 64) * 768 = 6.4 million.
+    The first saves 64 (64 - .7 - .23 * 64) * 192 = .6 million, less than parting costs; the second
+    192 (64 - .7 * 8 - .23 * 64) * 192 = 1.6 million.
     """
     rows = [tuple([0] * 64 + [row // 8] * 128) for row in range(64)]
-    shared = find_shared(rows, 768)
+    shared = find_shared(rows, 192)
     assert shared is not None
     assert (shared.length, shared.leaders.tolist()) == (192, list(range(0, 64, 8)))
-    assert find_shared([ids[:64] for ids in rows], 768) is None
+    assert find_shared([ids[:64] for ids in rows], 192) is None
     long = [tuple([0] * 192 + [row // 2] * 16) for row in range(64)]
-    shared = find_shared(long, 768)
+    shared = find_shared(long, 192)
     assert shared is not None
     assert (shared.length, shared.leaders.tolist()) == (192, [0])
-    assert find_shared([tuple([row] * 192) for row in range(64)], 768) is None
+    assert find_shared([tuple([row] * 192) for row in range(64)], 192) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
