@@ -174,7 +174,7 @@ def find_by_posterior(survey: Survey, path: Sequence[int], settings: LocaliserSe
     # What a rollout costs is known of the path alone; one step more than it has is a fair guess.
     cost = tokens[-1] - tokens[: len(inner)] + tokens[-1] / max(1, len(path) - 1)
     steps, beliefs = survey.steps(path), survey.beliefs
-    silent = np.array([survey.asked[node] > 0 == survey.known[node] for node in inner])
+    silent = np.array([bool(survey.asked[node]) and not survey.known[node] for node in inner])
     asked = 0
     while True:
         place_E = beliefs.first_error(steps)

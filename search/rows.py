@@ -123,8 +123,10 @@ def answer_text(value: object, name: str = "answer") -> str | None:
         return str(value)
     text = _text(name, value, "text or a finite number; leave it out if there is none")
     last = text.rstrip().rpartition("\n")[2]
+    if not last.startswith("####"):
+        return text
     # GSM8K writes the whole solution, and the answer in its last line behind this mark.
-    return (last.removeprefix("####").strip() or text) if last.startswith("####") else text
+    return _text(f"what {name} has behind ####", last.removeprefix("####").strip())
 
 
 def _id(value: object) -> str:

@@ -117,6 +117,10 @@ def test_a_layout_says_only_what_its_columns_say() -> None:
         ({**ASKED, "responses": [GOOD, 5]}, "responses must be a text"),
         ({**ASKED, "responses": ["", ""]}, "responses must be a text"),
         ({**ASKED, "responses": []}, "responses must be a text"),
+        (
+            {**ASKED, "answer": "5+3=8\n####", "output": GOOD},
+            "what answer has behind #### is empty",
+        ),
         ({"input": "5", "gts": 5, "output": GOOD, "gts ": 1, "answer": True}, "answer must be"),
         ({"prompt": "5", "output": GOOD, "solution": "The answer is 5."}, "no answer; rollouts"),
         ({"prompt": "5", "output": GOOD, "solution": "5+3=8\n8*2"}, "no answer; rollouts"),
