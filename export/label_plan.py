@@ -1,6 +1,6 @@
 """What a `label` command means: given solutions, read, spelt in the policy's tokens, checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from treeward.export.solutions import (
 from treeward.search.backends import context_of
 from treeward.search.errors import BadInput
 from treeward.search.given import Steps
+from treeward.search.reader import Reader
 from treeward.search.readers import check_limit, nothing_good
 from treeward.search.settings import Algorithm
 from treeward.search.tokens import load_tokens
@@ -42,7 +43,7 @@ def plan_label(options: Options) -> Plan:
     problems = {problem.id: problem for problem in plan.problems}
     context = context_of(plan.model, plan.backend)
     solutions: dict[str, tuple[Steps, ...]] = {}
-    skipped, joined, short, recut = list(plan.skipped), 0, 0, 0
+    skipped, read = list(plan.skipped), []
     for problem_id, given in found.solutions.items():
         if len(solutions) == options.limit:
             break
@@ -51,9 +52,7 @@ def plan_label(options: Options) -> Plan:
         places = None if context is None else context - len(reader.prompt_ids(problems[problem_id]))
         spell = partial(encode, reader=reader, sampling=plan.sampling, places=places)
         spelt = _spelt(given, spell, skipped, skip_bad=options.skip_bad)
-        joined += sum(joined_steps(each, reader.template.rule.delimiter) for each, _ in spelt)
-        short += sum(stops_short(each, reader) for each, _ in spelt)
-        recut += sum(is_recut(each, steps) for each, steps in spelt)
+        read += spelt
         if spelt:
             solutions[problem_id] = tuple(sorted({steps for _, steps in spelt}))
     if not solutions:
@@ -63,10 +62,30 @@ def plan_label(options: Options) -> Plan:
         problems=tuple(problem for problem in plan.problems if problem.id in solutions),
         skipped=tuple(skipped),
         solutions=solutions,
-        joined_steps=joined,
-        cut_short=short,
-        recut=recut,
+        of_solutions=tuple(_remarks(read, reader)),
     )
+
+
+def _remarks(read: Sequence[tuple[Solution, Steps]], reader: Reader) -> Iterator[str]:
+    """Yields what to know of how solutions were read."""
+    delimiter = reader.template.rule.delimiter
+    if joined := sum(joined_steps(each, delimiter) for each, _ in read):
+        keep = ", or set prompt.steps=paragraph" if delimiter == "\n" else ""
+        yield (
+            f"{joined} given steps have {delimiter!r} inside, which ends a step here, so a space "
+            f"stands there now; give each part as a step of its own{keep}"
+        )
+    if short := sum(stops_short(each, reader) for each, _ in read):
+        yield (
+            f"{short} given solutions stop in mid-step (no answer, and no {delimiter!r} at the "
+            "end): the step is left out, for it is neither right nor wrong yet; where it is "
+            "finished, end it"
+        )
+    if recut := sum(is_recut(each, steps) for each, steps in read):
+        yield (
+            f"{recut} given lists of steps are cut elsewhere by the rule for steps, so that places "
+            "of steps are not the lists'; leave prompt.steps to the template"
+        )
 
 
 def _with_references(

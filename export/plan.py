@@ -73,12 +73,8 @@ class Plan:
     label: LabelSettings
     solutions: Mapping[str, tuple[Steps, ...]] = field(default_factory=dict)
     """Given solutions by problem id, sorted, each once; none where a search makes its own."""
-    joined_steps: int = 0
-    """How many given steps had several lines, which stand in one now."""
-    cut_short: int = 0
-    """How many given solutions stop in mid-step, which is left out."""
-    recut: int = 0
-    """How many given lists of steps have other steps by the rule for steps."""
+    of_solutions: tuple[str, ...] = ()
+    """What to know of how given solutions were read."""
     critic: Critic | None = None
     """None where rollouts alone say what a node is worth."""
     fast: FastPlan | None = None
@@ -148,24 +144,7 @@ class Plan:
                 "search.rollouts=0: the policy's own rollouts are the evidence, so all labels will "
                 "be null but those of steps that end a solution"
             )
-        if self.joined_steps:
-            delimiter = self.template.rule.delimiter
-            keep = ", or set prompt.steps=paragraph" if delimiter == "\n" else ""
-            found.append(
-                f"{self.joined_steps} given steps have {delimiter!r} inside, which ends a step "
-                f"here, so a space stands there now; give each part as a step of its own{keep}"
-            )
-        if self.cut_short:
-            found.append(
-                f"{self.cut_short} given solutions stop in mid-step (no answer, and no "
-                f"{self.template.rule.delimiter!r} at the end): the step is left out, for it is "
-                "neither right nor wrong yet; where it is finished, end it"
-            )
-        if self.recut:
-            found.append(
-                f"{self.recut} given lists of steps are cut elsewhere by the rule for steps, so "
-                "that places of steps are not the lists'; leave prompt.steps to the template"
-            )
+        found += self.of_solutions
         silent = [problem for problem in self.problems if not can_be_judged(problem)]
         if silent and self.critic is None:
             found.append(
